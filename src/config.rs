@@ -1,0 +1,265 @@
+//! The configuration as the parts use it: parsed, checked, typed. Where the values come from
+//! (`sidecar.yaml`, flags, environment) is `config::source`'s business, the list of keys with their
+//! defaults and descriptions stands in `config::keys`.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use http::{Uri, uri::Authority};
+use ipnet::IpNet;
+
+/// The whole configuration. Taken apart in `app.rs`; no part sees another's section.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `listen`: the public listener.
+    pub listen: SocketAddr,
+    /// `path_prefix`: taken off every request's path; empty, or `/a/b` without a slash at the end.
+    pub path_prefix: String,
+    /// `tls.*`: absent for plaintext.
+    pub tls: Option<Tls>,
+    /// `upstream.*`
+    pub upstream: Upstream,
+    /// `admin.*`
+    pub admin: Admin,
+    /// `store.*`: absent for a plain proxy.
+    pub store: Option<Store>,
+    /// `jwt.*`
+    pub jwt: Jwt,
+    /// `session.*`
+    pub session: Session,
+    /// `lookup`: Bearer tokens are looked up in the store.
+    pub lookup: bool,
+    /// `enforce`: revoked sessions are refused here.
+    pub enforce: bool,
+    /// `logout.expired_grace`: an expired, well-signed token still ends its own session for so long. Zero: never.
+    pub expired_grace: Duration,
+    /// `limits.*`
+    pub limits: Limits,
+    /// `forwarded.trusted_proxies`: empty means that every peer is trusted.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `drain.*`
+    pub drain: Drain,
+    /// `readiness.require`
+    pub readiness: Readiness,
+    /// `log.*`
+    pub log: Log,
+    /// `runtime.workers`: threads that serve requests.
+    pub workers: usize,
+    /// `reload.interval`: how often certificate and secret files are compared with what is in use.
+    pub reload_interval: Duration,
+}
+
+/// A value that must not be seen: `Debug` prints nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes the value in.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// Gives the value out, to the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// A secret given in place, or the file that holds it (read again when it changes; one newline at
+/// the end is not part of it).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In a flag, the environment or the YAML file.
+    Value(Secret),
+    /// In a file of its own.
+    File(PathBuf),
+}
+
+/// `tls.*`: certificate chain and key, PEM.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// `tls.cert_file`
+    pub cert_file: PathBuf,
+    /// `tls.key_file`
+    pub key_file: PathBuf,
+}
+
+/// `upstream.*`: the GoTrue behind us.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// `upstream.url`: where it is.
+    pub url: UpstreamUrl,
+    /// `upstream.ca_file`: trusted instead of the system's roots, for `https://`.
+    pub ca_file: Option<PathBuf>,
+    /// `upstream.timeout`: from sending the request to the response head.
+    pub timeout: Duration,
+    /// `upstream.connect_timeout`
+    pub connect_timeout: Duration,
+    /// `upstream.idle_timeout`: how long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// `upstream.max_connections`: requests above it wait for a free one, within `timeout`.
+    pub max_connections: usize,
+}
+
+/// An `http://` or `https://` address, possibly with a path that is put before every request's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    /// `https`.
+    pub tls: bool,
+    /// Host and port, without user information.
+    pub authority: Authority,
+    /// Host without brackets, as it is resolved and as SNI names it.
+    pub host: String,
+    /// The port, with the scheme's default.
+    pub port: u16,
+    /// Empty, or `/a/b` without a slash at the end.
+    pub path: String,
+}
+
+/// `admin.*`: the listener for probes and metrics.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// `admin.listen`
+    pub listen: SocketAddr,
+}
+
+/// `store.*`: where sessions are mirrored.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// `store.url` or `store.url_file`.
+    pub target: StoreTarget,
+    /// `store.key_prefix`
+    pub key_prefix: String,
+    /// `store.timeout`: bound on all store calls of one request together.
+    pub timeout: Duration,
+    /// `store.ref_key` / `store.ref_key_file`: keys the refresh references; else derived from `jwt.secret`.
+    pub ref_key: Option<SecretSource>,
+    /// `store.memory_max_sessions`: bound of the embedded store.
+    pub memory_max_sessions: usize,
+}
+
+/// Which store.
+#[derive(Clone, Debug)]
+pub enum StoreTarget {
+    /// `memory:`
+    Memory,
+    /// `redis://`, `rediss://`, `redis+unix://`; checked to be one of these when it is read.
+    Redis {
+        /// The URL, which may carry a password.
+        url: SecretSource,
+        /// `store.password` / `store.password_file`: instead of one in the URL.
+        password: Option<SecretSource>,
+        /// `store.ca_file`: trusted instead of the system's roots, for `rediss://`.
+        ca_file: Option<PathBuf>,
+    },
+}
+
+/// `jwt.*`: keys that verify GoTrue's access tokens.
+#[derive(Clone, Debug)]
+pub struct Jwt {
+    /// `jwt.secret` / `jwt.secret_file`, else `GOTRUE_JWT_SECRET`: HS256.
+    pub secret: Option<SecretSource>,
+    /// `jwt.keys` / `jwt.keys_file`, else `GOTRUE_JWT_KEYS`: a JSON array of JWKs.
+    pub keys: Option<SecretSource>,
+    /// `jwt.jwks`
+    pub jwks: Jwks,
+}
+
+/// Where public keys are fetched from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jwks {
+    /// GoTrue's own `/.well-known/jwks.json`.
+    Upstream,
+    /// Another address.
+    Url(Uri),
+    /// Nowhere.
+    Off,
+}
+
+/// `session.*`
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// `session.ttl`: how long a session that is not refreshed stays known.
+    pub ttl: Duration,
+}
+
+/// `limits.*`: bounds on what a client can make us hold or wait for.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `limits.header_bytes`: of a request head; above: 431.
+    pub header_bytes: usize,
+    /// `limits.header_read_timeout`: from a head's first byte (or the connection's start) to its end.
+    pub header_read_timeout: Duration,
+    /// `limits.idle_timeout`: of a kept-alive connection between requests.
+    pub idle_timeout: Duration,
+    /// `limits.body_timeout`: a body that makes no progress for so long, either way, ends the connection.
+    pub body_timeout: Duration,
+    /// `limits.connections`: open at once on the public listener; above, new ones wait to be accepted.
+    pub connections: usize,
+    /// `limits.streams`: concurrent HTTP/2 streams of one connection.
+    pub streams: u32,
+    /// `limits.request_body_bytes`: of bodies that must be read here; above: 413.
+    pub request_body_bytes: usize,
+    /// `limits.response_body_bytes`: of answers that are inspected; above, they pass unread and are counted.
+    pub response_body_bytes: usize,
+}
+
+/// `drain.*`: see the order in `shutdown.rs`.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    /// `drain.delay`: not ready, still accepting.
+    pub delay: Duration,
+    /// `drain.deadline`: for everything after that.
+    pub deadline: Duration,
+}
+
+/// `readiness.require`: what must be well for `/readyz` to be 200.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// GoTrue's `/health` answers.
+    pub upstream: bool,
+    /// The store answers.
+    pub store: bool,
+}
+
+/// `log.*`
+#[derive(Clone, Copy, Debug)]
+pub struct Log {
+    /// `log.format`
+    pub format: LogFormat,
+    /// `log.level`
+    pub level: LogLevel,
+    /// `log.access`: a line for every request.
+    pub access: bool,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// `log.level`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What needs somebody now.
+    Error,
+    /// What needs somebody soon.
+    Warn,
+    /// Changes of state; the access log.
+    Info,
+    /// Connections.
+    Debug,
+    /// Everything.
+    Trace,
+}

@@ -1,0 +1,10 @@
+//! gotrue-sidecar: a reverse proxy beside GoTrue that mirrors its sessions into a store.
+//!
+//! A request passes, in order: `listener` (accepts, TLS, one HTTP connection) → `proxy` (one
+//! request: classify, look up, forward, mirror, log) → `upstream` (GoTrue) → `mirror` (what the
+//! answer means for sessions) → `store` (makes it so). `app` is the only file that knows every
+//! part. Dependencies point down this list and never back; `tests/it/layering.rs` holds them to it.
+
+pub mod config;
+pub mod route;
+pub mod session;

@@ -1,0 +1,3 @@
+//! The `gotrue-sidecar` command.
+
+fn main() {}

@@ -1,0 +1,364 @@
+//! Sessions as the mirror knows them: ids, the record, and the changes that can happen to it.
+//!
+//! Everything here is plain data. What a change *means* is the store's business (`store`), when it
+//! happens is the mirror's (`mirror`).
+
+use std::fmt;
+
+use uuid::Uuid;
+
+/// Seconds since the epoch, UTC: the unit of every time in the store and in a token.
+pub type Seconds = u64;
+
+/// A GoTrue user, `auth.users.id`. Parsed, so it can stand in a store key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(Uuid);
+
+/// A GoTrue session, `auth.sessions.id`; never the nil UUID, which GoTrue reads as "no session".
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(Uuid);
+
+impl UserId {
+    /// Reads the textual form; `None` for anything that is not a UUID, and for the nil one.
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_uuid(text).map(Self)
+    }
+}
+
+impl SessionId {
+    /// Reads the textual form; `None` for anything that is not a UUID, and for the nil one.
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_uuid(text).map(Self)
+    }
+
+    /// From the sixteen bytes inside a v2 refresh token.
+    pub fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        let uuid = Uuid::from_bytes(bytes);
+        (!uuid.is_nil()).then_some(Self(uuid))
+    }
+}
+
+/// Only the hyphenated form: that is how GoTrue prints ids, and one text per id keeps keys unique.
+fn parse_uuid(text: &str) -> Option<Uuid> {
+    if text.len() != 36 {
+        return None;
+    }
+    Uuid::try_parse(text).ok().filter(|uuid| !uuid.is_nil())
+}
+
+macro_rules! print_uuid {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.as_hyphenated().fmt(f)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    )*};
+}
+print_uuid!(UserId, SessionId);
+
+/// What stands in the store for a refresh token: its keyed hash, base64url, 43 characters.
+/// The token cannot be had back from it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RefreshRef(String);
+
+impl RefreshRef {
+    /// Takes text that is already a reference (from the store, or just computed).
+    /// `None` unless it has the length and the alphabet of one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = text.len() == 43
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// The text that stands in keys and fields.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RefreshRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshRef(…)")
+    }
+}
+
+/// Authenticator assurance level of a session (`aal` claim).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Aal {
+    /// One factor.
+    Aal1,
+    /// Two factors.
+    Aal2,
+    /// Reserved by GoTrue's schema.
+    Aal3,
+}
+
+impl Aal {
+    /// The claim's text; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "aal1" => Some(Self::Aal1),
+            "aal2" => Some(Self::Aal2),
+            "aal3" => Some(Self::Aal3),
+            _ => None,
+        }
+    }
+
+    /// The claim's text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Aal1 => "aal1",
+            Self::Aal2 => "aal2",
+            Self::Aal3 => "aal3",
+        }
+    }
+}
+
+/// One live session, as the store holds it under `P:{user_id}:session:<session_id>`.
+///
+/// An absent field has nothing to say (product contract §5). Text that came from a request or a
+/// claim is cut to a bound by whoever makes the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Whose session it is.
+    pub user: UserId,
+    /// Which one.
+    pub session: SessionId,
+    /// The current refresh token, where a reference key is known.
+    pub refresh_ref: Option<RefreshRef>,
+    /// The refresh token before that: GoTrue accepts it again, so it still names this session.
+    pub previous_ref: Option<RefreshRef>,
+    /// Counter inside a v2 refresh token; orders refreshes within one second.
+    pub counter: Option<u64>,
+    /// When the session began: the answer that created it, else the oldest `amr` time, else `iat`.
+    pub created_at: Seconds,
+    /// Milliseconds since the epoch when the sidecar saw the session begin; orders a sign-in
+    /// against an ending that was under way in the same second. Zero when first seen at a refresh.
+    pub began_ms: u64,
+    /// `iat` of the newest access token.
+    pub refreshed_at: Seconds,
+    /// When a request with one of its tokens was last seen; touched at most once a minute.
+    pub seen_at: Option<Seconds>,
+    /// `exp` of the newest access token.
+    pub expires_at: Seconds,
+    /// Assurance level.
+    pub aal: Option<Aal>,
+    /// Methods, newest first, separated by commas.
+    pub amr: Option<String>,
+    /// `role` claim.
+    pub role: Option<String>,
+    /// OAuth client that holds the session.
+    pub client_id: Option<String>,
+    /// An anonymous user's session.
+    pub anonymous: bool,
+    /// Client address at the last sign-in or refresh, as GoTrue would read it.
+    pub ip: Option<String>,
+    /// `User-Agent` at the last sign-in or refresh.
+    pub user_agent: Option<String>,
+}
+
+/// Why a session ended; the text of the tombstone and of the audit line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// `POST /logout`, any scope.
+    Logout,
+    /// A new password for the user.
+    PasswordChanged,
+    /// The user was deleted.
+    UserDeleted,
+    /// Another session of the user verified a second factor.
+    MfaVerified,
+    /// The MFA hook rejected the attempt and logged the user out.
+    MfaRejected,
+    /// GoTrue detected that a refresh token was used twice.
+    RefreshReuse,
+    /// GoTrue no longer knows the session.
+    UnknownToGotrue,
+    /// The user revoked an OAuth client's grant.
+    GrantRevoked,
+    /// The OAuth client was deleted.
+    ClientDeleted,
+    /// Somebody revoked it through the sidecar.
+    Revoked,
+}
+
+impl Reason {
+    /// Every reason, for tables and for metrics that start at zero.
+    pub const ALL: [Self; 10] = [
+        Self::Logout,
+        Self::PasswordChanged,
+        Self::UserDeleted,
+        Self::MfaVerified,
+        Self::MfaRejected,
+        Self::RefreshReuse,
+        Self::UnknownToGotrue,
+        Self::GrantRevoked,
+        Self::ClientDeleted,
+        Self::Revoked,
+    ];
+
+    /// The word for it in the store, in logs and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Logout => "logout",
+            Self::PasswordChanged => "password_changed",
+            Self::UserDeleted => "user_deleted",
+            Self::MfaVerified => "mfa_verified",
+            Self::MfaRejected => "mfa_rejected",
+            Self::RefreshReuse => "refresh_reuse",
+            Self::UnknownToGotrue => "unknown_to_gotrue",
+            Self::GrantRevoked => "grant_revoked",
+            Self::ClientDeleted => "client_deleted",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
+/// Which of a user's sessions an ending means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// This one.
+    One(SessionId),
+    /// All but this one.
+    Others(SessionId),
+    /// All.
+    All,
+    /// Those at `aal1`, but not this one.
+    Aal1Except(SessionId),
+    /// Those of this OAuth client.
+    Client(String),
+}
+
+/// How a record came to be: decides what may stop it from being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A sign-in: GoTrue made the session in the request that was just answered.
+    SignIn,
+    /// A refresh, or an upgrade to a higher assurance level: the session existed before.
+    Refresh,
+}
+
+/// One change to a user's sessions. Applied atomically; applying it twice, or two of them in the
+/// wrong order, leaves the same state as once and in order (I9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A session began, was refreshed or was upgraded.
+    Record {
+        /// How it came to be.
+        origin: Origin,
+        /// What to write; not written when it has been revoked meanwhile (I3).
+        record: Box<Record>,
+    },
+    /// Sessions ended: tombstones are set, records go.
+    End {
+        /// Whose.
+        user: UserId,
+        /// Which of them.
+        which: Which,
+        /// Why.
+        reason: Reason,
+        /// Milliseconds since the epoch when the request that ended them was sent on to GoTrue.
+        /// A session that began later lives (contract §6.1).
+        sent_ms: u64,
+        /// `exp` of the access token that is known to be affected, for sessions the mirror has no
+        /// record of; their tombstone must outlive it.
+        expires_at: Option<Seconds>,
+        /// GoTrue is known to have ended them too, so the tombstone need not outlive the access
+        /// token; else it lives as long as a session could.
+        ended_in_gotrue: bool,
+    },
+    /// The user is banned until then; sessions stay. `None` lifts the ban.
+    Suspend {
+        /// Whom.
+        user: UserId,
+        /// Until when.
+        until: Option<Seconds>,
+    },
+    /// A second factor was removed: sessions of this user that stand on it fall to `aal1`.
+    LowerAal {
+        /// Whose.
+        user: UserId,
+    },
+}
+
+impl Change {
+    /// Whose sessions change.
+    pub fn user(&self) -> UserId {
+        match self {
+            Self::Record { record, .. } => record.user,
+            Self::End { user, .. } | Self::Suspend { user, .. } | Self::LowerAal { user } => *user,
+        }
+    }
+}
+
+/// What a change did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The record was not there and is now.
+    Created,
+    /// The record was there and is newer now.
+    Refreshed,
+    /// The store held the same or something newer already.
+    Unchanged,
+    /// The session had been revoked: nothing was written.
+    Revoked,
+    /// So many live sessions ended.
+    Ended(u64),
+    /// A mark was set or lifted.
+    Marked,
+}
+
+/// What the store knows of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is live.
+    Live(Box<Record>),
+    /// Its user is banned until then.
+    Suspended(Seconds),
+    /// It was revoked.
+    Revoked,
+    /// The mirror never saw it, or forgot it: GoTrue decides.
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_hyphenated_uuid_and_nothing_else() {
+        assert!(SessionId::parse("0191d1a0-0000-7000-8000-000000000001").is_some());
+        for odd in [
+            "",
+            "nil",
+            "00000000-0000-0000-0000-000000000000",
+            "0191d1a0000070008000000000000001",
+            "{0191d1a0-0000-7000-8000-000000000001}",
+            "0191d1a0-0000-7000-8000-00000000000g",
+        ] {
+            assert!(SessionId::parse(odd).is_none(), "{odd}");
+        }
+        let upper = UserId::parse("0191D1A0-0000-7000-8000-00000000000A").map(|id| id.to_string());
+        assert_eq!(upper.as_deref(), Some("0191d1a0-0000-7000-8000-00000000000a"));
+    }
+
+    #[test]
+    fn reasons_read_back() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.as_str()), Some(reason));
+        }
+    }
+}
