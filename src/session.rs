@@ -334,6 +334,59 @@ pub enum State {
     Unknown,
 }
 
+/// Why an answer that looked as if it would change a session changed nothing: counted, never silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unrecorded {
+    /// The answer was larger than `limits.response_body_bytes`.
+    TooLarge,
+    /// The answer was compressed.
+    Encoded,
+    /// The answer broke off.
+    CutOff,
+    /// The access token is not one: no JWT, or without `sub` and `exp`.
+    BadToken,
+    /// No source names a session by UUID.
+    NoSession,
+    /// The sources of session or user id contradict each other.
+    Contradiction,
+    /// GoTrue agreed, but the request's token does not verify with the keys that are known here.
+    Unverified,
+    /// The embedded store is full.
+    StoreFull,
+    /// The store did not take it.
+    StoreFailed,
+}
+
+impl Unrecorded {
+    /// Every cause, for metrics that start at zero.
+    pub const ALL: [Self; 9] = [
+        Self::TooLarge,
+        Self::Encoded,
+        Self::CutOff,
+        Self::BadToken,
+        Self::NoSession,
+        Self::Contradiction,
+        Self::Unverified,
+        Self::StoreFull,
+        Self::StoreFailed,
+    ];
+
+    /// The word for it in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Encoded => "encoded",
+            Self::CutOff => "cut_off",
+            Self::BadToken => "bad_token",
+            Self::NoSession => "no_session",
+            Self::Contradiction => "contradiction",
+            Self::Unverified => "unverified",
+            Self::StoreFull => "store_full",
+            Self::StoreFailed => "store_failed",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
