@@ -8,3 +8,4 @@
 pub mod config;
 pub mod route;
 pub mod session;
+pub mod wire;
