@@ -6,6 +6,7 @@
 //! part. Dependencies point down this list and never back; `tests/it/layering.rs` holds them to it.
 
 pub mod config;
+pub mod metrics;
 pub mod route;
 pub mod session;
 pub mod wire;
