@@ -107,7 +107,7 @@ families! {
     PROCESS_VIRTUAL_MEMORY = "process_virtual_memory_bytes", Kind::Gauge, [],
         "Virtual memory size in bytes.";
     PROCESS_VIRTUAL_MEMORY_MAX = "process_virtual_memory_max_bytes", Kind::Gauge, [],
-        "Maximum amount of virtual memory available in bytes; absent where there is no limit.";
+        "Maximum amount of virtual memory available in bytes; 0 where there is no limit.";
     PROCESS_RESIDENT_MEMORY = "process_resident_memory_bytes", Kind::Gauge, [],
         "Resident memory size in bytes.";
     PROCESS_START_TIME = "process_start_time_seconds", Kind::Gauge, [],

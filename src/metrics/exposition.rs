@@ -5,7 +5,7 @@
 pub enum Format {
     /// Prometheus text 0.0.4.
     Text,
-    /// `OpenMetrics` 1.0.
+    /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
@@ -18,7 +18,7 @@ impl Format {
         }
     }
 
-    /// The form that an `Accept` header (RFC 9110 §12.5.1) prefers. `OpenMetrics` wins a tie, text
+    /// The form that an `Accept` header (RFC 9110 §12.5.1) prefers. OpenMetrics wins a tie, text
     /// wins where neither is listed: a scraper gets a page in any case.
     pub fn accepted_by(accept: &str) -> Self {
         let mut openmetrics = 0.0;
@@ -72,7 +72,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// Turns a page of Prometheus text into `OpenMetrics`: counter families lose their `_total` (samples
+/// Turns a page of Prometheus text into OpenMetrics: counter families lose their `_total` (samples
 /// keep it), bounds are written as floats, blank lines go, and the page says where it ends.
 pub(super) fn openmetrics(text: &str) -> String {
     let mut page = String::with_capacity(text.len() + 16);
