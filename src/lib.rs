@@ -6,6 +6,9 @@
 //! part. Dependencies point down this list and never back; `tests/it/layering.rs` holds them to it.
 
 pub mod config;
+pub mod headers;
 pub mod route;
 pub mod session;
+pub mod target;
+pub mod tls;
 pub mod wire;
