@@ -8,7 +8,7 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, builder::OsStringValueParser, error::ErrorKind};
 
 use crate::config::{
-    Config, Draft, Loaded,
+    Config, Draft,
     keys::{CONFIG_FLAG, CONFIG_VARIABLE, KEYS, Key},
     problem::{Place, Problem, Problems},
     reference,
@@ -82,8 +82,8 @@ pub enum Stop {
 
 /// Reads arguments (without the program's name), environment and configuration file.
 ///
-/// `serve` and `validate` also read the files that the configuration names; the other commands do not need
-/// them.
+/// `serve` and `validate` also read the files that the configuration names; the other commands and
+/// `--print-config` do not need them.
 ///
 /// # Errors
 /// When there is nothing to do: help was asked for, or something is wrong.
@@ -92,47 +92,43 @@ pub fn invocation(
     env: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, Stop> {
     let env: Vec<(OsString, OsString)> = env.collect();
+    let (command, matches, mut problems) = parsed(args)?;
+    let (flags, unread) = flags(&matches);
+    problems.extend(unread);
+    let mut draft = Draft::read(file(&matches, &env).as_deref(), &env, flags);
+    draft.add(problems);
+    let print = matches.get_flag(PRINT_CONFIG);
+    if !print && matches!(command, Command::Serve | Command::Validate) {
+        draft.check_files();
+    }
+    let loaded = draft
+        .finish()
+        .map_err(|problems| Stop::Refuse(problems.to_string()))?;
+    Ok(Invocation {
+        command,
+        printed: print.then(|| loaded.effective()),
+        config: loaded.config,
+        file: loaded.file,
+        warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// The command, its flags, and which arguments were none.
+fn parsed(args: impl IntoIterator<Item = OsString>) -> Result<(Command, ArgMatches, Vec<Problem>), Stop> {
     let (args, mut problems) = sift(args);
-    let matches = match arguments().try_get_matches_from(args) {
-        Ok(matches) => matches,
+    match arguments().try_get_matches_from(args) {
+        Ok(mut matches) => match matches.remove_subcommand() {
+            Some((name, matches)) => Ok((Command::named(&name).unwrap_or(Command::Serve), matches, problems)),
+            None => Ok((Command::Serve, matches, problems)),
+        },
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            return Err(Stop::Say(error.to_string()));
+            Err(Stop::Say(error.to_string()))
         }
         Err(error) => {
             problems.push(Problem::Usage(usage(&error)));
-            return Err(refuse(&Problems(problems)));
+            Err(Stop::Refuse(Problems(problems).to_string()))
         }
-    };
-    let command = matches
-        .subcommand_name()
-        .and_then(Command::named)
-        .unwrap_or(Command::Serve);
-    let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
-    let (flags, unread) = flags(matches);
-    let mut draft = Draft::read(file(matches, &env).as_deref(), &env, flags);
-    problems
-        .into_iter()
-        .chain(unread)
-        .for_each(|problem| draft.add(problem));
-    if matches!(command, Command::Serve | Command::Validate) {
-        draft.check_files();
     }
-    let loaded = draft.finish().map_err(|problems| refuse(&problems))?;
-    let printed = matches.get_flag(PRINT_CONFIG).then(|| loaded.effective());
-    let Loaded {
-        config,
-        file,
-        warnings,
-        ..
-    } = loaded;
-    let warnings = warnings.iter().map(ToString::to_string).collect();
-    Ok(Invocation {
-        command,
-        config,
-        file,
-        printed,
-        warnings,
-    })
 }
 
 const CONFIG: &str = "config";
@@ -296,8 +292,4 @@ fn usage(error: &clap::Error) -> String {
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or_default();
     first.strip_prefix("error: ").unwrap_or(first).trim().to_owned()
-}
-
-fn refuse(problems: &Problems) -> Stop {
-    Stop::Refuse(problems.to_string())
 }

@@ -55,9 +55,9 @@ impl Draft {
         }
     }
 
-    /// Adds a problem that was found elsewhere, to be told with the others.
-    pub fn add(&mut self, problem: Problem) {
-        self.problems.push(problem);
+    /// Adds problems that were found elsewhere, to be told with the others.
+    pub fn add(&mut self, problems: Vec<Problem>) {
+        self.problems.extend(problems);
     }
 
     /// Reads the files that keys name, for those who are about to use them.

@@ -9,7 +9,7 @@ use super::{
     Secret, SecretSource,
     keys::{KEYS, Key},
     kind::Kind,
-    parse,
+    parse::{self, StoreUrl},
     problem::{FileError, Problem},
     rules,
     source::{Given, Values},
@@ -40,31 +40,41 @@ pub(super) fn problems(values: &Values) -> Vec<Problem> {
 
 /// What is wrong with the file that one key names.
 fn of_file(values: &Values, key: &'static Key, given: &Given) -> Vec<Problem> {
-    let path = PathBuf::from(given.text.reveal());
-    let content = match key.twin_of() {
-        None => match fs::read(&path) {
-            Ok(_) => return Vec::new(),
-            Err(source) => Err(FileError::Unreadable { path, source }),
-        },
-        Some(value) => match text(&path) {
-            Ok(text) if !value.kind.admits(&text) => Err(FileError::Content {
-                path,
-                expected: value.kind.expected(),
+    let path = Path::new(given.text.reveal());
+    let found = match key.twin_of() {
+        None => fs::read(path)
+            .map(|_| Vec::new())
+            .map_err(|source| FileError::Unreadable {
+                path: path.to_owned(),
+                source,
             }),
-            other => other,
-        },
+        Some(value) => text(path).and_then(|text| of_content(values, value, path, &text)),
     };
-    match content {
-        Ok(text) if key.name == "store.url_file" => parse::store_url(&text)
-            .map(|url| rules::store(values, url))
-            .unwrap_or_default(),
-        Ok(_) => Vec::new(),
-        Err(source) => vec![Problem::NamedFile {
+    found.unwrap_or_else(|source| {
+        vec![Problem::NamedFile {
             key: key.name,
             place: given.place.clone(),
             source,
-        }],
+        }]
+    })
+}
+
+/// What is wrong with a value that a file holds. A store that is kept in a file is a shared one.
+fn of_content(values: &Values, value: &Key, path: &Path, text: &str) -> Result<Vec<Problem>, FileError> {
+    let refused = |expected| {
+        Err(FileError::Content {
+            path: path.to_owned(),
+            expected,
+        })
+    };
+    if !value.kind.admits(text) {
+        return refused(value.kind.expected());
     }
+    let url = parse::store_url(text).filter(|_| value.kind == Kind::StoreUrl);
+    if url == Some(StoreUrl::Memory) {
+        return refused("a redis://, rediss:// or redis+unix:// address".to_owned());
+    }
+    Ok(url.map(|url| rules::store(values, url)).unwrap_or_default())
 }
 
 /// The text in a file, without one newline at its end.

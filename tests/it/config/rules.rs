@@ -145,7 +145,7 @@ fn serve_and_validate_read_the_files_that_are_named_and_the_others_do_not() {
             problems[2].starts_with("store.url_file (sidecar.yaml:3): expected a readable file at /no/url: ")
         );
     }
-    for command in ["healthcheck", "drain"] {
+    for command in ["healthcheck", "drain", "--print-config"] {
         Call::with_file(file).arg(command).invocation();
     }
 }
@@ -155,6 +155,11 @@ fn what_a_file_holds_is_checked_like_a_value() {
     let table = [
         ("store.url_file", "canary", "expected memory:, redis://"),
         ("store.url_file", "redis://:canary@a", ""),
+        (
+            "store.url_file",
+            "memory:",
+            "expected a redis://, rediss:// or redis+unix:// address in the file",
+        ),
         ("jwt.secret_file", "\n", "expected something in the file"),
         (
             "jwt.keys_file",
@@ -202,4 +207,24 @@ fn a_secret_file_ends_without_its_newline() {
         let error = source.read().unwrap_err().to_string();
         assert!(error.starts_with("expected a readable file at "), "{error}");
     }
+}
+
+#[test]
+fn two_passwords_are_one_too_many_wherever_they_are_kept() {
+    let call = Call::with_file("").arg("validate");
+    let (url, password) = (call.path("url"), call.path("password"));
+    fs::write(&url, "redis://:canary@redis\n").unwrap();
+    fs::write(&password, "canary\n").unwrap();
+    let call = call
+        .arg("--store-url-file")
+        .arg(url)
+        .arg("--store-password-file")
+        .arg(password);
+    let problems = call.refusal();
+    assert_eq!(
+        problems,
+        [
+            "store.password_file (--store-password-file): given together with a password in store.url (--store-url-file); expected only one of them"
+        ]
+    );
 }
