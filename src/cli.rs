@@ -215,7 +215,7 @@ fn file(matches: &ArgMatches, env: &[(OsString, OsString)]) -> Option<PathBuf> {
 /// Takes out what clap would stop at, so that it is told together with everything else that is wrong, and
 /// without showing what may be half a secret.
 fn sift(args: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<Problem>) {
-    let mut kept = vec![OsString::from("gotrue-sidecar")];
+    let mut kept = Vec::new();
     let mut problems = Vec::new();
     let mut args = (1..).zip(args).peekable();
     let mut command = None;
@@ -237,8 +237,7 @@ fn sift(args: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<Problem
         } else if BARE.contains(&text.as_str()) {
             kept.push(arg);
         } else if command.is_none() && Command::named(&text).is_some() {
-            command = Command::named(&text);
-            kept.push(arg);
+            command = Some(arg);
         } else if text.starts_with('-') {
             problems.push(unknown_flag(name));
             let is_value = value.is_none();
@@ -247,7 +246,9 @@ fn sift(args: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<Problem
             problems.push(stray_argument(position, &text));
         }
     }
-    (kept, problems)
+    // In front, so that flags before and behind it are one level to clap.
+    let front = [Some(OsString::from("gotrue-sidecar")), command];
+    (front.into_iter().flatten().chain(kept).collect(), problems)
 }
 
 /// Whether an argument behind an unknown flag is that flag's value.

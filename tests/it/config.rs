@@ -280,6 +280,7 @@ fn a_lists_flag_can_be_repeated() {
     let call = Call::with_file("").args([
         "--forwarded-trusted-proxies",
         "10.0.0.0/8",
+        "serve",
         "--forwarded-trusted-proxies=fd00::/8,::1",
     ]);
     assert_eq!(call.invocation().config.trusted_proxies.len(), 3);
