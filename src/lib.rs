@@ -5,6 +5,7 @@
 //! answer means for sessions) → `store` (makes it so). `app` is the only file that knows every
 //! part. Dependencies point down this list and never back; `tests/it/layering.rs` holds them to it.
 
+pub mod cli;
 pub mod config;
 pub mod headers;
 pub mod route;
