@@ -6,5 +6,9 @@
 //! part. Dependencies point down this list and never back; `tests/it/layering.rs` holds them to it.
 
 pub mod config;
+pub mod keys;
+pub mod mirror;
 pub mod route;
+pub mod scope;
 pub mod session;
+pub mod token;
