@@ -5,6 +5,7 @@
 //! shared secret. Which key a token is checked with follows GoTrue (`internal/api/auth.go:parseJWTClaims`):
 //! the one its `kid` names, else for HS256 the shared secret.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -93,7 +94,7 @@ pub struct KeyRing {
 struct Key {
     id: Option<String>,
     algorithm: Algorithm,
-    key: DecodingKey,
+    material: DecodingKey,
 }
 
 impl KeyRing {
@@ -105,7 +106,7 @@ impl KeyRing {
             ring.push(Key {
                 id: None,
                 algorithm: Algorithm::HS256,
-                key: DecodingKey::from_secret(secret),
+                material: DecodingKey::from_secret(secret),
             });
         }
         let mut skipped = 0;
@@ -232,16 +233,16 @@ impl Key {
         let Some(algorithm) = algorithm_of(&jwk) else {
             return Ok(None);
         };
-        let key = DecodingKey::from_jwk(&jwk).map_err(|_| BadKey)?;
+        let material = DecodingKey::from_jwk(&jwk).map_err(|_| BadKey)?;
         Ok(Some(Self {
             id: jwk.common.key_id.filter(|id| !id.is_empty()),
             algorithm,
-            key,
+            material,
         }))
     }
 
     fn signed(&self, token: &Parts<'_>) -> bool {
-        (DEFAULT_PROVIDER.verifier_factory)(&self.algorithm, &self.key)
+        (DEFAULT_PROVIDER.verifier_factory)(&self.algorithm, &self.material)
             .is_ok_and(|verifier| verifier.verify(token.signed, &token.signature).is_ok())
     }
 }
@@ -308,7 +309,7 @@ impl<'a> Parts<'a> {
         let header: Header<'_> = serde_json::from_slice(&header).ok()?;
         Some(Self {
             algorithm: allowed(header.alg.0.as_deref()?)?,
-            key_id: header.kid.0.map(|id| id.into_owned()),
+            key_id: header.kid.0.map(Cow::into_owned),
             payload,
             signed: signed.as_bytes(),
             signature: BASE64URL.decode(signature).ok()?,

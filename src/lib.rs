@@ -8,6 +8,7 @@
 pub mod config;
 pub mod keys;
 pub mod mirror;
+pub mod rfc3339;
 pub mod route;
 pub mod scope;
 pub mod session;

@@ -1,0 +1,4 @@
+//! Integration tests: one binary, a module per subject.
+
+mod decisions;
+mod support;
