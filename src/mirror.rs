@@ -30,7 +30,7 @@ pub use refusal::ByRef;
 use crate::keys::Verdict;
 use crate::route::Route;
 use crate::scope::first_query_value;
-use crate::session::{Change, Seconds, State, Unrecorded};
+use crate::session::{Change, Seconds, Unrecorded};
 use crate::token::{Issued, RefKey};
 
 /// The request, as it was sent on to GoTrue.
@@ -50,8 +50,6 @@ pub struct Asked<'a> {
     pub body: Option<&'a [u8]>,
     /// What is known of its Bearer token; `None` where there is none.
     pub bearer: Option<&'a Verdict>,
-    /// What the store says of the Bearer token's session; `None` where it was not asked.
-    pub state: Option<&'a State>,
     /// The client's address as GoTrue reads it, see [`client_ip`].
     pub client_ip: Option<&'a str>,
     /// Milliseconds since the epoch when it was sent on; before that, the present.

@@ -306,6 +306,14 @@ pub enum Change {
         /// Until when.
         until: Option<Seconds>,
     },
+    /// GoTrue said that the user is banned, but not until when: suspended at least until then. A ban
+    /// that is known to last longer stays as it is.
+    Banned {
+        /// Whom.
+        user: UserId,
+        /// Until when at least.
+        until: Seconds,
+    },
     /// A second factor was removed: sessions of this user that stand on it fall to `aal1`.
     LowerAal {
         /// Whose.
@@ -318,7 +326,10 @@ impl Change {
     pub fn user(&self) -> UserId {
         match self {
             Self::Record { record, .. } => record.user,
-            Self::End { user, .. } | Self::Suspend { user, .. } | Self::LowerAal { user } => *user,
+            Self::End { user, .. }
+            | Self::Suspend { user, .. }
+            | Self::Banned { user, .. }
+            | Self::LowerAal { user } => *user,
         }
     }
 }

@@ -72,7 +72,6 @@ mod tests {
             headers: &headers,
             body: None,
             bearer: None,
-            state: None,
             client_ip: None,
             sent_ms: 0,
         };

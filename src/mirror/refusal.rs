@@ -14,7 +14,7 @@ use super::inspect::{ERROR_CODE, hands_out_tokens};
 use super::record::{SESSION_HEADER, USER_HEADER, spent_token, verifies_factor};
 use super::{Answered, Asked, Body, Decision, Mirror};
 use crate::keys::Verdict;
-use crate::session::{Change, Reason, RefreshRef, Seconds, SessionId, State, Unrecorded, UserId, Which};
+use crate::session::{Change, Reason, RefreshRef, Seconds, SessionId, Unrecorded, UserId, Which};
 use crate::token::Claims;
 use crate::token::lenient::Text;
 
@@ -53,10 +53,7 @@ impl ByRef {
                 expires_at: None,
                 ended_in_gotrue: true,
             },
-            Fate::Banned(until) => Change::Suspend {
-                user,
-                until: Some(until),
-            },
+            Fate::Banned(until) => Change::Banned { user, until },
         }
     }
 }
@@ -123,11 +120,10 @@ impl Mirror {
         let user = answered.header(USER_HEADER).and_then(UserId::parse);
         let fate = match code {
             Code::RefreshTokenNotFound => Fate::Ended(Reason::UnknownToGotrue),
-            Code::UserBanned if is_suspended(asked) => return,
             Code::UserBanned => match user {
                 Some(user) => {
-                    let until = Some(banned_until);
-                    decision.changes.push(Change::Suspend { user, until });
+                    let until = banned_until;
+                    decision.changes.push(Change::Banned { user, until });
                     return;
                 }
                 None => Fate::Banned(banned_until),
@@ -191,19 +187,14 @@ fn of_proven(asked: &Asked<'_>, claims: &Claims, code: Code) -> Option<Change> {
         Code::SessionNotFound => (Which::One(claims.session.id()?), Reason::UnknownToGotrue),
         Code::UserNotFound => (Which::All, Reason::UserDeleted),
         Code::MfaRejected => (Which::All, Reason::MfaRejected),
-        // GoTrue does not say until when: until this token would have been of use. What is known
-        // already is more exact.
-        Code::UserBanned if !is_suspended(asked) => {
-            let until = Some(claims.expires_at?);
-            return Some(Change::Suspend { user, until });
+        // Until when GoTrue does not say: at least as long as this token would have been of use.
+        Code::UserBanned => {
+            let until = claims.expires_at?;
+            return Some(Change::Banned { user, until });
         }
         _ => return None,
     };
     Some(end(asked, user, which, reason, claims.expires_at, true))
-}
-
-fn is_suspended(asked: &Asked<'_>) -> bool {
-    matches!(asked.state, Some(State::Suspended(_)))
 }
 
 /// GoTrue's error code: the header's where there is one, else the body's in any of its forms

@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use gotrue_sidecar::keys::Verdict;
-use gotrue_sidecar::session::{
-    Aal, Change, Origin, Record, RefreshRef, Seconds, SessionId, State, UserId, Which,
-};
+use gotrue_sidecar::session::{Aal, Change, Origin, Record, RefreshRef, Seconds, SessionId, UserId, Which};
 
 #[derive(Default)]
 pub(crate) struct Model {
@@ -30,12 +27,6 @@ impl Model {
         self.suspended.get(&user).copied().filter(|until| *until > now)
     }
 
-    pub(crate) fn state(&self, verdict: &Verdict, now: Seconds) -> Option<State> {
-        let user = verdict.proven()?.user.id()?;
-        let until = self.suspended.get(&user).copied().filter(|until| *until > now)?;
-        Some(State::Suspended(until))
-    }
-
     pub(crate) fn session_of(&self, reference: &RefreshRef) -> Option<(UserId, SessionId)> {
         let (user, session) = *self.by_ref.get(reference)?;
         let record = self.sessions.get(&session)?;
@@ -51,6 +42,10 @@ impl Model {
             Change::End {
                 user, which, sent_ms, ..
             } => self.end(*user, which, *sent_ms),
+            Change::Banned { user, until } => {
+                let known = self.suspended.entry(*user).or_default();
+                *known = (*until).max(*known);
+            }
             Change::Suspend {
                 user,
                 until: Some(until),
@@ -133,7 +128,7 @@ fn merged(known: &Record, new: &Record) -> Record {
     Record {
         created_at: known.created_at,
         began_ms: known.began_ms,
-        previous_ref: new.previous_ref.or(known.refresh_ref.filter(|_| true)),
+        previous_ref: new.previous_ref.or(known.refresh_ref),
         counter: new.counter.or(known.counter),
         client_id: new.client_id.or(known.client_id),
         amr: new.amr.or(known.amr),

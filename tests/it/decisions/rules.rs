@@ -17,13 +17,15 @@ pub(crate) enum Rule {
     IdsContradict,
     /// A token hook rewrote them, and nothing in the answer says so: the real session is missing …
     HookRewroteUnseen,
-    /// … and the one that the hook made up is surplus.
+    /// … and the one that the hook made up is surplus, until GoTrue refuses its token.
     HookInventedSession,
-    /// A password hook logged the user out on a request that names nobody.
+    /// A password hook logged the user out on a request that names nobody. Lasts until GoTrue
+    /// refuses one of the tokens.
     PasswordHook,
     /// An invited user without a password opened the invitation: older sessions end unannounced.
+    /// Lasts as long.
     InvitedUser,
-    /// A token minted with the secret ended another user's session by its id.
+    /// A token minted with the secret ended another user's session by its id. Lasts as long.
     MintedForeign,
     /// A logout with an expired token ends the session here, while GoTrue refuses (contract §6.1).
     ExpiredLogout,
@@ -31,12 +33,17 @@ pub(crate) enum Rule {
     RefusedLogout,
     /// A token hook rewrote `aal`.
     AalFromHook,
-    /// The row keeps another address or agent than that of the last request.
-    AddressOfLastRequest,
+    /// Which methods a removed factor stood for is only known at the next refresh.
+    AmrUntilRefresh,
+    /// Before v2.193.0 an admin's deletion of a factor left the sessions at aal2.
+    AdminFactorBefore2193,
+    /// The operator changed rows by SQL.
+    OperatorSql,
 }
 
 /// What is known of a step when a difference is to be explained.
 pub(crate) struct Seen<'a> {
+    pub(crate) scenario: &'a str,
     pub(crate) step: &'a Step,
     pub(crate) verdict: Option<&'a Verdict>,
     pub(crate) before: Option<&'a Change>,
@@ -47,7 +54,6 @@ impl Seen<'_> {
     /// A row without a record.
     pub(crate) fn missing(&self, id: &str) -> Option<Rule> {
         let expect = &self.step.expect;
-        let created = expect.added.iter().any(|added| added == id);
         if self.before.is_some_and(|change| ends(change, id)) {
             let refused = self.step.response.status >= 400;
             return match (refused, expired(self.verdict)) {
@@ -56,13 +62,15 @@ impl Seen<'_> {
                 (false, _) => None,
             };
         }
-        if !created {
+        if !expect.added.iter().any(|added| added == id) {
             return None;
         }
         match (expect.action.as_str(), self.decision.unrecorded) {
             ("unknowable", None) => Some(Rule::TokensNeverSent),
-            ("create", Some(Unrecorded::Contradiction | Unrecorded::NoSession)) => Some(Rule::IdsContradict),
-            ("create", None) if self.recorded_another(id) => Some(Rule::HookRewroteUnseen),
+            ("create", Some(Unrecorded::Contradiction | Unrecorded::NoSession)) if self.has_token_hook() => {
+                Some(Rule::IdsContradict)
+            }
+            ("create", None) if self.has_token_hook() => Some(Rule::HookRewroteUnseen),
             _ => None,
         }
     }
@@ -74,8 +82,8 @@ impl Seen<'_> {
         match expect.action.as_str() {
             "unknowable" if ended => Some(Rule::PasswordHook),
             "create" if ended => Some(Rule::InvitedUser),
-            "delete_one" if ended && self.names_another_user() => Some(Rule::MintedForeign),
-            "create" | "refresh" if !ended && self.by_hook() => Some(Rule::HookInventedSession),
+            "delete_one" if ended && self.ends_only(id) => Some(Rule::MintedForeign),
+            "create" | "refresh" if !ended && self.has_token_hook() => Some(Rule::HookInventedSession),
             _ => None,
         }
     }
@@ -83,27 +91,19 @@ impl Seen<'_> {
     /// What of a session differs from its row, and why it may.
     pub(crate) fn differing(&self, record: &Record, row: &SessionRow) -> Vec<(&'static str, Option<Rule>)> {
         let aal = record.aal.map(Aal::as_str);
-        let amr: Option<Vec<&str>> = record.amr.as_deref().map(|amr| amr.split(',').collect());
-        let rows_amr: Vec<&str> = row.amr.iter().map(String::as_str).collect();
-        let hook = self.by_hook().then_some(Rule::AalFromHook);
         let apart = (record.created_at * 1000).abs_diff(row.created_ms());
+        let counter = record.counter == row.refresh_token_counter;
+        // Of requests sent at the same time, any may have been the last.
+        let racing = self.step.concurrent.is_some();
         let checks = [
             ("user", record.user.to_string() == row.user_id, None),
-            ("aal", aal == row.aal.as_deref(), hook),
+            ("aal", aal == row.aal.as_deref(), self.other_aal()),
             ("client", record.client_id == row.oauth_client_id, None),
-            ("amr", amr.is_none_or(|amr| amr == rows_amr), None),
-            ("ip", record.ip == row.ip, Some(Rule::AddressOfLastRequest)),
-            (
-                "agent",
-                record.user_agent == row.user_agent,
-                Some(Rule::AddressOfLastRequest),
-            ),
-            ("beginning", apart < 3_000, None),
-            (
-                "counter",
-                self.step.concurrent.is_some() || record.counter == row.refresh_token_counter,
-                None,
-            ),
+            ("amr", same_methods(record, row), self.other_amr()),
+            ("ip", record.ip == row.ip, None),
+            ("agent", racing || same_agent(record, row), None),
+            ("beginning", apart < 3_000, self.by_operator()),
+            ("counter", racing || counter, None),
         ];
         checks
             .into_iter()
@@ -112,25 +112,51 @@ impl Seen<'_> {
             .collect()
     }
 
-    fn by_hook(&self) -> bool {
-        self.step.request.headers().contains_key("host") && self.step.step.contains("other-")
-            || self.step.step.ends_with("-aal")
+    fn other_aal(&self) -> Option<Rule> {
+        match self.step.step.as_str() {
+            "admin-delete-factor" => Some(Rule::AdminFactorBefore2193),
+            _ => self.has_token_hook().then_some(Rule::AalFromHook),
+        }
     }
 
-    fn recorded_another(&self, id: &str) -> bool {
-        self.decision.changes.iter().any(|change| {
-            matches!(change, Change::Record { record, .. } if record.session.to_string() != id
-                || !self.step.after.sessions.iter().any(|row| row.user_id == record.user.to_string()))
-        })
+    fn other_amr(&self) -> Option<Rule> {
+        let lowers = |change: &Change| matches!(change, Change::LowerAal { .. });
+        let lowered = self.decision.changes.iter().any(lowers);
+        lowered.then_some(Rule::AmrUntilRefresh)
     }
 
-    fn names_another_user(&self) -> bool {
-        let Some(claims) = self.verdict.and_then(Verdict::proven) else {
-            return false;
-        };
-        self.decision
-            .changes
-            .iter()
-            .all(|change| Some(change.user()) == claims.user.id())
+    fn by_operator(&self) -> Option<Rule> {
+        let between = self.step.between.as_deref().unwrap_or_default();
+        between.contains("SQL").then_some(Rule::OperatorSql)
     }
+
+    fn has_token_hook(&self) -> bool {
+        self.scenario == "hook-access-token"
+    }
+
+    /// The mirror ended the session the token named, in the name of another user.
+    fn ends_only(&self, id: &str) -> bool {
+        self.decision.changes.iter().all(|change| ends(change, id))
+    }
+}
+
+/// The same, as far as the mirror keeps it.
+fn same_agent(record: &Record, row: &SessionRow) -> bool {
+    let kept = row
+        .user_agent
+        .as_deref()
+        .map(|agent| agent.get(..512).unwrap_or(agent));
+    record.user_agent.as_deref() == kept
+}
+
+/// The same methods; those of one second stand in no particular order.
+fn same_methods(record: &Record, row: &SessionRow) -> bool {
+    let Some(known) = &record.amr else {
+        return true;
+    };
+    let mut known: Vec<&str> = known.split(',').collect();
+    let mut methods: Vec<&str> = row.amr.iter().map(String::as_str).collect();
+    known.sort_unstable();
+    methods.sort_unstable();
+    known == methods
 }

@@ -37,6 +37,7 @@ pub(crate) struct Step {
     pub(crate) request: Request,
     pub(crate) response: Response,
     pub(crate) after: Rows,
+    pub(crate) between: Option<String>,
     pub(crate) concurrent: Option<String>,
     pub(crate) expect: Expect,
 }
