@@ -8,8 +8,13 @@
 pub mod cli;
 pub mod config;
 pub mod headers;
+pub mod keys;
+pub mod mirror;
+pub mod rfc3339;
 pub mod route;
+pub mod scope;
 pub mod session;
 pub mod target;
 pub mod tls;
+pub mod token;
 pub mod wire;

@@ -2,9 +2,12 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a test that cannot go on fails; clippy.toml knows that of test functions, not of what they share"
 )]
 
 mod config;
+mod decisions;
+mod support;
