@@ -253,3 +253,25 @@ fn an_answer_that_could_not_be_read_is_counted() {
             });
     }
 }
+
+/// How long a login's answer takes to be read and decided; printed with `--nocapture`. The bound
+/// only catches a blunder.
+#[test]
+fn the_cost_of_a_login_stays_small() {
+    let filler = "x".repeat(900);
+    let claims = FRESH.replace(
+        "\"role\"",
+        &format!("\"user_metadata\":{{\"x\":\"{filler}\"}},\"role\""),
+    );
+    let login = exchange(Nobody, PASSWORD, 200).tokens(&claims, &v2(SESSION, 0));
+    login.decide(|asked, answered| {
+        let mirror = mirror();
+        let started = std::time::Instant::now();
+        for _ in 0..500 {
+            assert_eq!(mirror.after(asked, answered).changes.len(), 1);
+        }
+        let each = started.elapsed() / 500;
+        println!("login: {each:?} for an answer of {} bytes", login.answer.len());
+        assert!(each < Duration::from_millis(5), "{each:?}");
+    });
+}
