@@ -50,3 +50,18 @@ fn only_bodies_that_can_matter_are_read() {
         assert_eq!(asked.inspection(StatusCode::FORBIDDEN, &headers), Pass);
     });
 }
+
+#[test]
+fn nothing_that_was_sent_is_printed() {
+    exchange(Good(ME), "POST /token?grant_type=refresh_token&canary=1", 200)
+        .body(r#"{"refresh_token":"canary"}"#)
+        .tokens(r#"{"sub":"U","session_id":"S","exp":1,"canary":1}"#, "canary")
+        .decide(|asked, answered| {
+            let decision = mirror().after(asked, answered);
+            let printed = format!("{asked:?} {answered:?} {decision:?}");
+            assert!(
+                !printed.contains("canary") && !printed.contains("Bearer"),
+                "{printed}"
+            );
+        });
+}
