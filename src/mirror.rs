@@ -19,6 +19,7 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
@@ -33,8 +34,8 @@ use crate::scope::first_query_value;
 use crate::session::{Change, Seconds, Unrecorded};
 use crate::token::{Issued, RefKey};
 
-/// The request, as it was sent on to GoTrue.
-#[derive(Clone, Copy, Debug)]
+/// The request, as it was sent on to GoTrue. Prints nothing that a client sent.
+#[derive(Clone, Copy)]
 pub struct Asked<'a> {
     /// What it means.
     pub route: Route,
@@ -56,8 +57,8 @@ pub struct Asked<'a> {
     pub sent_ms: u64,
 }
 
-/// GoTrue's answer.
-#[derive(Clone, Copy, Debug)]
+/// GoTrue's answer. Prints nothing but its status.
+#[derive(Clone, Copy)]
 pub struct Answered<'a> {
     /// Its status.
     pub status: StatusCode,
@@ -70,7 +71,7 @@ pub struct Answered<'a> {
 }
 
 /// The body of an answer, as far as it was read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Body<'a> {
     /// All of it, not compressed.
     Whole(&'a [u8]),
@@ -78,6 +79,34 @@ pub enum Body<'a> {
     Unread,
     /// It should have been read and could not be.
     Lost(Unrecorded),
+}
+
+impl fmt::Debug for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked")
+            .field("route", &self.route)
+            .field("sent_ms", &self.sent_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Answered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answered")
+            .field("status", &self.status)
+            .field("body", &self.body)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Body<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(_) => f.write_str("Whole(…)"),
+            Self::Unread => f.write_str("Unread"),
+            Self::Lost(cause) => write!(f, "Lost({cause:?})"),
+        }
+    }
 }
 
 /// What an exchange changes.

@@ -42,7 +42,7 @@ pub const METHODS: [&str; 8] = [
 ];
 
 routes! {
-    /// Sign-in by password, PKCE code, id_token or web3; refresh.
+    /// Sign-in by password, PKCE code, `id_token` or web3; refresh.
     Token = "/token", ["POST"];
     /// Sign-up, with or without an identity.
     Signup = "/signup", ["POST"];

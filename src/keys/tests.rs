@@ -199,8 +199,8 @@ fn every_algorithm_gotrue_signs_with_is_verified() {
             hs256(b"another-shared-secret-of-32-bytes!!"),
         ),
         token(r#"{"alg":"ES256","kid":"e2"}"#, CLAIMS, es256(&ec)),
-        token(r#"{"alg":"RS256","kid":"r2"}"#, CLAIMS, &rs256),
-        token(r#"{"alg":"RS512","kid":"r5"}"#, CLAIMS, &rs512),
+        token(r#"{"alg":"RS256","kid":"r2"}"#, CLAIMS, rs256),
+        token(r#"{"alg":"RS512","kid":"r5"}"#, CLAIMS, rs512),
         token(r#"{"alg":"EdDSA","kid":"ed"}"#, CLAIMS, |m| {
             ed.sign(m).as_ref().to_vec()
         }),
@@ -213,7 +213,7 @@ fn every_algorithm_gotrue_signs_with_is_verified() {
             token(r#"{"alg":"HS256","kid":"o"}"#, CLAIMS, hs256(SECRET)),
             "bad",
         ),
-        (token(r#"{"alg":"RS256","kid":"r5"}"#, CLAIMS, &rs256), "bad"),
+        (token(r#"{"alg":"RS256","kid":"r5"}"#, CLAIMS, rs256), "bad"),
         (token(r#"{"alg":"ES256","kid":"r2"}"#, CLAIMS, es256(&ec)), "bad"),
         (
             token(r#"{"alg":"ES256","kid":"e2"}"#, CLAIMS, es256(&ec_pair())),
@@ -225,7 +225,7 @@ fn every_algorithm_gotrue_signs_with_is_verified() {
             "unknown key",
         ),
         (
-            token(r#"{"alg":"RS256","kid":"enc"}"#, CLAIMS, &rs256),
+            token(r#"{"alg":"RS256","kid":"enc"}"#, CLAIMS, rs256),
             "unknown key",
         ),
     ];

@@ -4,7 +4,9 @@ use super::ending::end;
 use super::{Answered, Asked, Decision, Mirror};
 use crate::keys::Verdict;
 use crate::route::Route;
-use crate::session::{Aal, Change, Origin, Reason, Record, RefreshRef, SessionId, Unrecorded, UserId, Which};
+use crate::session::{
+    Aal, Change, Origin, Reason, Record, RefreshRef, Seconds, SessionId, Unrecorded, UserId, Which,
+};
 use crate::token::{Claims, Issued, Named, RefreshToken};
 
 /// GoTrue's own word on session and user (≥ v2.181.0 at refresh, ≥ v2.186.0 at sign-in). Only
@@ -49,10 +51,7 @@ impl Mirror {
         let user = user_of(asked, answered, issued, &claims)?;
         let origin = origin_of(asked, answered, issued);
         let now = answered.now();
-        let (created_at, began_ms) = match origin {
-            Origin::SignIn => (now, answered.now_ms),
-            Origin::Refresh => (claims.amr.oldest.or(claims.issued_at).unwrap_or(now), 0),
-        };
+        let (created_at, began_ms) = beginning(origin, &claims, answered);
         let raised = verifies_factor(asked.route);
         let refresh_ref = self.reference(issued.refresh_token());
         let record = Record {
@@ -190,6 +189,15 @@ fn origin_of(asked: &Asked<'_>, answered: &Answered<'_>, issued: &Issued<'_>) ->
         _ => is_first(answered, issued),
     };
     if sign_in { Origin::SignIn } else { Origin::Refresh }
+}
+
+/// When the session began, in seconds, and in milliseconds where it was seen to begin.
+fn beginning(origin: Origin, claims: &Claims, answered: &Answered<'_>) -> (Seconds, u64) {
+    let now = answered.now();
+    match origin {
+        Origin::SignIn => (now, answered.now_ms),
+        Origin::Refresh => (claims.amr.oldest.or(claims.issued_at).unwrap_or(now), 0),
+    }
 }
 
 fn is_first(answered: &Answered<'_>, issued: &Issued<'_>) -> bool {

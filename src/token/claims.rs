@@ -111,9 +111,9 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
         };
         while let Some(Key(key)) = map.next_key()? {
             match &*key {
-                "sub" => claims.user = named(&map.next_value()?, UserId::parse_as_gotrue),
+                "sub" => claims.user = id(map.next_value()?, UserId::parse_as_gotrue),
                 "session_id" => {
-                    claims.session = named(&map.next_value()?, SessionId::parse_as_gotrue);
+                    claims.session = id(map.next_value()?, SessionId::parse_as_gotrue);
                 }
                 "exp" => claims.expires_at = map.next_value::<Time>()?.0,
                 "iat" => claims.issued_at = map.next_value::<Time>()?.0,
@@ -136,8 +136,11 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
 const NIL: &str = "00000000-0000-0000-0000-000000000000";
 
 /// A claim that must be a string (or `null`, which Go reads as an empty one).
-fn named<T>(text: &Option<Key<'_>>, parse: fn(&str) -> Option<T>) -> Named<T> {
-    match text.as_ref().map_or("", |text| &*text.0) {
+fn id<T>(text: Option<Key<'_>>, parse: fn(&str) -> Option<T>) -> Named<T> {
+    let Some(Key(text)) = text else {
+        return Named::Nothing;
+    };
+    match &*text {
         "" | NIL => Named::Nothing,
         text => parse(text).map_or(Named::Odd, Named::Id),
     }

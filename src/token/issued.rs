@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn tokens_are_found_in_json_by_form() {
-        let table: [(&str, Option<(&str, Option<&str>)>); 13] = [
+        let table = [
             (r#"{"access_token":"a","refresh_token":"r"}"#, Some(("a", None))),
             (
                 r#"{"user":{"x":[1],"id":"u"},"refresh_token":"r","access_token":"a\u0062"}"#,

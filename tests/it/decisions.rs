@@ -121,7 +121,7 @@ impl<'a> Replay<'a> {
             asked.body = Some(&body);
         }
         let before = self.mirror.before(&asked);
-        for change in &before {
+        if let Some(change) = &before {
             self.model.apply(change);
         }
         let answer_headers = step.response.headers();
@@ -231,7 +231,7 @@ impl<'a> Replay<'a> {
 
     fn fail(&mut self, step: &Step, what: &str) {
         self.failures
-            .push(format!("{} {}: {what}", self.recording.name, step.step));
+            .push(format!("{} {}: {what}", self.recording.name, step.name));
     }
 }
 
@@ -239,7 +239,9 @@ impl<'a> Replay<'a> {
 fn print_table(table: &BTreeMap<String, BTreeMap<String, (usize, usize)>>) {
     let columns: BTreeSet<&String> = table.values().flat_map(BTreeMap::keys).collect();
     print!("{:<32}", "scenario");
-    columns.iter().for_each(|column| print!("{column:>12}"));
+    for column in &columns {
+        print!("{column:>12}");
+    }
     println!();
     for (scenario, cells) in table {
         print!("{scenario:<32}");

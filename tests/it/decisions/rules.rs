@@ -113,7 +113,7 @@ impl Seen<'_> {
     }
 
     fn other_aal(&self) -> Option<Rule> {
-        match self.step.step.as_str() {
+        match self.step.name.as_str() {
             "admin-delete-factor" => Some(Rule::AdminFactorBefore2193),
             _ => self.has_token_hook().then_some(Rule::AalFromHook),
         }

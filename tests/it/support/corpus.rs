@@ -32,7 +32,8 @@ pub(crate) struct Jwt {
 
 #[derive(Deserialize)]
 pub(crate) struct Step {
-    pub(crate) step: String,
+    #[serde(rename = "step")]
+    pub(crate) name: String,
     at: String,
     pub(crate) request: Request,
     pub(crate) response: Response,
