@@ -19,12 +19,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 
 pub use metrics_exporter_prometheus::BuildError;
 
-use self::{
-    catalogue::Kind,
-    handles::{Handles, add},
-};
+use self::handles::{Handles, add};
 pub use self::{
-    catalogue::{CATALOGUE, Family},
+    catalogue::{CATALOGUE, Family, Kind, table},
     exposition::Format,
     labels::{MirrorEvent, MirrorResult, Refusal, StoreCommand, UpstreamFailure},
 };
@@ -168,7 +165,7 @@ impl Metrics {
     /// The page that a scraper reads.
     pub fn render(&self, format: Format) -> String {
         ::metrics::with_local_recorder(&self.recorder, || self.process.collect());
-        let text = self.page.render();
+        let text = exposition::ordered(&self.page.render());
         match format {
             Format::Text => text,
             Format::OpenMetrics => exposition::openmetrics(&text),

@@ -54,14 +54,14 @@ impl<S> Wire<S> {
         if let Err((violation, good)) = framing.advance(read) {
             self.pace.refuse(violation);
             self.pace.at_stage(Stage::Between, self.clock.get());
-            buf.set_filled(before + good);
-            let end = if good == 0 && before == 0 {
-                REFUSED
-            } else {
-                END_OF_HEAD
+            let end = match (framing.in_first_line(), good == 0 && before == 0) {
+                (_, true) => REFUSED,
+                (true, _) => END_OF_FIRST_LINE,
+                (false, _) => END_OF_HEAD,
             };
-            buf.put_slice(end.get(..buf.remaining().min(end.len())).unwrap_or_default());
             self.framing = None;
+            buf.set_filled(before + good);
+            buf.put_slice(end.get(..buf.remaining().min(end.len())).unwrap_or_default());
         } else {
             self.pace.at_stage(framing.stage(), self.clock.get());
         }

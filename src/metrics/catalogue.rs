@@ -115,3 +115,24 @@ families! {
     PROCESS_THREADS = "process_threads", Kind::Gauge, [],
         "Number of OS threads in the process.";
 }
+
+/// The README's table.
+pub fn table() -> String {
+    let mut table = "| metric | type | labels | |\n|---|---|---|---|\n".to_owned();
+    for family in CATALOGUE {
+        let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let Family { name, kind, help, .. } = family;
+        table.extend([
+            "| `",
+            name,
+            "` | ",
+            kind.as_str(),
+            " | ",
+            &labels.join(", "),
+            " | ",
+            help,
+            " |\n",
+        ]);
+    }
+    table
+}

@@ -72,15 +72,35 @@ impl<'a> Parameters<'a> {
     }
 }
 
+/// Brings families, and the series of counters and gauges, into the order of their names: the exporter
+/// has none, and people read the page too.
+pub(super) fn ordered(text: &str) -> String {
+    let mut families: Vec<&str> = text.split("\n\n").filter(|family| !family.is_empty()).collect();
+    // every family begins with `# HELP` and its name
+    families.sort_unstable();
+    let mut page = String::with_capacity(text.len());
+    for family in families {
+        let mut lines: Vec<&str> = family.lines().collect();
+        if !lines.iter().any(|line| line.ends_with(" histogram")) {
+            // '#' sorts before every name, `HELP` before `TYPE`
+            lines.sort_unstable();
+        }
+        for line in lines {
+            page.extend([line, "\n"]);
+        }
+    }
+    page
+}
+
 /// Turns a page of Prometheus text into OpenMetrics: counter families lose their `_total` (samples
-/// keep it), bounds are written as floats, blank lines go, and the page says where it ends.
+/// keep it), bounds are written as floats, and the page says where it ends.
 pub(super) fn openmetrics(text: &str) -> String {
     let mut page = String::with_capacity(text.len() + 16);
     let counters: Vec<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
         .collect();
-    for line in text.lines().filter(|line| !line.is_empty()) {
+    for line in text.lines() {
         match Metadata::of(line) {
             Some(Metadata { keyword, name, rest }) if counters.contains(&name) => {
                 let family = name.strip_suffix("_total").unwrap_or(name);
@@ -162,12 +182,21 @@ mod tests {
     }
 
     #[test]
+    fn the_page_is_in_order() {
+        let text = "# HELP b B.\n# TYPE b counter\nb{x=\"2\"} 0\nb{x=\"1\"} 0\n\n\
+                    # HELP a A.\n# TYPE a histogram\na_bucket{le=\"9\"} 0\na_bucket{le=\"10\"} 0\n\n";
+        let expected = "# HELP a A.\n# TYPE a histogram\na_bucket{le=\"9\"} 0\na_bucket{le=\"10\"} 0\n\
+                        # HELP b B.\n# TYPE b counter\nb{x=\"1\"} 0\nb{x=\"2\"} 0\n";
+        assert_eq!(ordered(text), expected);
+    }
+
+    #[test]
     fn openmetrics_names_counter_families_without_total_and_ends() {
-        let text = "# HELP a_total Things.\n# TYPE a_total counter\na_total{x=\"y\"} 3\n\n\
+        let text = "# HELP a_total Things.\n# TYPE a_total counter\na_total{x=\"y\"} 3\n\
                     # HELP b_seconds Time.\n# TYPE b_seconds histogram\n\
                     b_seconds_bucket{le=\"0.5\"} 1\nb_seconds_bucket{le=\"1\"} 1\n\
-                    b_seconds_bucket{le=\"+Inf\"} 1\nb_seconds_sum 0.25\nb_seconds_count 1\n\n\
-                    # TYPE c_total gauge\nc_total 1\n\n";
+                    b_seconds_bucket{le=\"+Inf\"} 1\nb_seconds_sum 0.25\nb_seconds_count 1\n\
+                    # TYPE c_total gauge\nc_total 1\n";
         let expected = "# HELP a Things.\n# TYPE a counter\na_total{x=\"y\"} 3\n\
                         # HELP b_seconds Time.\n# TYPE b_seconds histogram\n\
                         b_seconds_bucket{le=\"0.5\"} 1\nb_seconds_bucket{le=\"1.0\"} 1\n\

@@ -124,7 +124,7 @@ impl MirrorEvent {
                 ..
             } => Self::Refresh,
             Change::End { .. } => Self::End,
-            Change::Suspend { .. } => Self::Suspend,
+            Change::Suspend { .. } | Change::Banned { .. } => Self::Suspend,
             Change::LowerAal { .. } => Self::LowerAal,
         }
     }

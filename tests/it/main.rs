@@ -1,0 +1,14 @@
+//! Everything that is tested from the outside, in one binary.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails; clippy.toml knows that of test functions, not of what they share"
+)]
+
+mod config;
+mod decisions;
+mod metrics;
+mod support;
