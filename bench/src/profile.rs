@@ -1,0 +1,152 @@
+//! Where the sidecar's time goes: perf, while it is under load.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use clap::Args;
+use tokio::time::sleep;
+
+use crate::{
+    BenchError, block_on,
+    contestant::Contestant,
+    gotrue::Workload,
+    measure::{Bench, Plan},
+    process::{LOAD_CORE, check_cores, find_program, settle_down},
+    sidecar_binary, workload,
+};
+
+/// `bench/profile`
+#[derive(Args)]
+pub struct Profile {
+    /// The sidecar's binary, with symbols; without it, the repository's is built with --profile profiling
+    #[arg(long, value_name = "PATH")]
+    sidecar: Option<PathBuf>,
+    /// The load: settings, key, login, lookup or connect
+    #[arg(long, default_value = "settings", value_parser = workload)]
+    row: Workload,
+    /// Who is looked at
+    #[arg(long, default_value = "sidecar", value_parser = crate::named_contestant)]
+    contestant: Contestant,
+    /// How long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    seconds: u16,
+    /// Lines of each list
+    #[arg(long, default_value_t = 40)]
+    lines: usize,
+    /// Keep perf's recording here, for `perf report` and flame graphs
+    #[arg(long, value_name = "PATH")]
+    keep: Option<PathBuf>,
+}
+
+/// Why there is no profile.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// perf cannot record or report.
+    #[error(
+        "{0} failed: where perf may not be used, `valgrind --tool=callgrind` on the sidecar \
+         under the same load shows its instructions"
+    )]
+    Perf(&'static str),
+}
+
+impl Profile {
+    /// Records and prints.
+    pub fn start(&self) -> Result<(), BenchError> {
+        check_cores()?;
+        find_program("taskset", "util-linux")?;
+        find_program("redis-server", "redis-server")?;
+        let perf = find_program("perf", "linux-perf")?;
+        let sidecar = if self.contestant.is_peer {
+            PathBuf::new()
+        } else {
+            // frame pointers: without them nobody can tell who called
+            let flags = ["-Cforce-frame-pointers=yes"];
+            sidecar_binary(self.sidecar.as_deref(), "profiling", &flags)?
+        };
+        settle_down()?;
+        let folder = tempfile::tempdir()?;
+        let recording = self.keep.clone().unwrap_or_else(|| folder.path().join("perf.data"));
+        block_on(self.record(&perf, &recording, folder.path(), &sidecar))?;
+        self.print(&perf, &recording)
+    }
+
+    async fn record(
+        &self,
+        perf: &Path,
+        recording: &Path,
+        folder: &Path,
+        sidecar: &Path,
+    ) -> Result<(), BenchError> {
+        let bench = Bench::start(self.plan(), folder).await?;
+        let running = bench.contestant(self.contestant, folder, sidecar).await?;
+        bench.warm_up(&running, &[self.row]).await?;
+        let load = bench.load(&running, self.row);
+        sleep(Duration::from_millis(500)).await;
+        let mut recorder = Command::new("/usr/bin/taskset")
+            .args(["--cpu-list", &LOAD_CORE.to_string()])
+            .arg(perf)
+            .args(["record", "--quiet", "--event", "cpu-clock", "--freq", "4999", "--call-graph", "fp"])
+            .args(["--pid", &running.family.list()])
+            .arg("--output")
+            .arg(recording)
+            .args(["--", "sleep", &self.seconds.to_string()])
+            .stdin(Stdio::null())
+            .spawn()?;
+        let ended = loop {
+            if let Some(status) = recorder.try_wait()? {
+                break status;
+            }
+            sleep(Duration::from_millis(20)).await;
+        };
+        load.stop().await.map_err(io::Error::other)?;
+        if ended.success() { Ok(()) } else { Err(ProfileError::Perf("perf record").into()) }
+    }
+
+    fn print(&self, perf: &Path, recording: &Path) -> Result<(), BenchError> {
+        let report = |arguments: &[&str]| -> Result<String, BenchError> {
+            let output = Command::new(perf)
+                .args(["report", "--stdio", "--quiet", "--call-graph", "none", "--input"])
+                .arg(recording)
+                .args(arguments)
+                .stderr(Stdio::null())
+                .output()?;
+            if !output.status.success() {
+                return Err(ProfileError::Perf("perf report").into());
+            }
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let by_object = report(&["--no-children", "--sort", "dso"])?;
+        let own = report(&["--no-children", "--sort", "sym"])?;
+        let with_callees = report(&["--children", "--sort", "sym"])?;
+        println!("## By object, %\n\n{}", first_lines(&by_object, 8, |_| true));
+        println!("## User space, by function itself, %\n\n{}", first_lines(&own, self.lines, is_user));
+        println!("## Kernel, by function itself, %\n\n{}", first_lines(&own, self.lines / 2, |line| !is_user(line)));
+        println!("## User space, with all it calls, %\n\n{}", first_lines(&with_callees, self.lines, is_user));
+        Ok(())
+    }
+
+    fn plan(&self) -> Plan {
+        Plan {
+            rounds: 1,
+            window: Duration::from_secs(u64::from(self.seconds)),
+            warm_up: Duration::ZERO,
+            connections: 32,
+            starts: 1,
+            idle_connections: 0,
+        }
+    }
+}
+
+/// perf marks kernel symbols with `[k]`, all others with `[.]`.
+fn is_user(line: &str) -> bool {
+    line.contains("[.]")
+}
+
+fn first_lines(text: &str, count: usize, wanted: impl Fn(&str) -> bool) -> String {
+    let lines = text.lines().map(str::trim_end).filter(|line| !line.trim().is_empty() && wanted(line));
+    lines.take(count).flat_map(|line| [line, "\n"]).collect()
+}
