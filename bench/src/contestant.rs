@@ -140,7 +140,8 @@ impl Contestant {
         let command = (self.command)(&site)?;
         let started = Instant::now();
         let mut process = Pinned::start(&command, CONTESTANT_CORE, &folder)?;
-        self.wait_for_answer(&mut process, site.listen, request, body).await?;
+        self.wait_for_answer(&mut process, site.listen, request, body)
+            .await?;
         let ready_after = started.elapsed();
         Ok(Running {
             contestant: self,

@@ -110,7 +110,9 @@ impl Answers {
             user: ok(&user_body()),
             logins: logins.iter().map(Login::answer).collect(),
             jwks: ok(r#"{"keys":[]}"#),
-            health: ok(r#"{"version":"","name":"GoTrue","description":"GoTrue is a user registration and authentication API"}"#),
+            health: ok(
+                r#"{"version":"","name":"GoTrue","description":"GoTrue is a user registration and authentication API"}"#,
+            ),
             not_found: answer("404 Not Found", "", "404 page not found\n"),
         }
     }
@@ -239,7 +241,11 @@ fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
 }
 
 fn get(path: &str, connection: &str, api_key: &str, bearer: Option<&str>) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\n{}\r\n", headers(connection, api_key, bearer)).into_bytes()
+    format!(
+        "GET {path} HTTP/1.1\r\n{}\r\n",
+        headers(connection, api_key, bearer)
+    )
+    .into_bytes()
 }
 
 fn sign_in(api_key: &str) -> Vec<u8> {

@@ -1,9 +1,10 @@
 //! What a request through gotrue-sidecar costs, beside nginx and HAProxy: `bench/run`. Where its time goes:
 //! `bench/profile`.
 //!
-//! The contestant is alone on core 0; load, upstream (both this process, one thread) and Redis are on core
-//! 1. The figure is CPU time of the contestant's processes per answered request, in a closed loop of kept
-//! connections. Rounds are interleaved, because a machine's speed drifts; compare within one run only.
+//! The contestant is alone on the first core; load, upstream (both this process, one thread) and Redis are
+//! on the second. The figure is CPU time of the contestant's processes per answered request, in a closed
+//! loop of kept connections. Rounds are interleaved, because a machine's speed drifts; compare within one
+//! run only.
 
 mod contestant;
 mod gotrue;
@@ -71,17 +72,17 @@ struct Run {
     /// Connections of the load
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
-    /// Only these rows
+    /// Only these rows; a part of the table is printed and not written down
     #[arg(long, value_delimiter = ',', value_parser = workload)]
     rows: Vec<Workload>,
-    /// Only these columns
+    /// Only these columns; likewise
     #[arg(long, value_delimiter = ',', value_parser = named_contestant)]
     contestants: Vec<Contestant>,
     /// One short round, to see that everything works; its figures mean nothing and are not written down
     #[arg(long, conflicts_with_all = ["rounds", "seconds", "update_readme"])]
     smoke: bool,
     /// Put the table into README.md, between `<!-- bench -->` and `<!-- /bench -->`
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["rows", "contestants"])]
     update_readme: bool,
 }
 
@@ -122,8 +123,16 @@ fn main() -> ExitCode {
 impl Run {
     fn start(&self) -> Result<(), BenchError> {
         check_cores()?;
-        let contestants = if self.contestants.is_empty() { ALL.to_vec() } else { self.contestants.clone() };
-        let workloads = if self.rows.is_empty() { Workload::ALL.to_vec() } else { self.rows.clone() };
+        let contestants = if self.contestants.is_empty() {
+            ALL.to_vec()
+        } else {
+            self.contestants.clone()
+        };
+        let workloads = if self.rows.is_empty() {
+            Workload::ALL.to_vec()
+        } else {
+            self.rows.clone()
+        };
         check_tools(&contestants)?;
         let sidecar = if contestants.iter().all(|contestant| contestant.is_peer) {
             PathBuf::new()
@@ -139,18 +148,29 @@ impl Run {
         })?;
 
         let machine = Machine::look(&sidecar, &contestants)?;
-        let summary = format!("{}\n{}", report::summary(&outcome), machine.describe(&self.command_line()));
+        let summary = format!(
+            "{}\n{}",
+            report::summary(&outcome),
+            machine.describe(&self.command_line())
+        );
         println!("{summary}\n{}", report::details(&outcome));
-        if self.smoke {
+        if self.smoke || !(self.rows.is_empty() && self.contestants.is_empty()) {
             return Ok(());
         }
         write_results(&summary, &report::details(&outcome))?;
-        if self.update_readme { update_readme(&summary) } else { Ok(()) }
+        if self.update_readme {
+            update_readme(&summary)
+        } else {
+            Ok(())
+        }
     }
 
     fn plan(&self) -> Plan {
-        let (rounds, seconds, starts) =
-            if self.smoke { (1, 0.2, 1) } else { (usize::from(self.rounds), self.seconds, 5) };
+        let (rounds, seconds, starts) = if self.smoke {
+            (1, 0.2, 1)
+        } else {
+            (usize::from(self.rounds), self.seconds, 5)
+        };
         Plan {
             rounds,
             window: Duration::from_secs_f64(seconds),
@@ -186,11 +206,15 @@ fn check_tools(contestants: &[Contestant]) -> Result<(), MachineError> {
 /// The given binary, or the repository's, built with this profile.
 fn sidecar_binary(given: Option<&Path>, profile: &str, rust_flags: &[&str]) -> Result<PathBuf, BenchError> {
     if let Some(path) = given {
-        return path.canonicalize().map_err(|error| BenchError::File(path.to_owned(), error));
+        return path
+            .canonicalize()
+            .map_err(|error| BenchError::File(path.to_owned(), error));
     }
     let root = repository();
     let mut cargo = std::process::Command::new("cargo");
-    cargo.current_dir(&root).args(["build", "--locked", "--profile", profile]);
+    cargo
+        .current_dir(&root)
+        .args(["build", "--locked", "--profile", profile]);
     if !rust_flags.is_empty() {
         cargo.env("RUSTFLAGS", rust_flags.join(" "));
     }
@@ -221,7 +245,8 @@ fn block_on<T>(work: impl Future<Output = Result<T, BenchError>>) -> Result<T, B
 
 fn write_results(summary: &str, details: &str) -> Result<(), BenchError> {
     let path = repository().join("bench/results.md");
-    let text = format!("# What a request costs\n\nWritten by `bench/run`.\n\n{summary}\n## Details\n\n{details}");
+    let text =
+        format!("# What a request costs\n\nWritten by `bench/run`.\n\n{summary}\n## Details\n\n{details}");
     fs::write(&path, text).map_err(|error| BenchError::File(path, error))
 }
 

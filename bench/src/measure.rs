@@ -6,10 +6,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     contestant::{Contestant, Running, Site, StartError},
-    gotrue::{Answers, LOGINS, Login, Workload},
+    gotrue::{Answers, LOGINS, Login, Workload, settings_body},
     load::{Connections, Load, LoadError, compare_one, connect},
     memory::{self, Memory},
-    procfs::{CpuTime, Family},
+    process::CONTESTANT_CORE,
+    procfs::{CpuTime, Family, core_time},
     store::Store,
     upstream,
 };
@@ -71,6 +72,8 @@ pub struct Sample {
     pub per_second: f64,
     /// Share of its core that the contestant used.
     pub busy: f64,
+    /// Share of the contestant's core that others took: more than a few percent spoil the figures.
+    pub others: f64,
     /// Share of their core that load, upstream and Redis used.
     pub load_busy: f64,
 }
@@ -128,7 +131,7 @@ impl Bench {
             store: self.store.address,
             sidecar,
         };
-        let (request, body) = self.probe();
+        let (request, body) = probe();
         Ok(contestant.start(site, &request, &body).await?)
     }
 
@@ -168,13 +171,13 @@ impl Bench {
         folder: &Path,
         sidecar: &Path,
     ) -> Result<Vec<Memory>, MeasureError> {
-        let (request, _) = self.probe();
+        let (request, _) = probe();
         let mut all: Vec<_> = contestants.iter().map(|_| Memory::default()).collect();
         for _ in 0..self.plan.starts {
             for (contestant, memory) in contestants.iter().zip(&mut all) {
                 let running = self.contestant(*contestant, folder, sidecar).await?;
                 let measured = memory::measure(&running, &request, self.plan.idle_connections).await;
-                memory.add(measured.map_err(|error| failed(*contestant, "idle connections", error))?);
+                memory.add(&measured.map_err(|error| failed(*contestant, "idle connections", error))?);
             }
         }
         Ok(all)
@@ -183,11 +186,15 @@ impl Bench {
     /// Every workload once, compared with what the upstream sent; sign-ins until all sessions are recorded.
     pub async fn warm_up(&self, running: &Running, workloads: &[Workload]) -> Result<(), MeasureError> {
         let contestant = running.contestant;
-        let (request, body) = self.probe();
+        let (request, body) = probe();
         let compared = async { compare_one(&mut connect(running.address).await?, &request, &body).await };
-        compared.await.map_err(|error| failed(contestant, "GET /settings", error))?;
+        compared
+            .await
+            .map_err(|error| failed(contestant, "GET /settings", error))?;
 
-        let needs_sessions = workloads.iter().any(|w| matches!(w, Workload::Login | Workload::Lookup));
+        let needs_sessions = workloads
+            .iter()
+            .any(|w| matches!(w, Workload::Login | Workload::Lookup));
         if let Some(database) = contestant.database
             && needs_sessions
         {
@@ -196,7 +203,9 @@ impl Bench {
             while load.answered() < LOGINS as u64 && started.elapsed() < Duration::from_secs(10) {
                 sleep(Duration::from_millis(5)).await;
             }
-            load.stop().await.map_err(|error| failed(contestant, "login", error))?;
+            load.stop()
+                .await
+                .map_err(|error| failed(contestant, "login", error))?;
             let keys = self.store.keys(database).await?;
             if keys < LOGINS as u64 {
                 let contestant = contestant.name;
@@ -240,6 +249,7 @@ impl Bench {
         Ok(Reading {
             at: Instant::now(),
             answered: load.answered(),
+            core: core_time(CONTESTANT_CORE)?,
             contestant: running.family.cpu_time()?,
             load_core: own.total() + self.store.family.cpu_time()?.total(),
         })
@@ -253,12 +263,6 @@ impl Bench {
         };
         let requests: Rc<[Vec<u8>]> = workload.requests(&self.logins).into();
         Load::start(running.address, requests, connections)
-    }
-
-    /// A request and the body that must come back.
-    fn probe(&self) -> (Vec<u8>, Vec<u8>) {
-        let request = Workload::Settings.requests(&[]).into_iter().next().unwrap_or_default();
-        (request, crate::gotrue::settings_body().into_bytes())
     }
 }
 
@@ -274,6 +278,7 @@ impl Row {
 struct Reading {
     at: Instant,
     answered: u64,
+    core: Duration,
     contestant: CpuTime,
     load_core: Duration,
 }
@@ -288,9 +293,21 @@ impl Reading {
             user_micros: used.user.as_secs_f64() * 1e6 / answered,
             per_second: answered / wall,
             busy: used.total().as_secs_f64() / wall,
+            others: self
+                .core
+                .saturating_sub(earlier.core + used.total())
+                .as_secs_f64()
+                / wall,
             load_busy: self.load_core.saturating_sub(earlier.load_core).as_secs_f64() / wall,
         }
     }
+}
+
+/// A request and the body that must come back.
+fn probe() -> (Vec<u8>, Vec<u8>) {
+    let requests = Workload::Settings.requests(&[]);
+    let request = requests.into_iter().next().unwrap_or_default();
+    (request, settings_body().into_bytes())
 }
 
 fn failed(contestant: Contestant, workload: &'static str, error: LoadError) -> MeasureError {

@@ -34,11 +34,12 @@ pub struct Start {
 
 impl Memory {
     /// Takes one start in.
-    pub fn add(&mut self, start: Start) {
+    pub fn add(&mut self, start: &Start) {
         let added = start.open.saturating_sub(start.idle) as f64;
         self.ready_millis.push(start.ready.as_secs_f64() * 1e3);
         self.idle_megabytes.push(start.idle as f64 / 1e6);
-        self.connection_kilobytes.push(added / 1e3 / start.connections.max(1) as f64);
+        self.connection_kilobytes
+            .push(added / 1e3 / start.connections.max(1) as f64);
         self.afterwards_megabytes.push(start.closed as f64 / 1e6);
     }
 }

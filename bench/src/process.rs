@@ -30,7 +30,9 @@ pub enum MachineError {
         package: &'static str,
     },
     /// One core only.
-    #[error("two cores are needed ({CONTESTANT_CORE} and {LOAD_CORE}): one for who is measured, one for the rest")]
+    #[error(
+        "two cores are needed ({CONTESTANT_CORE} and {LOAD_CORE}): one for who is measured, one for the rest"
+    )]
     Cores,
     /// A system call was refused.
     #[error("{what}: {error}")]
@@ -44,7 +46,14 @@ pub enum MachineError {
 
 /// A program of Debian's, wherever it lies: not every user has `/usr/sbin` in the path.
 pub fn find_program(program: &'static str, package: &'static str) -> Result<PathBuf, MachineError> {
-    let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let folders = [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ];
     folders
         .into_iter()
         .map(|folder| Path::new(folder).join(program))
@@ -93,7 +102,9 @@ impl Pinned {
     /// Starts `command` on `core`, in `folder` and without anything of this process's environment.
     pub fn start(command: &Command, core: usize, folder: &Path) -> io::Result<Self> {
         let mut pinned = Command::new("/usr/bin/taskset");
-        pinned.args(["--cpu-list", &core.to_string()]).arg(command.get_program());
+        pinned
+            .args(["--cpu-list", &core.to_string()])
+            .arg(command.get_program());
         pinned.args(command.get_args()).current_dir(folder).env_clear();
         for (name, value) in command.get_envs() {
             pinned.env(name, value.unwrap_or_default());

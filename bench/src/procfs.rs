@@ -109,6 +109,24 @@ impl Stat {
     }
 }
 
+/// How long a core has not been idle: `/proc/stat`, see proc(5).
+pub fn core_time(core: usize) -> io::Result<Duration> {
+    let text = fs::read_to_string("/proc/stat")?;
+    parse_core(&text, core).ok_or_else(|| io::Error::other("/proc/stat is not as proc(5) says"))
+}
+
+fn parse_core(text: &str, core: usize) -> Option<Duration> {
+    const IDLE: [usize; 2] = [3, 4];
+    // guests are counted as user time already
+    const FIELDS: usize = 8;
+    let name = format!("cpu{core} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name))?;
+    let fields = line.split_ascii_whitespace().take(FIELDS).enumerate();
+    let busy = fields.filter(|(place, _)| !IDLE.contains(place));
+    let ticks: Result<Vec<u64>, _> = busy.map(|(_, ticks)| ticks.parse()).collect();
+    Some(duration_of(ticks.ok()?.iter().sum()))
+}
+
 fn duration_of(ticks: u64) -> Duration {
     Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
 }
@@ -134,6 +152,13 @@ mod tests {
         assert_eq!(parsed.parent, 3);
         assert_eq!(parsed.user, duration_of(150));
         assert_eq!(parsed.system, duration_of(25));
+    }
+
+    #[test]
+    fn a_core_is_busy_with_all_but_waiting() {
+        let stat = "cpu  1 1 1 1\ncpu0 10 20 30 1000 2000 1 2 3 500 500\ncpu1 0 0 0 0 0 0 0 0 0 0\n";
+        assert_eq!(parse_core(stat, 0), Some(duration_of(66)));
+        assert_eq!(parse_core(stat, 2), None);
     }
 
     #[test]

@@ -69,7 +69,10 @@ impl Profile {
         };
         settle_down()?;
         let folder = tempfile::tempdir()?;
-        let recording = self.keep.clone().unwrap_or_else(|| folder.path().join("perf.data"));
+        let recording = self
+            .keep
+            .clone()
+            .unwrap_or_else(|| folder.path().join("perf.data"));
         block_on(self.record(&perf, &recording, folder.path(), &sidecar))?;
         self.print(&perf, &recording)
     }
@@ -89,7 +92,16 @@ impl Profile {
         let mut recorder = Command::new("/usr/bin/taskset")
             .args(["--cpu-list", &LOAD_CORE.to_string()])
             .arg(perf)
-            .args(["record", "--quiet", "--event", "cpu-clock", "--freq", "4999", "--call-graph", "fp"])
+            .args([
+                "record",
+                "--quiet",
+                "--event",
+                "cpu-clock",
+                "--freq",
+                "4999",
+                "--call-graph",
+                "fp",
+            ])
             .args(["--pid", &running.family.list()])
             .arg("--output")
             .arg(recording)
@@ -103,7 +115,11 @@ impl Profile {
             sleep(Duration::from_millis(20)).await;
         };
         load.stop().await.map_err(io::Error::other)?;
-        if ended.success() { Ok(()) } else { Err(ProfileError::Perf("perf record").into()) }
+        if ended.success() {
+            Ok(())
+        } else {
+            Err(ProfileError::Perf("perf record").into())
+        }
     }
 
     fn print(&self, perf: &Path, recording: &Path) -> Result<(), BenchError> {
@@ -122,10 +138,20 @@ impl Profile {
         let by_object = report(&["--no-children", "--sort", "dso"])?;
         let own = report(&["--no-children", "--sort", "sym"])?;
         let with_callees = report(&["--children", "--sort", "sym"])?;
+        let user_with_callees = |line: &str| is_user(line) && !is_everywhere(line);
         println!("## By object, %\n\n{}", first_lines(&by_object, 8, |_| true));
-        println!("## User space, by function itself, %\n\n{}", first_lines(&own, self.lines, is_user));
-        println!("## Kernel, by function itself, %\n\n{}", first_lines(&own, self.lines / 2, |line| !is_user(line)));
-        println!("## User space, with all it calls, %\n\n{}", first_lines(&with_callees, self.lines, is_user));
+        println!(
+            "## System calls, with all they cause, %\n\n{}",
+            first_lines(&with_callees, self.lines, is_system_call)
+        );
+        println!(
+            "## User space, by function itself, %\n\n{}",
+            first_lines(&own, self.lines, is_user)
+        );
+        println!(
+            "## User space, with all it calls, %\n\n{}",
+            first_lines(&with_callees, self.lines, user_with_callees)
+        );
         Ok(())
     }
 
@@ -146,7 +172,37 @@ fn is_user(line: &str) -> bool {
     line.contains("[.]")
 }
 
+/// `__x64_sys_writev` and the like.
+fn is_system_call(line: &str) -> bool {
+    line.contains("[k] __") && line.contains("_sys_") && !line.contains("[k] __do_")
+}
+
+/// The runtime's outermost frames, which say nothing.
+fn is_everywhere(line: &str) -> bool {
+    let share = line
+        .split_once('%')
+        .and_then(|(share, _)| share.trim().parse::<f64>().ok());
+    share.is_some_and(|share| share > 95.0)
+}
+
 fn first_lines(text: &str, count: usize, wanted: impl Fn(&str) -> bool) -> String {
-    let lines = text.lines().map(str::trim_end).filter(|line| !line.trim().is_empty() && wanted(line));
+    let lines = text
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.trim().is_empty() && wanted(line));
     lines.take(count).flat_map(|line| [line, "\n"]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_perf_are_told_apart() {
+        assert!(is_user("  1.34%  [.] hyper::poll"));
+        assert!(is_system_call("  61.0%  0.1%  [k] __x64_sys_writev"));
+        assert!(!is_system_call("  61.0%  0.1%  [k] __do_sys_accept4"));
+        assert!(is_everywhere(" 99.97%  0.02%  [.] main"));
+        assert!(!is_everywhere(" 12.00%  0.02%  [.] main"));
+    }
 }

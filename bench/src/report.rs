@@ -62,9 +62,26 @@ pub fn summary(outcome: &Outcome) -> String {
         let ratio = ours.and_then(|place| Spread::of(row.against_better_peer(outcome, place)));
         let _ = writeln!(text, " {} |", cell(ratio, 2));
     }
+    text.push_str(&disturbance(outcome));
     text.push_str(&login_ratio(outcome));
     text.push_str(&memory_table(outcome));
     text
+}
+
+/// A warning where the machine was not the contestants' own.
+fn disturbance(outcome: &Outcome) -> String {
+    const BEARABLE: f64 = 0.1;
+    let samples = outcome.rows.iter().flat_map(|row| row.rounds.iter().flatten());
+    let disturbed = samples.clone().filter(|sample| sample.others > BEARABLE).count();
+    if disturbed == 0 {
+        return String::new();
+    }
+    format!(
+        "\nOther programs took more than {:.0} % of the contestant's core in {disturbed} of {} measurements: \
+         repeat this on an idle machine.\n",
+        BEARABLE * 100.0,
+        samples.count()
+    )
 }
 
 /// What recording a session costs: the same request through the same sidecar with and without a store.
@@ -73,7 +90,10 @@ fn login_ratio(outcome: &Outcome) -> String {
     let login = outcome.rows.iter().find(|row| row.workload == Workload::Login);
     let ratio = (|| {
         let (with, without) = (place("sidecar")?, place("sidecar-no-store")?);
-        let samples = login?.rounds.iter().filter_map(|round| Some((round.get(with)?, round.get(without)?)));
+        let samples = login?
+            .rounds
+            .iter()
+            .filter_map(|round| Some((round.get(with)?, round.get(without)?)));
         Spread::of(samples.map(|(with, without)| with.micros / without.micros))
     })();
     ratio.map_or_else(String::new, |ratio| {
@@ -109,20 +129,21 @@ fn memory_table(outcome: &Outcome) -> String {
 /// Every figure of every pair.
 pub fn details(outcome: &Outcome) -> String {
     let mut text = String::from(
-        "| | | CPU µs/request | of it user | requests/s | its core busy, % | load's core busy, % | ÷ better peer |\n\
-         |---|---|---|---|---|---|---|---|\n",
+        "| | | CPU µs/request | of it user | requests/s | its core busy, % | by others, % | load's core busy, % | ÷ better peer |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
     );
     for row in &outcome.rows {
         for (place, contestant) in outcome.contestants.iter().enumerate() {
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 row.workload.name(),
                 contestant.name,
                 cell(row.spread(place, |sample| sample.micros), 1),
                 cell(row.spread(place, |sample| sample.user_micros), 1),
                 cell(row.spread(place, |sample| sample.per_second), 0),
                 cell(row.spread(place, |sample| sample.busy * 100.0), 0),
+                cell(row.spread(place, |sample| sample.others * 100.0), 0),
                 cell(row.spread(place, |sample| sample.load_busy * 100.0), 0),
                 cell(Spread::of(row.against_better_peer(outcome, place)), 2),
             );
@@ -133,7 +154,12 @@ pub fn details(outcome: &Outcome) -> String {
 
 impl Row {
     fn spread(&self, place: usize, figure: impl Fn(&Sample) -> f64) -> Option<Spread> {
-        Spread::of(self.rounds.iter().filter_map(|round| round.get(place)).map(figure))
+        Spread::of(
+            self.rounds
+                .iter()
+                .filter_map(|round| round.get(place))
+                .map(figure),
+        )
     }
 
     /// Round by round, so that the machine's drift cancels out.

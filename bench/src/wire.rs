@@ -20,7 +20,7 @@ pub enum WireError {
     TooLarge,
 }
 
-const CAPACITY: usize = 16 * 1024;
+const CAPACITY: usize = 8 * 1024;
 
 /// One side of a connection, which reads one message after the other.
 pub struct Wire {
@@ -113,7 +113,10 @@ mod tests {
 
     #[test]
     fn an_incomplete_message_is_waited_for() {
-        for received in ["GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcd"] {
+        for received in [
+            "GET / HTTP/1.1\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcd",
+        ] {
             assert!(Message::find(received.as_bytes()).is_none());
         }
     }
