@@ -16,9 +16,11 @@ mod process;
 mod procfs;
 mod profile;
 mod report;
+mod sample;
 mod store;
 mod upstream;
 mod wire;
+mod workload;
 
 use std::{
     fs, io,
@@ -36,11 +38,11 @@ use tokio::{
 
 use crate::{
     contestant::{ALL, Contestant},
-    gotrue::Workload,
     machine::Machine,
     measure::{Bench, MeasureError, Plan},
     process::{MachineError, check_cores, find_program, settle_down},
     profile::{Profile, ProfileError},
+    workload::Workload,
 };
 
 #[derive(Parser)]
@@ -134,6 +136,8 @@ impl Run {
             self.rows.clone()
         };
         check_tools(&contestants)?;
+        // before the measuring, which takes minutes
+        let readme = if self.update_readme { Some(readme()?) } else { None };
         let sidecar = if contestants.iter().all(|contestant| contestant.is_peer) {
             PathBuf::new()
         } else {
@@ -158,10 +162,11 @@ impl Run {
             return Ok(());
         }
         write_results(&summary, &report::details(&outcome))?;
-        if self.update_readme {
-            update_readme(&summary)
-        } else {
-            Ok(())
+        match readme.and_then(|(path, document)| Some((path, report::splice(&document, &summary)?))) {
+            Some((path, document)) => {
+                fs::write(&path, document).map_err(|error| BenchError::File(path, error))
+            }
+            None => Ok(()),
         }
     }
 
@@ -250,12 +255,14 @@ fn write_results(summary: &str, details: &str) -> Result<(), BenchError> {
     fs::write(&path, text).map_err(|error| BenchError::File(path, error))
 }
 
-fn update_readme(summary: &str) -> Result<(), BenchError> {
+/// README.md, with a place for the table.
+fn readme() -> Result<(PathBuf, String), BenchError> {
     let path = repository().join("README.md");
-    let failed = |error| BenchError::File(path.clone(), error);
-    let document = fs::read_to_string(&path).map_err(failed)?;
-    let document = report::splice(&document, summary).ok_or_else(|| BenchError::Markers(path.clone()))?;
-    fs::write(&path, document).map_err(failed)
+    let document = fs::read_to_string(&path).map_err(|error| BenchError::File(path.clone(), error))?;
+    match report::splice(&document, "") {
+        Some(_) => Ok((path, document)),
+        None => Err(BenchError::Markers(path)),
+    }
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -6,13 +6,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     contestant::{Contestant, Running, Site, StartError},
-    gotrue::{Answers, LOGINS, Login, Workload, settings_body},
+    gotrue::{Answers, LOGINS, Login, settings_body},
     load::{Connections, Load, LoadError, compare_one, connect},
     memory::{self, Memory},
-    process::CONTESTANT_CORE,
-    procfs::{CpuTime, Family, core_time},
+    sample::{Reading, Sample},
     store::Store,
     upstream,
+    workload::Workload,
 };
 
 /// What is measured, and how long.
@@ -59,23 +59,6 @@ pub enum MeasureError {
     /// `/proc` or sockets.
     #[error(transparent)]
     Io(#[from] io::Error),
-}
-
-/// One contestant under one workload for one window.
-#[derive(Clone, Copy, Debug)]
-pub struct Sample {
-    /// CPU time per answered request, µs.
-    pub micros: f64,
-    /// Of it in user space, µs.
-    pub user_micros: f64,
-    /// Answered requests per second.
-    pub per_second: f64,
-    /// Share of its core that the contestant used.
-    pub busy: f64,
-    /// Share of the contestant's core that others took: more than a few percent spoil the figures.
-    pub others: f64,
-    /// Share of their core that load, upstream and Redis used.
-    pub load_busy: f64,
 }
 
 /// All rounds of one workload: `rounds[round][contestant]`.
@@ -236,23 +219,12 @@ impl Bench {
     async fn sample(&self, running: &Running, workload: Workload) -> Result<Sample, MeasureError> {
         let load = self.load(running, workload);
         sleep(self.plan.warm_up).await;
-        let before = self.reading(running, &load)?;
+        let before = Reading::take(&running.family, &self.store.family, load.answered())?;
         sleep(self.plan.window).await;
-        let after = self.reading(running, &load)?;
+        let after = Reading::take(&running.family, &self.store.family, load.answered())?;
         let stopped = load.stop().await;
         stopped.map_err(|error| failed(running.contestant, workload.name(), error))?;
         Ok(after.since(&before))
-    }
-
-    fn reading(&self, running: &Running, load: &Load) -> io::Result<Reading> {
-        let own = Family::single(std::process::id()).cpu_time()?;
-        Ok(Reading {
-            at: Instant::now(),
-            answered: load.answered(),
-            core: core_time(CONTESTANT_CORE)?,
-            contestant: running.family.cpu_time()?,
-            load_core: own.total() + self.store.family.cpu_time()?.total(),
-        })
     }
 
     /// Puts a contestant under load.
@@ -271,34 +243,6 @@ impl Row {
         Self {
             workload,
             rounds: Vec::new(),
-        }
-    }
-}
-
-struct Reading {
-    at: Instant,
-    answered: u64,
-    core: Duration,
-    contestant: CpuTime,
-    load_core: Duration,
-}
-
-impl Reading {
-    fn since(&self, earlier: &Self) -> Sample {
-        let wall = (self.at - earlier.at).as_secs_f64();
-        let answered = (self.answered - earlier.answered).max(1) as f64;
-        let used = self.contestant.since(earlier.contestant);
-        Sample {
-            micros: used.total().as_secs_f64() * 1e6 / answered,
-            user_micros: used.user.as_secs_f64() * 1e6 / answered,
-            per_second: answered / wall,
-            busy: used.total().as_secs_f64() / wall,
-            others: self
-                .core
-                .saturating_sub(earlier.core + used.total())
-                .as_secs_f64()
-                / wall,
-            load_busy: self.load_core.saturating_sub(earlier.load_core).as_secs_f64() / wall,
         }
     }
 }

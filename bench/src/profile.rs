@@ -13,10 +13,10 @@ use tokio::time::sleep;
 use crate::{
     BenchError, block_on,
     contestant::Contestant,
-    gotrue::Workload,
     measure::{Bench, Plan},
     process::{LOAD_CORE, check_cores, find_program, settle_down},
-    sidecar_binary, workload,
+    sidecar_binary,
+    workload::Workload,
 };
 
 /// `bench/profile`
@@ -26,7 +26,7 @@ pub struct Profile {
     #[arg(long, value_name = "PATH")]
     sidecar: Option<PathBuf>,
     /// The load: settings, key, login, lookup or connect
-    #[arg(long, default_value = "settings", value_parser = workload)]
+    #[arg(long, default_value = "settings", value_parser = crate::workload)]
     row: Workload,
     /// Who is looked at
     #[arg(long, default_value = "sidecar", value_parser = crate::named_contestant)]
@@ -138,20 +138,21 @@ impl Profile {
         let by_object = report(&["--no-children", "--sort", "dso"])?;
         let own = report(&["--no-children", "--sort", "sym"])?;
         let with_callees = report(&["--children", "--sort", "sym"])?;
-        let user_with_callees = |line: &str| is_user(line) && !is_everywhere(line);
-        println!("## By object, %\n\n{}", first_lines(&by_object, 8, |_| true));
-        println!(
-            "## System calls, with all they cause, %\n\n{}",
-            first_lines(&with_callees, self.lines, is_system_call)
+        let telling = |line: &&str| !is_everywhere(line);
+        print_list("By object", by_object.lines());
+        println!("## User space, by crate, %\n");
+        for (krate, share) in by_crate(&own) {
+            println!("{share:>10.2}%  {krate}");
+        }
+        println!();
+        print_list(
+            "User space, by function itself",
+            own.lines().filter(is_user).take(self.lines),
         );
-        println!(
-            "## User space, by function itself, %\n\n{}",
-            first_lines(&own, self.lines, is_user)
-        );
-        println!(
-            "## User space, with all it calls, %\n\n{}",
-            first_lines(&with_callees, self.lines, user_with_callees)
-        );
+        let user = with_callees.lines().filter(is_user).filter(telling);
+        print_list("User space, with all it calls", user.take(self.lines));
+        let kernel = with_callees.lines().filter(is_kernel).filter(telling);
+        print_list("Kernel, with all it calls", kernel.take(self.lines));
         Ok(())
     }
 
@@ -167,14 +168,32 @@ impl Profile {
     }
 }
 
-/// perf marks kernel symbols with `[k]`, all others with `[.]`.
-fn is_user(line: &str) -> bool {
+fn is_user(line: &&str) -> bool {
     line.contains("[.]")
 }
 
-/// `__x64_sys_writev` and the like.
-fn is_system_call(line: &str) -> bool {
-    line.contains("[k] __") && line.contains("_sys_") && !line.contains("[k] __do_")
+fn is_kernel(line: &&str) -> bool {
+    line.contains("[k]")
+}
+
+/// User space's own shares, summed by the crate that a symbol names, largest first.
+fn by_crate(own: &str) -> Vec<(&str, f64)> {
+    let mut shares: Vec<(&str, f64)> = Vec::new();
+    for line in own.lines() {
+        let Some((share, symbol)) = line.split_once("[.] ") else {
+            continue;
+        };
+        let share = share.trim().trim_end_matches('%').parse().unwrap_or(0.0);
+        let path = symbol.trim_start_matches(['<', '&', ' ']);
+        let of_c = "C (libc, allocator, cryptography)";
+        let krate = path.split_once("::").map_or(of_c, |(krate, _)| krate);
+        match shares.iter_mut().find(|(known, _)| *known == krate) {
+            Some((_, sum)) => *sum += share,
+            None => shares.push((krate, share)),
+        }
+    }
+    shares.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    shares
 }
 
 /// The runtime's outermost frames, which say nothing.
@@ -185,12 +204,12 @@ fn is_everywhere(line: &str) -> bool {
     share.is_some_and(|share| share > 95.0)
 }
 
-fn first_lines(text: &str, count: usize, wanted: impl Fn(&str) -> bool) -> String {
-    let lines = text
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.trim().is_empty() && wanted(line));
-    lines.take(count).flat_map(|line| [line, "\n"]).collect()
+fn print_list<'a>(title: &str, lines: impl Iterator<Item = &'a str>) {
+    println!("## {title}, %\n");
+    for line in lines.filter(|line| !line.trim().is_empty()) {
+        println!("{}", line.trim_end());
+    }
+    println!();
 }
 
 #[cfg(test)]
@@ -199,10 +218,18 @@ mod tests {
 
     #[test]
     fn lines_of_perf_are_told_apart() {
-        assert!(is_user("  1.34%  [.] hyper::poll"));
-        assert!(is_system_call("  61.0%  0.1%  [k] __x64_sys_writev"));
-        assert!(!is_system_call("  61.0%  0.1%  [k] __do_sys_accept4"));
+        assert!(is_user(&"  1.34%  [.] hyper::poll"));
+        assert!(is_kernel(&"  61.0%  0.1%  [k] do_writev"));
         assert!(is_everywhere(" 99.97%  0.02%  [.] main"));
         assert!(!is_everywhere(" 12.00%  0.02%  [.] main"));
+    }
+
+    #[test]
+    fn shares_are_summed_by_crate() {
+        let own =
+            " 1.50%  [.] hyper::a\n 2.00%  [.] mi_free\n 1.00%  [.] <hyper::B as C>::d\n 9.00%  [k] tcp\n";
+        let shares = by_crate(own);
+        assert_eq!(shares.first(), Some(&("hyper", 2.5)));
+        assert_eq!(shares.len(), 2);
     }
 }

@@ -3,9 +3,10 @@
 use std::{fmt, fmt::Write as _};
 
 use crate::{
-    gotrue::Workload,
-    measure::{Outcome, Row, Sample},
+    measure::{Outcome, Row},
     memory::Memory,
+    sample::Sample,
+    workload::Workload,
 };
 
 /// Median, smallest and largest of some rounds.
