@@ -15,9 +15,11 @@ pub struct Machine {
 
 impl Machine {
     /// Asks the machine and the programs.
-    pub fn look(sidecar: &Path, contestants: &[Contestant]) -> io::Result<Self> {
+    pub fn look(repository: &Path, sidecar: &Path, contestants: &[Contestant]) -> io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let of_all = first_line(Command::new("nproc").arg("--all")).unwrap_or_else(|| cores.to_string());
+        let mut git = Command::new("git");
+        git.current_dir(repository);
         let mut versions = Vec::new();
         let runs = |name| contestants.iter().any(|contestant| contestant.name == name);
         if runs("nginx") {
@@ -36,7 +38,7 @@ impl Machine {
                 .trim()
                 .to_owned(),
             date: first_line(Command::new("date").args(["--utc", "+%F"])).unwrap_or_default(),
-            commit: first_line(Command::new("git").args(["describe", "--always", "--dirty"]))
+            commit: first_line(git.args(["describe", "--always", "--dirty"]))
                 .unwrap_or_else(|| "unknown".to_owned()),
             versions,
         })

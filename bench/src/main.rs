@@ -151,23 +151,15 @@ impl Run {
             Ok(bench.run(&contestants, &workloads, path, &sidecar).await?)
         })?;
 
-        let machine = Machine::look(&sidecar, &contestants)?;
-        let summary = format!(
-            "{}\n{}",
-            report::summary(&outcome),
-            machine.describe(&self.command_line())
-        );
-        println!("{summary}\n{}", report::details(&outcome));
+        let machine = Machine::look(&repository(), &sidecar, &contestants)?;
+        let machine = machine.describe(&self.command_line());
+        let summary = format!("{}\n{machine}", report::summary(&outcome));
+        let details = report::details(&outcome);
+        println!("{summary}\n{details}");
         if self.smoke || !(self.rows.is_empty() && self.contestants.is_empty()) {
             return Ok(());
         }
-        write_results(&summary, &report::details(&outcome))?;
-        match readme.and_then(|(path, document)| Some((path, report::splice(&document, &summary)?))) {
-            Some((path, document)) => {
-                fs::write(&path, document).map_err(|error| BenchError::File(path, error))
-            }
-            None => Ok(()),
-        }
+        write_down(&summary, &details, readme)
     }
 
     fn plan(&self) -> Plan {
@@ -248,11 +240,17 @@ fn block_on<T>(work: impl Future<Output = Result<T, BenchError>>) -> Result<T, B
     })
 }
 
-fn write_results(summary: &str, details: &str) -> Result<(), BenchError> {
-    let path = repository().join("bench/results.md");
-    let text =
+fn write_down(summary: &str, details: &str, readme: Option<(PathBuf, String)>) -> Result<(), BenchError> {
+    let results =
         format!("# What a request costs\n\nWritten by `bench/run`.\n\n{summary}\n## Details\n\n{details}");
-    fs::write(&path, text).map_err(|error| BenchError::File(path, error))
+    let mut files = vec![(repository().join("bench/results.md"), results)];
+    if let Some((path, document)) = readme {
+        files.extend(report::splice(&document, summary).map(|document| (path, document)));
+    }
+    for (path, text) in files {
+        fs::write(&path, text).map_err(|error| BenchError::File(path, error))?;
+    }
+    Ok(())
 }
 
 /// README.md, with a place for the table.
