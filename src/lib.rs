@@ -9,3 +9,4 @@ pub mod cli;
 pub mod config;
 pub mod route;
 pub mod session;
+pub mod store;
