@@ -8,3 +8,7 @@
 )]
 
 mod config;
+#[cfg(test)]
+mod store;
+#[cfg(test)]
+mod support;

@@ -118,7 +118,10 @@ impl Link {
     /// The attempt that is there, or a new one. It runs on its own: whoever waits for it may give up.
     fn attempt(&self) -> (u64, watch::Receiver<Attempt>) {
         let mut current = self.current();
-        if let Some(attempt) = &current.attempt {
+        // One that failed while nobody waited says nothing of now.
+        if let Some(attempt) = &current.attempt
+            && !matches!(*attempt.borrow(), Some(Err(_)))
+        {
             return (current.generation, attempt.clone());
         }
         let (sender, attempt) = watch::channel(None);
@@ -129,8 +132,7 @@ impl Link {
             .set_pipeline_buffer_size(IN_FLIGHT)
             .set_concurrency_limit(IN_FLIGHT);
         tokio::spawn(async move {
-            let outcome = client.get_multiplexed_async_connection_with_config(&config).await;
-            sender.send_replace(Some(outcome));
+            sender.send_replace(Some(connect(&client, &config).await));
         });
         current.generation += 1;
         current.attempt = Some(attempt.clone());
@@ -181,6 +183,16 @@ impl std::fmt::Debug for Link {
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
+}
+
+/// Connects, and asks whether Redis is ready for us: without a password where one is wanted it says so to a
+/// short command, and closes at a long one.
+async fn connect(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+    let mut connection = client
+        .get_multiplexed_async_connection_with_config(config)
+        .await?;
+    ::redis::cmd("PING").exec_async(&mut connection).await?;
+    Ok(connection)
 }
 
 async fn replies(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {

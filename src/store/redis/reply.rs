@@ -1,6 +1,6 @@
 //! What Redis answers, read with suspicion.
 
-use std::{collections::HashMap, error::Error as _, io};
+use std::{collections::HashMap, error::Error as _, io, sync::Arc};
 
 use ::redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
@@ -132,17 +132,21 @@ fn server_error(error: &RedisError) -> Error {
 }
 
 fn io_error(error: &RedisError) -> Error {
-    let source = error
-        .source()
-        .and_then(|source| source.downcast_ref::<io::Error>());
-    let tls = source
-        .and_then(io::Error::get_ref)
+    // The client shares its errors, so the source is the `Arc`, not what is in it.
+    let shared = error.source().and_then(|source| source.downcast_ref::<Shared>());
+    let Some(io) = shared.and_then(|shared| shared.downcast_ref::<io::Error>()) else {
+        return Error::Refused(io::ErrorKind::Other);
+    };
+    let tls = io
+        .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match (tls, source) {
-        (Some(tls), _) => Error::Tls(tls.clone()),
-        (None, source) => Error::Refused(source.map_or(io::ErrorKind::Other, io::Error::kind)),
+    match tls {
+        Some(tls) => Error::Tls(tls.clone()),
+        None => Error::Refused(io.kind()),
     }
 }
+
+type Shared = Arc<dyn std::error::Error + Send + Sync>;
 
 #[cfg(test)]
 mod tests {

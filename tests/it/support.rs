@@ -1,0 +1,3 @@
+//! Real parts that suites start and talk to.
+
+pub(crate) mod redis;
