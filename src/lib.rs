@@ -15,6 +15,7 @@ pub mod rfc3339;
 pub mod route;
 pub mod scope;
 pub mod session;
+pub mod store;
 pub mod target;
 pub mod tls;
 pub mod token;

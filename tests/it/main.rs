@@ -11,4 +11,5 @@
 mod config;
 mod decisions;
 mod metrics;
+mod store;
 mod support;

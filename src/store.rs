@@ -1,0 +1,276 @@
+//! The session store: what changes to sessions mean, and what is known of one.
+//!
+//! Two stores with one behaviour: Redis, shared by every replica, and the embedded one. One
+//! conformance suite runs against both. The rules that both follow stand in `rules`.
+
+mod keys;
+pub mod memory;
+pub mod redis;
+mod rules;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::{
+    config::{self, FileError, StoreTarget},
+    session::{Change, Outcome, RefreshRef, Seconds, SessionId, State, UserId},
+};
+
+/// Where stores come from: shared by all workers, built once from the configuration.
+#[derive(Debug)]
+pub enum Source {
+    /// Each worker gets a connection of its own.
+    Redis(redis::Source),
+    /// All share one table.
+    Memory(Arc<memory::Memory>),
+}
+
+impl Source {
+    /// Reads the address and the files it needs; nothing is connected to.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the address or the CA file is not one.
+    pub fn new(config: &config::Store, session_ttl: Duration) -> Result<Self, OpenError> {
+        Ok(match &config.target {
+            StoreTarget::Memory => Self::Memory(Arc::new(memory::Memory::new(
+                config.memory_max_sessions,
+                session_ttl,
+            ))),
+            StoreTarget::Redis { .. } => Self::Redis(redis::Source::new(config, session_ttl)?),
+        })
+    }
+
+    /// One worker's own store. Redis is connected to at the first call, in the runtime that makes it.
+    ///
+    /// # Errors
+    /// None at present; a store may have to open something here.
+    pub fn connect(&self) -> Result<Store, OpenError> {
+        Ok(match self {
+            Self::Redis(source) => Store::Redis(source.connect()),
+            Self::Memory(memory) => Store::Memory(Arc::clone(memory)),
+        })
+    }
+
+    /// Reads the address and the files again. Connections that are made later use them; those that
+    /// stand are left alone.
+    ///
+    /// # Errors
+    /// As [`Source::new`]; what was in use before stays in use.
+    pub fn reload(&self) -> Result<(), OpenError> {
+        match self {
+            Self::Redis(source) => source.reload(),
+            Self::Memory(_) => Ok(()),
+        }
+    }
+}
+
+/// One worker's store.
+#[derive(Debug)]
+pub enum Store {
+    /// Shared by every replica.
+    Redis(redis::Redis),
+    /// In this process only.
+    Memory(Arc<memory::Memory>),
+}
+
+impl Store {
+    /// Makes all changes of one answer, in their order, each of them atomically; one round trip. The
+    /// outcomes are in the same order. Making them again leaves the same state (contract I9).
+    ///
+    /// # Errors
+    /// When at least one of them was not, or may not have been, made; the others were tried all the same.
+    pub async fn apply(&self, changes: &[Change], now: Seconds) -> Result<Vec<Outcome>, Error> {
+        match self {
+            Self::Redis(redis) => redis.apply(changes, now).await,
+            Self::Memory(memory) => memory.apply(changes, now),
+        }
+    }
+
+    /// What is known of a session; one round trip. With `touch`, a live record whose `seen_at` is at
+    /// least a minute old gets `now` for it, after it was read. Never makes a key.
+    ///
+    /// # Errors
+    /// When the store did not answer, or not with what this program writes.
+    pub async fn lookup(
+        &self,
+        user: UserId,
+        session: SessionId,
+        now: Seconds,
+        touch: bool,
+    ) -> Result<State, Error> {
+        match self {
+            Self::Redis(redis) => redis.lookup(user, session, now, touch).await,
+            Self::Memory(memory) => Ok(memory.lookup(user, session, now, touch)),
+        }
+    }
+
+    /// Which live session a refresh token belongs to, when that session's own record names it as its
+    /// current or previous one. Two round trips.
+    ///
+    /// # Errors
+    /// When the store did not answer, or not with what this program writes.
+    pub async fn session_of(
+        &self,
+        token: &RefreshRef,
+        now: Seconds,
+    ) -> Result<Option<(UserId, SessionId)>, Error> {
+        match self {
+            Self::Redis(redis) => redis.session_of(token).await,
+            Self::Memory(memory) => Ok(memory.session_of(token, now)),
+        }
+    }
+
+    /// Asks whether the store answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), Error> {
+        match self {
+            Self::Redis(redis) => redis.ping().await,
+            Self::Memory(_) => Ok(()),
+        }
+    }
+}
+
+/// Why the store did not do what it was asked. Holds nothing that the store said but one short code.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// No answer in time. A change may have been made, or may yet be.
+    #[error("the store did not answer in time")]
+    Timeout,
+    /// There is no connection: refused, reset, no such host.
+    #[error("the store cannot be reached ({0})")]
+    Refused(io::ErrorKind),
+    /// It does not know this user or password, or does not allow what we do.
+    #[error("the store refuses our user or password, or what the user may do")]
+    Auth,
+    /// It is a replica.
+    #[error("the store is read-only")]
+    ReadOnly,
+    /// It is full and may not evict.
+    #[error("the store is out of memory")]
+    OutOfMemory,
+    /// It is reading its data.
+    #[error("the store is still loading its data")]
+    Loading,
+    /// What it holds or answers is not what this program writes.
+    #[error("the store holds or answers something unexpected")]
+    Protocol,
+    /// The embedded store holds `store.memory_max_sessions` live sessions.
+    #[error("the embedded store is full: store.memory_max_sessions live sessions")]
+    Full,
+    /// Its certificate does not verify, or it does not speak TLS.
+    #[error("TLS with the store failed: {0}")]
+    Tls(rustls::Error),
+    /// Another error of the server's, by its code.
+    #[error("the store answered with the error {0}")]
+    Other(Code),
+}
+
+impl Error {
+    /// Every word that [`Error::cause`] can give, for metrics that start at zero.
+    pub const CAUSES: [&'static str; 9] = [
+        "timeout",
+        "refused",
+        "auth",
+        "read_only",
+        "out_of_memory",
+        "loading",
+        "protocol",
+        "full",
+        "other",
+    ];
+
+    /// The word for it in logs and metrics.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Refused(_) => "refused",
+            Self::Auth => "auth",
+            Self::ReadOnly => "read_only",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Loading => "loading",
+            Self::Protocol => "protocol",
+            Self::Full => "full",
+            Self::Tls(_) | Self::Other(_) => "other",
+        }
+    }
+}
+
+/// The first word of a server's error, such as `MISCONF`: at most 24 capital letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code(Box<str>);
+
+impl Code {
+    /// Takes the word if it is one, else `unknown`, so that no data gets into a log this way.
+    pub fn new(word: &str) -> Self {
+        let fits = (1..=24).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_uppercase());
+        Self(if fits { word } else { "unknown" }.into())
+    }
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a store cannot be set up. Says nothing of an address but that it is wrong: it may hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not an address of a store.
+    #[error("store.url: expected redis://, rediss:// or redis+unix:// with a host or path, and nothing else")]
+    Url,
+    /// A file that holds the address or the password.
+    #[error("{key}: {source}")]
+    Secret {
+        /// The key that names it.
+        key: &'static str,
+        /// Why.
+        source: FileError,
+    },
+    /// The CA file cannot be read.
+    #[error("store.ca_file: expected a readable file at {}: {source}", path.display())]
+    CaUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The CA file holds no certificate.
+    #[error("store.ca_file: expected PEM certificates in {}", path.display())]
+    CaContent {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_a_cause_that_is_listed() {
+        let errors = [
+            Error::Timeout,
+            Error::Refused(io::ErrorKind::ConnectionRefused),
+            Error::Auth,
+            Error::ReadOnly,
+            Error::OutOfMemory,
+            Error::Loading,
+            Error::Protocol,
+            Error::Full,
+            Error::Other(Code::new("MISCONF")),
+        ];
+        let causes: Vec<_> = errors.iter().map(Error::cause).collect();
+        assert_eq!(causes, Error::CAUSES);
+        assert_eq!(Error::Tls(rustls::Error::DecryptError).cause(), "other");
+    }
+
+    #[test]
+    fn a_code_is_a_word_and_no_data() {
+        assert_eq!(Code::new("CLUSTERDOWN").to_string(), "CLUSTERDOWN");
+        for data in ["", "secret-token", "eyJhbGciOi", "A B", &"A".repeat(25)] {
+            assert_eq!(Code::new(data).to_string(), "unknown");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The names of keys in Redis: a public interface (contract §5).
+
+use crate::session::{RefreshRef, SessionId, UserId};
+
+/// Makes the names. The user id stands in braces: it is the Cluster hash tag, so that everything of
+/// one user lives in one slot. Ids are parsed ones, never text from a request.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    prefix: Box<str>,
+}
+
+impl Keys {
+    /// `store.key_prefix`.
+    pub(super) fn new(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.into(),
+        }
+    }
+
+    /// What all keys of a user begin with; scripts make names of it.
+    pub(super) fn base(&self, user: UserId) -> String {
+        format!("{}:{{{user}}}", self.prefix)
+    }
+
+    /// The session's record.
+    pub(super) fn record(&self, user: UserId, session: SessionId) -> String {
+        format!("{}:{{{user}}}:session:{session}", self.prefix)
+    }
+
+    /// The session's tombstone.
+    pub(super) fn tombstone(&self, user: UserId, session: SessionId) -> String {
+        format!("{}:{{{user}}}:revoked:{session}", self.prefix)
+    }
+
+    /// The user's sessions.
+    pub(super) fn index(&self, user: UserId) -> String {
+        format!("{}:{{{user}}}:sessions", self.prefix)
+    }
+
+    /// The user's marks.
+    pub(super) fn marks(&self, user: UserId) -> String {
+        format!("{}:{{{user}}}:marks", self.prefix)
+    }
+
+    /// Which session a refresh token belongs to; in another slot.
+    pub(super) fn refresh(&self, token: &RefreshRef) -> String {
+        format!("{}:refresh:{}", self.prefix, token.as_str())
+    }
+}

@@ -1,0 +1,39 @@
+-- What is known of one session, in this order: revoked, suspended, live, unknown.
+--
+-- KEYS: record, tombstone, marks
+-- ARGV: now, '1' to touch `seen_at`, seconds that must have passed since the last touch
+-- Returns {'revoked'}, {'suspended', until}, {'live', name, value, …} as it was before the touch, or {'unknown'}.
+
+local now = tonumber(ARGV[1])
+
+local function number(text)
+  return tonumber(text or '') or 0
+end
+
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  return {'revoked'}
+end
+local marks = redis.call('HMGET', KEYS[3], 'not_before', 'suspended_until')
+local stored = redis.call('HGETALL', KEYS[1])
+local created_at, seen_at
+for i = 1, #stored, 2 do
+  if stored[i] == 'created_at' then
+    created_at = stored[i + 1]
+  elseif stored[i] == 'seen_at' then
+    seen_at = stored[i + 1]
+  end
+end
+if #stored > 0 and number(marks[1]) > number(created_at) then
+  return {'revoked'}
+end
+if number(marks[2]) > now then
+  return {'suspended', marks[2]}
+end
+if #stored == 0 then
+  return {'unknown'}
+end
+if ARGV[2] == '1' and now - number(seen_at) >= tonumber(ARGV[3]) then
+  -- A full or read-only Redis can still be asked: the touch may fail.
+  redis.pcall('HSET', KEYS[1], 'seen_at', ARGV[1])
+end
+return {'live', unpack(stored)}

@@ -1,0 +1,292 @@
+//! The embedded store: one process, bounded, nothing on disk. Behaves as the scripts do in Redis.
+
+mod expiring;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use self::expiring::Expiring;
+use super::{Error, rules};
+use crate::session::{
+    Aal, Change, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Which,
+};
+
+/// The table that all workers share. Never locked across an await.
+#[derive(Debug)]
+pub struct Memory {
+    table: Mutex<Table>,
+}
+
+impl Memory {
+    /// Holds at most `max_sessions` live sessions, and as many tombstones and marks.
+    pub fn new(max_sessions: usize, session_ttl: Duration) -> Self {
+        Self {
+            table: Mutex::new(Table {
+                max_sessions,
+                session_ttl: session_ttl.as_secs(),
+                records: Expiring::new(),
+                tombstones: Expiring::new(),
+                marks: Expiring::new(),
+                sessions: HashMap::new(),
+                tokens: HashMap::new(),
+            }),
+        }
+    }
+
+    /// See [`Store::apply`](super::Store::apply).
+    ///
+    /// # Errors
+    /// [`Error::Full`] when a new session finds no room.
+    pub fn apply(&self, changes: &[Change], now: Seconds) -> Result<Vec<Outcome>, Error> {
+        let mut table = self.table(now);
+        let outcomes: Vec<_> = changes.iter().map(|change| table.apply(change, now)).collect();
+        outcomes.into_iter().collect()
+    }
+
+    /// See [`Store::lookup`](super::Store::lookup).
+    pub fn lookup(&self, user: UserId, session: SessionId, now: Seconds, touch: bool) -> State {
+        self.table(now).lookup(user, session, now, touch)
+    }
+
+    /// See [`Store::session_of`](super::Store::session_of).
+    pub fn session_of(&self, token: &RefreshRef, now: Seconds) -> Option<(UserId, SessionId)> {
+        self.table(now).tokens.get(token).copied()
+    }
+
+    /// The table without what has ended. A panic elsewhere leaves no half-made change behind that
+    /// matters more than going on.
+    fn table(&self, now: Seconds) -> MutexGuard<'_, Table> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.sweep(now);
+        table
+    }
+}
+
+/// What is marked on a user as a whole; zero is absence.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    not_before: Seconds,
+    suspended_until: Seconds,
+}
+
+type Id = (UserId, SessionId);
+
+#[derive(Debug)]
+struct Table {
+    max_sessions: usize,
+    session_ttl: Seconds,
+    records: Expiring<Id, Record>,
+    tombstones: Expiring<Id, ()>,
+    marks: Expiring<UserId, Marks>,
+    /// Those in `records`, by user.
+    sessions: HashMap<UserId, BTreeSet<SessionId>>,
+    /// Current and previous tokens of those in `records`.
+    tokens: HashMap<RefreshRef, Id>,
+}
+
+impl Table {
+    fn sweep(&mut self, now: Seconds) {
+        while let Some((_, record)) = self.records.pop_ended(now) {
+            self.forget(&record);
+        }
+        while self.tombstones.pop_ended(now).is_some() {}
+        while self.marks.pop_ended(now).is_some() {}
+    }
+
+    fn apply(&mut self, change: &Change, now: Seconds) -> Result<Outcome, Error> {
+        match change {
+            Change::Record { origin, record } => self.record(*origin, record, now),
+            Change::End { .. } => Ok(Outcome::Ended(self.end(change, now))),
+            Change::Suspend { user, until } => {
+                self.suspend(*user, *until, now);
+                Ok(Outcome::Marked)
+            }
+            Change::LowerAal { user } => {
+                self.lower_aal(*user);
+                Ok(Outcome::Marked)
+            }
+        }
+    }
+
+    fn record(&mut self, origin: Origin, new: &Record, now: Seconds) -> Result<Outcome, Error> {
+        let id = (new.user, new.session);
+        let old = self.records.get(&id).cloned();
+        let created_at = old.as_ref().map_or(new.created_at, |old| old.created_at);
+        if self.tombstones.get(&id).is_some() || self.marks_of(new.user).not_before > created_at {
+            return Ok(Outcome::Revoked);
+        }
+        let end = now.saturating_add(rules::record_ttl(self.session_ttl, new.expires_at, now));
+        let Some(mut old) = old else {
+            if self.records.len() >= self.max_sessions {
+                return Err(Error::Full);
+            }
+            self.put(new.clone(), end);
+            return Ok(Outcome::Created);
+        };
+        if rules::supersedes(origin, new, &old) {
+            self.forget(&old);
+            self.put(rules::merged(origin, new.clone(), &old), end);
+            return Ok(Outcome::Refreshed);
+        }
+        rules::add_beginning(origin, new, &mut old);
+        if let Some(stored) = self.records.get_mut(&id) {
+            *stored = old;
+        }
+        Ok(Outcome::Unchanged)
+    }
+
+    fn end(&mut self, change: &Change, now: Seconds) -> u64 {
+        let Change::End {
+            user,
+            which,
+            sent_ms,
+            expires_at,
+            ended_in_gotrue,
+            ..
+        } = change
+        else {
+            return 0;
+        };
+        let least = rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue);
+        let mut ended = 0;
+        for session in self.meant(*user, which) {
+            let id = (*user, session);
+            let record = self.records.get(&id);
+            if record.is_some_and(|record| record.began_ms > *sent_ms) {
+                continue;
+            }
+            let expires_at = record.map(|record| record.expires_at).max(*expires_at);
+            let ttl = rules::tombstone_ttl(least, self.session_ttl, expires_at, now);
+            if let Some(record) = self.records.remove(&id) {
+                self.forget(&record);
+                ended += 1;
+            }
+            self.bury(id, now.saturating_add(ttl));
+        }
+        if matches!(which, Which::All) {
+            let ttl = rules::mark_ttl(self.session_ttl, *expires_at, now);
+            self.mark(*user, now.saturating_add(ttl), |marks| {
+                marks.not_before = marks.not_before.max(sent_ms / 1000);
+            });
+        }
+        ended
+    }
+
+    /// The sessions that an ending means; of those that are not known only one that it names.
+    fn meant(&self, user: UserId, which: &Which) -> Vec<SessionId> {
+        if let Which::One(session) = which {
+            return vec![*session];
+        }
+        let known = self.sessions.get(&user).into_iter().flatten().copied();
+        known
+            .filter(|session| {
+                let Some(record) = self.records.get(&(user, *session)) else {
+                    return false;
+                };
+                match which {
+                    Which::One(one) => session == one,
+                    Which::Others(keep) => session != keep,
+                    Which::All => true,
+                    Which::Aal1Except(keep) => session != keep && record.aal == Some(Aal::Aal1),
+                    Which::Client(client) => record.client_id.as_ref() == Some(client),
+                }
+            })
+            .collect()
+    }
+
+    fn suspend(&mut self, user: UserId, until: Option<Seconds>, now: Seconds) {
+        match until {
+            Some(until) => {
+                let end = now.saturating_add(rules::suspension_ttl(until, now));
+                self.mark(user, end, |marks| marks.suspended_until = until);
+            }
+            None => {
+                if let Some(marks) = self.marks.get_mut(&user) {
+                    marks.suspended_until = 0;
+                }
+            }
+        }
+    }
+
+    fn lower_aal(&mut self, user: UserId) {
+        for session in self.sessions.get(&user).into_iter().flatten() {
+            if let Some(record) = self.records.get_mut(&(user, *session)) {
+                record.aal = record.aal.map(|_| Aal::Aal1);
+            }
+        }
+    }
+
+    fn lookup(&mut self, user: UserId, session: SessionId, now: Seconds, touch: bool) -> State {
+        let id = (user, session);
+        let marks = self.marks_of(user);
+        let record = self.records.get_mut(&id);
+        let began_before = |record: &Record| record.created_at < marks.not_before;
+        if self.tombstones.get(&id).is_some() || record.as_deref().is_some_and(began_before) {
+            return State::Revoked;
+        }
+        if marks.suspended_until > now {
+            return State::Suspended(marks.suspended_until);
+        }
+        let Some(record) = record else {
+            return State::Unknown;
+        };
+        let found = State::Live(Box::new(record.clone()));
+        if touch && now.saturating_sub(record.seen_at.unwrap_or(0)) >= rules::TOUCH_AFTER {
+            record.seen_at = Some(now);
+        }
+        found
+    }
+
+    fn marks_of(&self, user: UserId) -> Marks {
+        self.marks.get(&user).copied().unwrap_or_default()
+    }
+
+    /// Marks a user. When there is no room, the mark that ends first gives way.
+    fn mark(&mut self, user: UserId, end: Seconds, change: impl FnOnce(&mut Marks)) {
+        let mut marks = self.marks_of(user);
+        change(&mut marks);
+        self.marks.insert(user, marks, end);
+        if self.marks.len() > self.max_sessions {
+            self.marks.pop_first();
+        }
+    }
+
+    /// Puts a tombstone up. When there is no room, the one that ends first gives way.
+    fn bury(&mut self, id: Id, end: Seconds) {
+        self.tombstones.insert(id, (), end);
+        if self.tombstones.len() > self.max_sessions {
+            self.tombstones.pop_first();
+        }
+    }
+
+    fn put(&mut self, record: Record, end: Seconds) {
+        let id = (record.user, record.session);
+        for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
+            self.tokens.insert(token.clone(), id);
+        }
+        self.sessions
+            .entry(record.user)
+            .or_default()
+            .insert(record.session);
+        self.records.insert(id, record, end);
+    }
+
+    /// Removes what leads to a record.
+    fn forget(&mut self, record: &Record) {
+        let id = (record.user, record.session);
+        for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
+            if self.tokens.get(token) == Some(&id) {
+                self.tokens.remove(token);
+            }
+        }
+        if let Some(sessions) = self.sessions.get_mut(&record.user) {
+            sessions.remove(&record.session);
+            if sessions.is_empty() {
+                self.sessions.remove(&record.user);
+            }
+        }
+    }
+}

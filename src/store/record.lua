@@ -1,0 +1,137 @@
+-- Records what an answer said about one session. Changes nothing else, and reads nothing it was not given.
+--
+-- KEYS: record, tombstone, marks, index
+-- ARGV: now, TTL of the record, origin ('sign_in' or 'refresh'), session id, then the fields as name, value, …
+-- Returns 'created', 'refreshed', 'unchanged' or 'revoked'.
+--
+-- Which of two records is the newer one (`store/rules.rs` holds the same rule in Rust and says why; a test
+-- compares them):
+--   1. Revoked (tombstone, or began before `not_before`): neither, nothing is written.
+--   2. Both have a counter and they differ: the higher one.
+--   3. `refreshed_at` differs: the later one.
+--   4. Same second, same refresh token (or neither side has one): the later `expires_at`; without any token
+--      also the higher `aal`.
+--   5. Same second, a sign-in: the stored one, for whatever else is known of a session came after it.
+--   6. Same second, one names the other as its previous token: the one that names.
+--   7. Same second, else: the higher `aal`; if that is equal, the one that arrives last.
+-- The newer one stands, with `created_at`, `began_ms` and `seen_at` of the stored one.
+
+local now, ttl, origin, session = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local OPTIONAL = {
+  'refresh_ref', 'previous_ref', 'counter', 'began_ms', 'seen_at', 'aal', 'amr', 'role', 'client_id', 'ip',
+  'user_agent',
+}
+
+local function number(text)
+  return tonumber(text or '') or 0
+end
+
+local function pairs_from(list, first)
+  local fields = {}
+  for i = first, #list, 2 do
+    fields[list[i]] = list[i + 1]
+  end
+  return fields
+end
+
+local function extend(key, seconds)
+  if redis.call('TTL', key) < seconds then
+    redis.call('EXPIRE', key, seconds)
+  end
+end
+
+local function store(record)
+  local flat, absent = {}, {}
+  for name, value in pairs(record) do
+    flat[#flat + 1] = name
+    flat[#flat + 1] = value
+  end
+  for _, name in ipairs(OPTIONAL) do
+    if not record[name] then
+      absent[#absent + 1] = name
+    end
+  end
+  -- The first write must be one that a full Redis refuses: a new session does not get in on the back of
+  -- a write that is allowed.
+  redis.call('HSET', KEYS[1], unpack(flat))
+  if #absent > 0 then
+    redis.call('HDEL', KEYS[1], unpack(absent))
+  end
+  extend(KEYS[1], ttl)
+  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
+  redis.call('ZADD', KEYS[4], 'GT', now + ttl, session)
+  extend(KEYS[4], ttl)
+end
+
+local function supersedes(new, old)
+  if new.counter and old.counter and new.counter ~= old.counter then
+    return number(new.counter) > number(old.counter)
+  end
+  if number(new.refreshed_at) ~= number(old.refreshed_at) then
+    return number(new.refreshed_at) > number(old.refreshed_at)
+  end
+  if new.refresh_ref == old.refresh_ref and number(new.expires_at) ~= number(old.expires_at) then
+    return number(new.expires_at) > number(old.expires_at)
+  end
+  if origin == 'sign_in' or (new.refresh_ref and new.refresh_ref == old.refresh_ref) then
+    return false
+  end
+  if old.refresh_ref and old.refresh_ref == new.previous_ref then
+    return true
+  end
+  if new.refresh_ref and new.refresh_ref == old.previous_ref then
+    return false
+  end
+  if new.aal and old.aal and new.aal ~= old.aal then
+    return new.aal > old.aal
+  end
+  return new.refresh_ref ~= old.refresh_ref
+end
+
+local function merged(new, old)
+  if not new.refresh_ref then
+    new.refresh_ref, new.previous_ref, new.counter = old.refresh_ref, old.previous_ref, old.counter
+  elseif new.refresh_ref == old.refresh_ref then
+    new.previous_ref = old.previous_ref or new.previous_ref
+    new.counter = new.counter or old.counter
+  else
+    new.previous_ref = new.previous_ref or old.refresh_ref
+  end
+  new.client_id = new.client_id or old.client_id
+  if number(old.seen_at) > number(new.seen_at) then
+    new.seen_at = old.seen_at
+  end
+  if old.began_ms or origin == 'refresh' then
+    new.created_at, new.began_ms = old.created_at or new.created_at, old.began_ms
+  end
+  return new
+end
+
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  return 'revoked'
+end
+local new = pairs_from(ARGV, 5)
+local stored = redis.call('HGETALL', KEYS[1])
+local old = pairs_from(stored, 1)
+local known = #stored > 0
+local not_before = number(redis.call('HGET', KEYS[3], 'not_before'))
+redis.call('ZSCORE', KEYS[4], session) -- an index of another type fails here, before anything is written
+if not_before > number((known and old or new).created_at) then
+  return 'revoked'
+end
+if not known then
+  store(new)
+  return 'created'
+end
+if supersedes(new, old) then
+  store(merged(new, old))
+  return 'refreshed'
+end
+if origin == 'sign_in' and new.began_ms and not old.began_ms then
+  -- A refresh was recorded before the sign-in: only now is it known when the session began.
+  redis.call('HSET', KEYS[1], 'created_at', new.created_at, 'began_ms', new.began_ms)
+  if new.client_id and not old.client_id then
+    redis.call('HSET', KEYS[1], 'client_id', new.client_id)
+  end
+end
+return 'unchanged'

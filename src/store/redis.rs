@@ -1,0 +1,253 @@
+//! The shared store. Every change is one script (`*.lua`), all changes of one answer are one round trip.
+//!
+//! Of what Redis answers nothing is trusted: a record that does not read as one is unknown, any other
+//! surprise is [`Error::Protocol`].
+
+mod link;
+mod record;
+mod reply;
+mod scripts;
+mod target;
+
+use std::{sync::Arc, time::Duration};
+
+use ::redis::{Client, Cmd, Pipeline, Value};
+use arc_swap::ArcSwap;
+
+use self::{link::Link, scripts::Scripts};
+use super::{Error, OpenError, keys::Keys, rules};
+use crate::{
+    config,
+    session::{Change, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Which},
+};
+
+/// Makes one [`Redis`] for each worker.
+#[derive(Debug)]
+pub struct Source {
+    config: config::Store,
+    session_ttl: Duration,
+    client: Arc<ArcSwap<Client>>,
+    scripts: Arc<Scripts>,
+}
+
+impl Source {
+    /// Reads the address and the files; nothing is connected to.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or used.
+    pub fn new(config: &config::Store, session_ttl: Duration) -> Result<Self, OpenError> {
+        let client = target::client(&config.target)?;
+        Ok(Self {
+            config: config.clone(),
+            session_ttl,
+            client: Arc::new(ArcSwap::from_pointee(client)),
+            scripts: Arc::new(Scripts::new()),
+        })
+    }
+
+    /// A store with a connection of its own, made when it is first needed.
+    pub fn connect(&self) -> Redis {
+        Redis {
+            link: Link::new(Arc::clone(&self.client), self.config.timeout),
+            scripts: Arc::clone(&self.scripts),
+            keys: Keys::new(&self.config.key_prefix),
+            session_ttl: self.session_ttl.as_secs(),
+        }
+    }
+
+    /// Reads address and files again, for connections that are made from now on.
+    ///
+    /// # Errors
+    /// As [`Source::new`]; nothing changes then.
+    pub fn reload(&self) -> Result<(), OpenError> {
+        let client = target::client(&self.config.target)?;
+        self.client.store(Arc::new(client));
+        Ok(())
+    }
+}
+
+/// One worker's connection to Redis and what is said over it.
+#[derive(Debug)]
+pub struct Redis {
+    link: Link,
+    scripts: Arc<Scripts>,
+    keys: Keys,
+    session_ttl: Seconds,
+}
+
+impl Redis {
+    /// See [`Store::apply`](super::Store::apply).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn apply(&self, changes: &[Change], now: Seconds) -> Result<Vec<Outcome>, Error> {
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(changes.len());
+        for change in changes {
+            pipeline.add_command(self.script(change, now));
+        }
+        for change in changes {
+            if let Change::Record { record, .. } = change {
+                self.add_hints(&mut pipeline, record, now);
+            }
+        }
+        let replies = self.run(&pipeline).await?;
+        for hint in replies.get(changes.len()..).unwrap_or_default() {
+            reply::sound(hint)?;
+        }
+        replies.iter().take(changes.len()).map(reply::outcome).collect()
+    }
+
+    /// See [`Store::lookup`](super::Store::lookup).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn lookup(
+        &self,
+        user: UserId,
+        session: SessionId,
+        now: Seconds,
+        touch: bool,
+    ) -> Result<State, Error> {
+        let keys = [
+            self.keys.record(user, session),
+            self.keys.tombstone(user, session),
+            self.keys.marks(user),
+        ];
+        let mut call = self.scripts.lookup.call(&keys);
+        call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(call);
+        let replies = self.run(&pipeline).await?;
+        reply::state(user, session, reply::first(&replies)?)
+    }
+
+    /// See [`Store::session_of`](super::Store::session_of).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn session_of(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
+        let mut get = Pipeline::with_capacity(1);
+        get.get(self.keys.refresh(token));
+        let Some((user, session)) = reply::hint(reply::first(&self.run(&get).await?)?)? else {
+            return Ok(None);
+        };
+        let mut read = Pipeline::with_capacity(1);
+        read.cmd("HMGET")
+            .arg(self.keys.record(user, session))
+            .arg(&["refresh_ref", "previous_ref"]);
+        let replies = self.run(&read).await?;
+        let agrees = reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str()));
+        Ok(agrees.then_some((user, session)))
+    }
+
+    /// See [`Store::ping`](super::Store::ping).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ping(&self) -> Result<(), Error> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.cmd("PING");
+        reply::sound(reply::first(&self.run(&pipeline).await?)?)
+    }
+
+    /// Sends a pipeline; teaches Redis the scripts when it does not know them (a restart, `SCRIPT FLUSH`)
+    /// and sends it once more: they are all known or none is, so nothing was done out of order.
+    async fn run(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        let replies = self.link.send(pipeline).await?;
+        if !replies.iter().any(reply::is_unknown_script) {
+            return Ok(replies);
+        }
+        let loaded = self.link.send(&self.scripts.loading()).await?;
+        loaded.iter().try_for_each(reply::sound)?;
+        self.link.send(pipeline).await
+    }
+
+    fn script(&self, change: &Change, now: Seconds) -> Cmd {
+        match change {
+            Change::Record { origin, record } => self.record_script(*origin, record, now),
+            Change::End { .. } => self.end_script(change, now),
+            Change::Suspend { user, until } => {
+                let mut call = self.scripts.suspend.call(&[self.keys.marks(*user)]);
+                match until {
+                    Some(until) => call.arg(until).arg(rules::suspension_ttl(*until, now)),
+                    None => call.arg("").arg(0),
+                };
+                call
+            }
+            Change::LowerAal { user } => {
+                let mut call = self.scripts.lower_aal.call(&[self.keys.index(*user)]);
+                call.arg(self.keys.base(*user)).arg(now);
+                call
+            }
+        }
+    }
+
+    fn record_script(&self, origin: Origin, record: &Record, now: Seconds) -> Cmd {
+        let keys = [
+            self.keys.record(record.user, record.session),
+            self.keys.tombstone(record.user, record.session),
+            self.keys.marks(record.user),
+            self.keys.index(record.user),
+        ];
+        let mut call = self.scripts.record.call(&keys);
+        call.arg(now)
+            .arg(rules::record_ttl(self.session_ttl, record.expires_at, now))
+            .arg(match origin {
+                Origin::SignIn => "sign_in",
+                Origin::Refresh => "refresh",
+            })
+            .arg(record.session.to_string());
+        for (name, value) in record::fields(record) {
+            call.arg(name).arg(value.as_ref());
+        }
+        call
+    }
+
+    fn end_script(&self, change: &Change, now: Seconds) -> Cmd {
+        let Change::End {
+            user,
+            which,
+            reason,
+            sent_ms,
+            expires_at,
+            ended_in_gotrue,
+        } = change
+        else {
+            return Cmd::new();
+        };
+        let (word, subject) = match which {
+            Which::One(session) => ("one", session.to_string()),
+            Which::Others(keep) => ("others", keep.to_string()),
+            Which::All => ("all", String::new()),
+            Which::Aal1Except(keep) => ("aal1_except", keep.to_string()),
+            Which::Client(client) => ("client", client.clone()),
+        };
+        let keys = [self.keys.index(*user), self.keys.marks(*user)];
+        let mut call = self.scripts.end.call(&keys);
+        call.arg(self.keys.base(*user))
+            .arg(now)
+            .arg(word)
+            .arg(subject)
+            .arg(rules::tombstone_text(*reason, now))
+            .arg(sent_ms)
+            .arg(expires_at.unwrap_or(0))
+            .arg(rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue))
+            .arg(rules::SKEW)
+            .arg(self.session_ttl)
+            .arg(rules::LONGEST);
+        call
+    }
+
+    /// Which session the record's tokens belong to. Hints in other slots: they may be wrong, so they
+    /// are set whatever the script decides.
+    fn add_hints(&self, pipeline: &mut Pipeline, record: &Record, now: Seconds) {
+        let ttl = rules::record_ttl(self.session_ttl, record.expires_at, now);
+        for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
+            let owner = format!("{}/{}", record.user, record.session);
+            pipeline.set_ex(self.keys.refresh(token), owner, ttl);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! One connection to Redis that is made when it is needed and replaced when it is no good.
+//!
+//! Waiting is bounded: by `store.timeout` for an answer, connecting included. A connection that was
+//! found closed is replaced and asked once more, which the idempotence of every change allows. One
+//! that is silent may be half open (the peer vanished without a word) and is replaced after a few
+//! timeouts in a row, at most once a second.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use ::redis::{AsyncConnectionConfig, Client, Pipeline, RedisResult, Value, aio::MultiplexedConnection};
+use arc_swap::ArcSwap;
+use tokio::{sync::watch, time::timeout};
+
+use super::reply;
+use crate::store::Error;
+
+/// Bound on making a connection: TCP, TLS and login. Goes on when those who wait for it have given up.
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// So many timeouts in a row make a connection suspect.
+const SILENCES: u32 = 3;
+
+/// A connection is not replaced on suspicion more often than this.
+const REPLACE_AFTER: Duration = Duration::from_secs(1);
+
+/// Commands that are on their way at once; more wait.
+const IN_FLIGHT: usize = 1024;
+
+/// The connection, or the attempt at one.
+pub(super) struct Link {
+    client: Arc<ArcSwap<Client>>,
+    timeout: Duration,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    /// Tells attempts apart, so that nobody throws away a newer one than they used.
+    generation: u64,
+    attempt: Option<watch::Receiver<Attempt>>,
+    silences: u32,
+    replaced: Option<Instant>,
+}
+
+/// Not yet, or how it went.
+type Attempt = Option<RedisResult<MultiplexedConnection>>;
+
+impl Link {
+    /// Connects to nothing yet.
+    pub(super) fn new(client: Arc<ArcSwap<Client>>, timeout: Duration) -> Self {
+        Self {
+            client,
+            timeout,
+            current: Mutex::new(Current {
+                generation: 0,
+                attempt: None,
+                silences: 0,
+                replaced: None,
+            }),
+        }
+    }
+
+    /// Sends commands in one go; the replies are in their order, errors of single commands among them.
+    ///
+    /// # Errors
+    /// When there are no replies.
+    pub(super) async fn send(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        let mut waiting = Waiting::new(self);
+        let replies = match timeout(self.timeout, self.deliver(pipeline)).await {
+            Ok(replies) => replies.map_err(|error| reply::error_of(&error)),
+            Err(_elapsed) => Err(Error::Timeout),
+        };
+        waiting.answered = !matches!(replies, Err(Error::Timeout));
+        if replies
+            .as_ref()
+            .is_ok_and(|replies| replies.iter().any(reply::is_lasting_refusal))
+        {
+            self.suspect();
+        }
+        replies
+    }
+
+    async fn deliver(&self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        let (generation, mut connection) = self.connection().await?;
+        let failure = match replies(&mut connection, pipeline).await {
+            Err(error) if error.is_unrecoverable_error() => error,
+            other => return other,
+        };
+        self.abandon(generation);
+        if !failure.is_connection_dropped() {
+            return Err(failure);
+        }
+        let (_, mut connection) = self.connection().await?;
+        replies(&mut connection, pipeline).await
+    }
+
+    async fn connection(&self) -> RedisResult<(u64, MultiplexedConnection)> {
+        let (generation, mut attempt) = self.attempt();
+        let outcome = match attempt.wait_for(Option::is_some).await {
+            Ok(outcome) => (*outcome).clone(),
+            Err(_stopped) => None,
+        };
+        match outcome {
+            Some(Ok(connection)) => Ok((generation, connection)),
+            Some(Err(error)) => {
+                self.abandon(generation);
+                Err(error)
+            }
+            None => {
+                self.abandon(generation);
+                Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into())
+            }
+        }
+    }
+
+    /// The attempt that is there, or a new one. It runs on its own: whoever waits for it may give up.
+    fn attempt(&self) -> (u64, watch::Receiver<Attempt>) {
+        let mut current = self.current();
+        // One that failed while nobody waited says nothing of now.
+        if let Some(attempt) = &current.attempt
+            && !matches!(*attempt.borrow(), Some(Err(_)))
+        {
+            return (current.generation, attempt.clone());
+        }
+        let (sender, attempt) = watch::channel(None);
+        let client = self.client.load_full();
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(self.timeout))
+            .set_pipeline_buffer_size(IN_FLIGHT)
+            .set_concurrency_limit(IN_FLIGHT);
+        tokio::spawn(async move {
+            sender.send_replace(Some(connect(&client, &config).await));
+        });
+        current.generation += 1;
+        current.attempt = Some(attempt.clone());
+        (current.generation, attempt)
+    }
+
+    /// Drops the attempt that was used, if it is still the one: the next call makes another.
+    fn abandon(&self, generation: u64) {
+        let mut current = self.current();
+        if current.generation == generation {
+            current.attempt = None;
+        }
+    }
+
+    /// Drops the connection because something is wrong with what is behind it; at most once a second.
+    fn suspect(&self) {
+        let mut current = self.current();
+        if current.replaced.is_none_or(|at| at.elapsed() >= REPLACE_AFTER) {
+            current.replaced = Some(Instant::now());
+            current.silences = 0;
+            current.attempt = None;
+        }
+    }
+
+    fn heard(&self, answered: bool) {
+        let silences = {
+            let mut current = self.current();
+            current.silences = if answered {
+                0
+            } else {
+                current.silences.saturating_add(1)
+            };
+            current.silences
+        };
+        if silences >= SILENCES {
+            self.suspect();
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connects, and asks whether Redis is ready for us: without a password where one is wanted it says so to a
+/// short command, and closes at a long one.
+async fn connect(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+    let mut connection = client
+        .get_multiplexed_async_connection_with_config(config)
+        .await?;
+    ::redis::cmd("PING").exec_async(&mut connection).await?;
+    Ok(connection)
+}
+
+async fn replies(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+    let (skipped, wanted) = if pipeline.is_transaction() {
+        (pipeline.len() + 1, 1)
+    } else {
+        (0, pipeline.len())
+    };
+    connection.send_packed_commands(pipeline, skipped, wanted).await
+}
+
+/// Somebody waits for an answer. Whoever gives up on it, the caller included, the silence is counted.
+struct Waiting<'a> {
+    link: &'a Link,
+    since: Instant,
+    answered: bool,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(link: &'a Link) -> Self {
+        Self {
+            link,
+            since: Instant::now(),
+            answered: false,
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // A caller who left early says nothing about the connection.
+        if self.answered || self.since.elapsed() >= self.link.timeout / 2 {
+            self.link.heard(self.answered);
+        }
+    }
+}

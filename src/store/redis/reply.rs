@@ -1,0 +1,229 @@
+//! What Redis answers, read with suspicion.
+
+use std::{collections::HashMap, error::Error as _, io, sync::Arc};
+
+use ::redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+
+use super::record;
+use crate::{
+    session::{Outcome, SessionId, State, UserId},
+    store::{Code, Error},
+};
+
+/// The first reply of a pipeline that asked one thing.
+pub(super) fn first(replies: &[Value]) -> Result<&Value, Error> {
+    replies.first().ok_or(Error::Protocol)
+}
+
+/// Whether a reply is none of an error.
+pub(super) fn sound(reply: &Value) -> Result<(), Error> {
+    match reply {
+        Value::ServerError(error) => Err(error_of(&error.clone().into())),
+        _ => Ok(()),
+    }
+}
+
+/// Redis does not know the script by its hash.
+pub(super) fn is_unknown_script(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}
+
+/// A server that will go on refusing on this connection: it was a master, or wants a password now.
+pub(super) fn is_lasting_refusal(reply: &Value) -> bool {
+    matches!(sound(reply), Err(Error::ReadOnly | Error::Auth))
+}
+
+/// What a change did.
+pub(super) fn outcome(reply: &Value) -> Result<Outcome, Error> {
+    sound(reply)?;
+    match (reply, text(reply)) {
+        (Value::Int(ended), _) => u64::try_from(*ended)
+            .map(Outcome::Ended)
+            .map_err(|_| Error::Protocol),
+        (_, Some("created")) => Ok(Outcome::Created),
+        (_, Some("refreshed")) => Ok(Outcome::Refreshed),
+        (_, Some("unchanged")) => Ok(Outcome::Unchanged),
+        (_, Some("revoked")) => Ok(Outcome::Revoked),
+        (_, Some("marked")) => Ok(Outcome::Marked),
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// What is known of a session. A record that does not read as one is unknown.
+pub(super) fn state(user: UserId, session: SessionId, reply: &Value) -> Result<State, Error> {
+    sound(reply)?;
+    let Value::Array(items) = reply else {
+        return Err(Error::Protocol);
+    };
+    let (head, rest) = items.split_first().ok_or(Error::Protocol)?;
+    match (text(head), rest) {
+        (Some("revoked"), _) => Ok(State::Revoked),
+        (Some("unknown"), _) => Ok(State::Unknown),
+        (Some("suspended"), [until]) => text(until)
+            .and_then(|until| until.parse().ok())
+            .map(State::Suspended)
+            .ok_or(Error::Protocol),
+        (Some("live"), fields) => {
+            let fields = pairs(fields);
+            let record = record::read(user, session, &fields);
+            Ok(record.map_or(State::Unknown, |record| State::Live(Box::new(record))))
+        }
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// Whose token it is, as the hint says; a hint that does not read as one is none.
+pub(super) fn hint(reply: &Value) -> Result<Option<(UserId, SessionId)>, Error> {
+    sound(reply)?;
+    let owner = text(reply).and_then(|owner| owner.split_once('/'));
+    Ok(owner.and_then(|(user, session)| Some((UserId::parse(user)?, SessionId::parse(session)?))))
+}
+
+/// A list of texts, some of them absent.
+pub(super) fn texts(reply: &Value) -> Result<Vec<Option<&str>>, Error> {
+    sound(reply)?;
+    match reply {
+        Value::Array(items) => Ok(items.iter().map(text).collect()),
+        _ => Err(Error::Protocol),
+    }
+}
+
+fn pairs(items: &[Value]) -> HashMap<&str, &str> {
+    let (pairs, _) = items.as_chunks();
+    pairs
+        .iter()
+        .filter_map(|[name, value]| Some((text(name)?, text(value)?)))
+        .collect()
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// The error in our words. What the server said beyond its code stays out of it.
+pub(super) fn error_of(error: &RedisError) -> Error {
+    if error.is_timeout() {
+        return Error::Timeout;
+    }
+    match error.kind() {
+        ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => Error::Auth,
+        ErrorKind::Server(ServerErrorKind::ReadOnly) => Error::ReadOnly,
+        ErrorKind::Server(ServerErrorKind::BusyLoading) => Error::Loading,
+        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Error::Protocol,
+        ErrorKind::Io => io_error(error),
+        _ => server_error(error),
+    }
+}
+
+/// Redis before 7 says which error a command in a script met only in the text of its own.
+fn server_error(error: &RedisError) -> Error {
+    let said = |word| error.code() == Some(word) || error.detail().is_some_and(|text| text.contains(word));
+    match () {
+        () if said("OOM") => Error::OutOfMemory,
+        () if said("READONLY") => Error::ReadOnly,
+        () if said("WRONGTYPE") => Error::Protocol,
+        () if said("NOAUTH") || said("WRONGPASS") => Error::Auth,
+        () => Error::Other(Code::new(error.code().unwrap_or_default())),
+    }
+}
+
+fn io_error(error: &RedisError) -> Error {
+    // The client shares its errors, so the source is the `Arc`, not what is in it.
+    let shared = error.source().and_then(|source| source.downcast_ref::<Shared>());
+    let Some(io) = shared.and_then(|shared| shared.downcast_ref::<io::Error>()) else {
+        return Error::Refused(io::ErrorKind::Other);
+    };
+    let tls = io
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(tls) => Error::Tls(tls.clone()),
+        None => Error::Refused(io.kind()),
+    }
+}
+
+type Shared = Arc<dyn std::error::Error + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn ids() -> (UserId, SessionId) {
+        let id = "0191d1a0-0000-7000-8000-000000000001";
+        (UserId::parse(id).unwrap(), SessionId::parse(id).unwrap())
+    }
+
+    #[test]
+    fn a_reply_that_was_not_expected_is_an_error_and_no_panic() {
+        let odd = [
+            Value::Nil,
+            Value::Okay,
+            Value::Int(-1),
+            Value::Array(Vec::new()),
+            Value::Array(vec![bulk("suspended"), bulk("soon")]),
+            Value::Array(vec![bulk("suspended")]),
+            Value::Array(vec![Value::Int(1)]),
+            bulk("created?"),
+            Value::BulkString(vec![0xff]),
+        ];
+        let (user, session) = ids();
+        for reply in odd {
+            assert_eq!(outcome(&reply), Err(Error::Protocol));
+            assert_eq!(state(user, session, &reply), Err(Error::Protocol));
+            assert_eq!(hint(&reply), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_record_that_does_not_read_as_one_is_unknown() {
+        let (user, session) = ids();
+        let tables: [&[&str]; 4] = [
+            &[],
+            &[
+                "v",
+                "2",
+                "created_at",
+                "1",
+                "refreshed_at",
+                "1",
+                "expires_at",
+                "1",
+            ],
+            &[
+                "v",
+                "1",
+                "created_at",
+                "yesterday",
+                "refreshed_at",
+                "1",
+                "expires_at",
+                "1",
+            ],
+            &["v", "1", "created_at", "1", "refreshed_at"],
+        ];
+        for fields in tables {
+            let items = [&["live"], fields].concat().into_iter().map(bulk).collect();
+            assert_eq!(state(user, session, &Value::Array(items)), Ok(State::Unknown));
+        }
+    }
+
+    #[test]
+    fn a_hint_that_names_no_ids_is_none() {
+        let (user, session) = ids();
+        assert_eq!(
+            hint(&bulk(&format!("{user}/{session}"))),
+            Ok(Some((user, session)))
+        );
+        for odd in ["", "/", "a/b", &format!("{user}"), &format!("{user}/{session}/x")] {
+            assert_eq!(hint(&bulk(odd)), Ok(None));
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The rules that both stores follow: how long things live, and which of two records is the newer one.
+//!
+//! `record.lua` holds the second rule in its own language; `tests/it/store.rs` compares the two.
+
+use crate::session::{Origin, Reason, Record, Seconds};
+
+/// `seen_at` is written at most this often, seconds.
+pub(super) const TOUCH_AFTER: Seconds = 60;
+
+/// What clocks may differ by: a tombstone outlives the access token it is for by this, seconds.
+pub(super) const SKEW: Seconds = 60;
+
+/// The shortest life of a tombstone, seconds.
+const SHORTEST_TOMBSTONE: Seconds = 120;
+
+/// The longest life of anything, whatever a token claims: a hundred years, seconds.
+pub(super) const LONGEST: Seconds = 100 * 365 * 24 * 60 * 60;
+
+/// How long a record lives: `session.ttl`, and never shorter than its access token.
+pub(super) fn record_ttl(session_ttl: Seconds, expires_at: Seconds, now: Seconds) -> Seconds {
+    session_ttl.max(expires_at.saturating_sub(now)).min(LONGEST)
+}
+
+/// The least that a tombstone lives: where GoTrue goes on knowing the session, as long as a session could.
+pub(super) fn least_tombstone_ttl(session_ttl: Seconds, ended_in_gotrue: bool) -> Seconds {
+    if ended_in_gotrue {
+        SHORTEST_TOMBSTONE
+    } else {
+        session_ttl
+    }
+}
+
+/// How long a tombstone lives: it outlives the newest access token; where none is known, a session.
+pub(super) fn tombstone_ttl(
+    least: Seconds,
+    session_ttl: Seconds,
+    expires_at: Option<Seconds>,
+    now: Seconds,
+) -> Seconds {
+    match expires_at.filter(|expires_at| *expires_at > 0) {
+        Some(expires_at) => least
+            .max((expires_at.saturating_add(SKEW)).saturating_sub(now))
+            .min(LONGEST),
+        None => session_ttl,
+    }
+}
+
+/// How long `not_before` lives: as long as any session that it revokes, known or not.
+pub(super) fn mark_ttl(session_ttl: Seconds, expires_at: Option<Seconds>, now: Seconds) -> Seconds {
+    record_ttl(
+        session_ttl,
+        expires_at.map_or(0, |at| at.saturating_add(SKEW)),
+        now,
+    )
+}
+
+/// How long `suspended_until` lives.
+pub(super) fn suspension_ttl(until: Seconds, now: Seconds) -> Seconds {
+    (until.saturating_sub(now)).saturating_add(SKEW).min(LONGEST)
+}
+
+/// The text of a tombstone.
+pub(super) fn tombstone_text(reason: Reason, now: Seconds) -> String {
+    format!("{}:{now}", reason.as_str())
+}
+
+/// Whether `new` says something newer of the session than the stored `old`. Answers may come in any
+/// order and more than once (contract I9).
+///
+/// A counter of v2 tokens orders exactly, else the second of `iat` does. Within one second: GoTrue gives
+/// an unchanged refresh token for a reused one, then only the access token can be newer. A sign-in is
+/// the first that is known of a session, so it never stands against another. A refresh names the
+/// token it replaced. A verified factor does not, but lifts the assurance level. What is left are
+/// refreshes that are not neighbours: the one that arrives last stands, for a client cannot send the
+/// next one before the last one was recorded.
+pub(super) fn supersedes(origin: Origin, new: &Record, old: &Record) -> bool {
+    if let (Some(new), Some(old)) = (new.counter, old.counter)
+        && new != old
+    {
+        return new > old;
+    }
+    if new.refreshed_at != old.refreshed_at {
+        return new.refreshed_at > old.refreshed_at;
+    }
+    let same_token = new.refresh_ref == old.refresh_ref;
+    if same_token && new.expires_at != old.expires_at {
+        return new.expires_at > old.expires_at;
+    }
+    if origin == Origin::SignIn || (same_token && new.refresh_ref.is_some()) {
+        return false;
+    }
+    if old.refresh_ref.is_some() && old.refresh_ref == new.previous_ref {
+        return true;
+    }
+    if new.refresh_ref.is_some() && new.refresh_ref == old.previous_ref {
+        return false;
+    }
+    match (new.aal, old.aal) {
+        (Some(new), Some(old)) if new != old => new > old,
+        _ => !same_token,
+    }
+}
+
+/// What is stored when `new` supersedes `old`.
+pub(super) fn merged(origin: Origin, mut new: Record, old: &Record) -> Record {
+    if new.refresh_ref.is_none() {
+        new.refresh_ref.clone_from(&old.refresh_ref);
+        new.previous_ref.clone_from(&old.previous_ref);
+        new.counter = old.counter;
+    } else if new.refresh_ref == old.refresh_ref {
+        new.previous_ref = old.previous_ref.clone().or(new.previous_ref);
+        new.counter = new.counter.or(old.counter);
+    } else {
+        new.previous_ref = new.previous_ref.or_else(|| old.refresh_ref.clone());
+    }
+    new.client_id = new.client_id.or_else(|| old.client_id.clone());
+    new.seen_at = new.seen_at.max(old.seen_at);
+    if old.began_ms > 0 || origin == Origin::Refresh {
+        new.created_at = old.created_at;
+        new.began_ms = old.began_ms;
+    }
+    new
+}
+
+/// What a sign-in that does not supersede still adds to a record that a refresh made: when the session
+/// began, and for which client.
+pub(super) fn add_beginning(origin: Origin, new: &Record, old: &mut Record) {
+    if origin == Origin::SignIn && new.began_ms > 0 && old.began_ms == 0 {
+        old.created_at = new.created_at;
+        old.began_ms = new.began_ms;
+        if old.client_id.is_none() {
+            old.client_id.clone_from(&new.client_id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Aal, RefreshRef, SessionId, UserId};
+
+    fn token(letter: char) -> Option<RefreshRef> {
+        RefreshRef::parse(&letter.to_string().repeat(43))
+    }
+
+    fn record(refreshed_at: Seconds, current: char, previous: Option<char>) -> Record {
+        Record {
+            user: UserId::parse("0191d1a0-0000-7000-8000-000000000001").unwrap(),
+            session: SessionId::parse("0191d1a0-0000-7000-8000-000000000002").unwrap(),
+            refresh_ref: token(current),
+            previous_ref: previous.and_then(token),
+            counter: None,
+            created_at: 1_000,
+            began_ms: 0,
+            refreshed_at,
+            seen_at: None,
+            expires_at: refreshed_at + 3_600,
+            aal: Some(Aal::Aal1),
+            amr: None,
+            role: None,
+            client_id: None,
+            anonymous: false,
+            ip: None,
+            user_agent: None,
+        }
+    }
+
+    fn with(mut record: Record, change: impl FnOnce(&mut Record)) -> Record {
+        change(&mut record);
+        record
+    }
+
+    #[test]
+    fn the_newer_of_two_records_stands() {
+        let b = || record(2_000, 'b', Some('a'));
+        let counter = |at, count| with(record(at, 'x', None), |it| it.counter = Some(count));
+        let no_token = |at| with(record(at, 'x', None), |it| it.refresh_ref = None);
+        let aal2 = |it: Record| with(it, |it| it.aal = Some(Aal::Aal2));
+        let longer = |it: Record| with(it, |it| it.expires_at += 1);
+        let table = [
+            ("the same twice", Origin::Refresh, b(), b(), false),
+            (
+                "a later second",
+                Origin::Refresh,
+                record(2_001, 'c', None),
+                b(),
+                true,
+            ),
+            (
+                "an earlier second",
+                Origin::Refresh,
+                record(1_999, 'c', None),
+                b(),
+                false,
+            ),
+            (
+                "the same token, later access token",
+                Origin::Refresh,
+                record(2_001, 'b', Some('a')),
+                b(),
+                true,
+            ),
+            (
+                "the same token, longer life",
+                Origin::Refresh,
+                longer(b()),
+                b(),
+                true,
+            ),
+            (
+                "a higher counter, earlier second",
+                Origin::Refresh,
+                counter(1_999, 5),
+                counter(2_000, 4),
+                true,
+            ),
+            (
+                "a lower counter, later second",
+                Origin::Refresh,
+                counter(2_001, 3),
+                counter(2_000, 4),
+                false,
+            ),
+            (
+                "the same counter, later second",
+                Origin::Refresh,
+                counter(2_001, 4),
+                counter(2_000, 4),
+                true,
+            ),
+            (
+                "the next of one second",
+                Origin::Refresh,
+                record(2_000, 'c', Some('b')),
+                b(),
+                true,
+            ),
+            (
+                "the last of one second",
+                Origin::Refresh,
+                record(2_000, 'a', None),
+                b(),
+                false,
+            ),
+            (
+                "a sign-in in one second",
+                Origin::SignIn,
+                record(2_000, 'a', None),
+                b(),
+                false,
+            ),
+            (
+                "a sign-in later than all",
+                Origin::SignIn,
+                record(2_001, 'a', None),
+                b(),
+                true,
+            ),
+            (
+                "a lift in one second",
+                Origin::Refresh,
+                aal2(record(2_000, 'x', None)),
+                b(),
+                true,
+            ),
+            (
+                "before a lift in one second",
+                Origin::Refresh,
+                b(),
+                aal2(record(2_000, 'x', None)),
+                false,
+            ),
+            (
+                "strangers in one second",
+                Origin::Refresh,
+                record(2_000, 'x', Some('w')),
+                b(),
+                true,
+            ),
+            (
+                "no tokens, the same twice",
+                Origin::Refresh,
+                no_token(2_000),
+                no_token(2_000),
+                false,
+            ),
+            (
+                "no tokens, a lift",
+                Origin::Refresh,
+                aal2(no_token(2_000)),
+                no_token(2_000),
+                true,
+            ),
+        ];
+        for (name, origin, new, old, expected) in table {
+            assert_eq!(supersedes(origin, &new, &old), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_refresh_does_not_say_stays() {
+        let old = with(record(2_000, 'b', Some('a')), |it| {
+            it.began_ms = 1_000_500;
+            it.client_id = Some("client".to_owned());
+            it.seen_at = Some(2_500);
+        });
+        let new = with(record(3_000, 'c', None), |it| it.created_at = 900);
+        let stored = merged(Origin::Refresh, new, &old);
+        assert_eq!((stored.created_at, stored.began_ms), (1_000, 1_000_500));
+        assert_eq!(
+            (stored.client_id.as_deref(), stored.seen_at),
+            (Some("client"), Some(2_500))
+        );
+        assert_eq!(
+            (stored.refresh_ref, stored.previous_ref),
+            (token('c'), token('b'))
+        );
+
+        let unchanged_token = merged(Origin::Refresh, record(3_000, 'b', Some('b')), &old);
+        assert_eq!(unchanged_token.previous_ref, token('a'));
+    }
+
+    #[test]
+    fn lives_are_bounded_and_long_enough() {
+        assert_eq!(record_ttl(600, 2_000, 1_000), 1_000);
+        assert_eq!(record_ttl(2_000, 2_000, 1_000), 2_000);
+        assert_eq!(record_ttl(600, u64::MAX, 1_000), LONGEST);
+        assert_eq!(tombstone_ttl(120, 600, Some(1_500), 1_000), 560);
+        assert_eq!(tombstone_ttl(120, 600, Some(1_000), 1_000), 120);
+        assert_eq!(tombstone_ttl(600, 600, Some(1_100), 1_000), 600);
+        assert_eq!(tombstone_ttl(120, 600, None, 1_000), 600);
+        assert_eq!(mark_ttl(600, Some(u64::MAX), 1_000), LONGEST);
+        assert_eq!(suspension_ttl(1_100, 1_000), 160);
+        assert_eq!(suspension_ttl(900, 1_000), 60);
+    }
+}

@@ -1,0 +1,186 @@
+//! The session store: one behaviour, whichever it is.
+
+mod conformance;
+mod differential;
+mod faults;
+mod keys;
+mod load;
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use gotrue_sidecar::{
+    config::{self, Secret, SecretSource, StoreTarget},
+    session::{
+        Aal, Change, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId, State, UserId, Which,
+    },
+    store::{Source, Store},
+};
+
+use crate::support::redis::RedisServer;
+
+/// When tests begin, seconds.
+const NOW: Seconds = 1_800_000_000;
+
+/// `session.ttl` in tests, seconds.
+const SESSION_TTL: Seconds = 30 * 24 * 60 * 60;
+
+/// `store.timeout` in tests.
+const TIMEOUT: Duration = Duration::from_millis(250);
+
+/// A configuration of the store; tests change what they are about.
+fn config(target: StoreTarget) -> config::Store {
+    config::Store {
+        target,
+        key_prefix: "gotrue".to_owned(),
+        timeout: TIMEOUT,
+        ref_key: None,
+        memory_max_sessions: 20_000,
+    }
+}
+
+fn redis_target(url: String) -> StoreTarget {
+    StoreTarget::Redis {
+        url: SecretSource::Value(Secret::new(url)),
+        password: None,
+        ca_file: None,
+    }
+}
+
+fn open(config: &config::Store) -> Store {
+    let source = Source::new(config, Duration::from_secs(SESSION_TTL)).unwrap();
+    source.connect().unwrap()
+}
+
+fn embedded() -> Store {
+    open(&config(StoreTarget::Memory))
+}
+
+fn on(server: &RedisServer) -> Store {
+    open(&config(redis_target(server.url())))
+}
+
+fn password_file(password: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, format!("{password}\n")).unwrap();
+    (folder, path)
+}
+
+fn number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn uuid(number: u64) -> String {
+    format!("0191d1a0-0000-4000-8000-{number:012x}")
+}
+
+fn user_id(number: u64) -> UserId {
+    UserId::parse(&uuid(number)).unwrap()
+}
+
+fn session_id(number: u64) -> SessionId {
+    SessionId::parse(&uuid(number)).unwrap()
+}
+
+/// A user that no other case has.
+fn somebody() -> UserId {
+    user_id(number())
+}
+
+/// A session that no other case has.
+fn some_session() -> SessionId {
+    session_id(number())
+}
+
+/// A refresh token's reference that no other case has.
+fn some_token() -> RefreshRef {
+    token(number())
+}
+
+fn token(number: u64) -> RefreshRef {
+    RefreshRef::parse(&format!("{number:_>43}")).unwrap()
+}
+
+/// What a sign-in at `NOW` records.
+fn signed_in(user: UserId, session: SessionId) -> Record {
+    Record {
+        user,
+        session,
+        refresh_ref: Some(some_token()),
+        previous_ref: None,
+        counter: None,
+        created_at: NOW,
+        began_ms: NOW * 1000 + 100,
+        refreshed_at: NOW,
+        seen_at: None,
+        expires_at: NOW + 3600,
+        aal: Some(Aal::Aal1),
+        amr: Some("password".to_owned()),
+        role: Some("authenticated".to_owned()),
+        client_id: None,
+        anonymous: false,
+        ip: Some("192.0.2.1".to_owned()),
+        user_agent: Some("curl/8 \u{2713}".to_owned()),
+    }
+}
+
+/// What a refresh of it records, `later` seconds after, with the next token of the chain.
+fn refreshed(record: &Record, later: Seconds) -> Record {
+    Record {
+        refresh_ref: Some(some_token()),
+        previous_ref: record.refresh_ref.clone(),
+        began_ms: 0,
+        refreshed_at: record.refreshed_at + later,
+        expires_at: record.expires_at + later,
+        ..record.clone()
+    }
+}
+
+fn sign_in(record: &Record) -> Change {
+    Change::Record {
+        origin: Origin::SignIn,
+        record: Box::new(record.clone()),
+    }
+}
+
+fn refresh(record: &Record) -> Change {
+    Change::Record {
+        origin: Origin::Refresh,
+        record: Box::new(record.clone()),
+    }
+}
+
+/// An ending by GoTrue that was sent a second after `NOW`.
+fn end(user: UserId, which: Which) -> Change {
+    Change::End {
+        user,
+        which,
+        reason: Reason::Logout,
+        sent_ms: NOW * 1000 + 1000,
+        expires_at: Some(NOW + 3600),
+        ended_in_gotrue: true,
+    }
+}
+
+async fn apply(store: &Store, change: &Change) -> Outcome {
+    let outcomes = store.apply(std::slice::from_ref(change), NOW).await.unwrap();
+    assert_eq!(outcomes.len(), 1);
+    outcomes[0]
+}
+
+async fn look(store: &Store, user: UserId, session: SessionId) -> State {
+    store.lookup(user, session, NOW, false).await.unwrap()
+}
+
+/// The live record, or a failed test.
+async fn live(store: &Store, user: UserId, session: SessionId) -> Record {
+    match look(store, user, session).await {
+        State::Live(record) => *record,
+        other => panic!("expected a live session, found {other:?}"),
+    }
+}

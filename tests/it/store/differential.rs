@@ -1,0 +1,278 @@
+//! The two stores side by side: whatever happens, they say the same.
+
+use proptest::{
+    prelude::*,
+    sample::select,
+    test_runner::{Config, TestRunner},
+};
+use redis::aio::MultiplexedConnection;
+
+use super::{keys::assert_every_key_expires, *};
+
+/// Few of everything, so that they meet.
+const USERS: u64 = 2;
+const SESSIONS: u64 = 3;
+const TOKENS: u64 = 5;
+
+/// One step of a random history; users, sessions and tokens by number.
+#[derive(Clone, Debug)]
+enum Step {
+    Apply(Vec<Change>),
+    Lookup {
+        user: UserId,
+        session: SessionId,
+        touch: bool,
+    },
+    Owner(RefreshRef),
+    Wait(Seconds),
+}
+
+fn a_user() -> impl Strategy<Value = UserId> {
+    (1..=USERS).prop_map(user_id)
+}
+
+fn a_session() -> impl Strategy<Value = SessionId> {
+    (1..=SESSIONS).prop_map(session_id)
+}
+
+/// One of a session's tokens; GoTrue gives none to two sessions.
+fn token_of(user: u64, session: u64, number: u64) -> RefreshRef {
+    token(user * 10_000 + session * 100 + number)
+}
+
+fn a_token() -> impl Strategy<Value = Option<u64>> {
+    prop::option::weighted(0.9, 1..=TOKENS)
+}
+
+fn a_client() -> impl Strategy<Value = Option<String>> {
+    select(vec![None, Some("one".to_owned()), Some("two".to_owned())])
+}
+
+fn a_record() -> impl Strategy<Value = Record> {
+    let who = (1..=USERS, 1..=SESSIONS);
+    let tokens = (a_token(), a_token(), prop::option::of(1..4_u64));
+    let times = (
+        0..4_u64,
+        prop::option::of(0..4000_u64),
+        0..4_u64,
+        prop::option::of(0..90_u64),
+        0..3_u64,
+    );
+    let rest = (
+        select(vec![None, Some(Aal::Aal1), Some(Aal::Aal2)]),
+        a_client(),
+        any::<bool>(),
+    );
+    (who, tokens, times, rest).prop_map(|(who, tokens, times, rest)| Record {
+        user: user_id(who.0),
+        session: session_id(who.1),
+        refresh_ref: tokens.0.map(|number| token_of(who.0, who.1, number)),
+        previous_ref: tokens.1.map(|number| token_of(who.0, who.1, number)),
+        counter: tokens.2,
+        created_at: NOW + times.0,
+        began_ms: times.1.map_or(0, |ms| NOW * 1000 + ms),
+        refreshed_at: NOW + times.2,
+        seen_at: times.3.map(|later| NOW + later),
+        expires_at: NOW + 3600 + times.4,
+        aal: rest.0,
+        amr: None,
+        role: None,
+        client_id: rest.1,
+        anonymous: rest.2,
+        ip: None,
+        user_agent: rest.2.then(|| "agent".to_owned()),
+    })
+}
+
+fn an_ending() -> impl Strategy<Value = Change> {
+    let which = prop_oneof![
+        4 => a_session().prop_map(Which::One),
+        1 => a_session().prop_map(Which::Others),
+        1 => Just(Which::All),
+        1 => a_session().prop_map(Which::Aal1Except),
+        1 => Just(Which::Client("one".to_owned())),
+    ];
+    let times = (0..4000_u64, prop::option::of(0..4000_u64), any::<bool>());
+    (a_user(), which, select(Reason::ALL.to_vec()), times).prop_map(|(user, which, reason, times)| {
+        Change::End {
+            user,
+            which,
+            reason,
+            sent_ms: NOW * 1000 + times.0,
+            expires_at: times.1.map(|later| NOW + later),
+            ended_in_gotrue: times.2,
+        }
+    })
+}
+
+fn a_change() -> impl Strategy<Value = Change> {
+    let origin = select(vec![Origin::SignIn, Origin::Refresh]);
+    let suspension = (a_user(), prop::option::of(0..120_u64));
+    prop_oneof![
+        12 => (origin, a_record()).prop_map(|(origin, record)| Change::Record { origin, record: Box::new(record) }),
+        4 => an_ending(),
+        1 => suspension.prop_map(|(user, until)| Change::Suspend { user, until: until.map(|later| NOW + later) }),
+        1 => a_user().prop_map(|user| Change::LowerAal { user }),
+    ]
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => prop::collection::vec(a_change(), 1..3).prop_map(Step::Apply),
+        3 => (a_user(), a_session(), any::<bool>())
+            .prop_map(|(user, session, touch)| Step::Lookup { user, session, touch }),
+        1 => (1..=USERS, 1..=SESSIONS, 1..=TOKENS)
+            .prop_map(|(user, session, number)| Step::Owner(token_of(user, session, number))),
+        // Redis goes by its own clock, so histories stay shorter than anything lives.
+        1 => (0..8_u64).prop_map(Step::Wait),
+    ]
+}
+
+/// What a store says at every step, and of everything at the end.
+async fn told(store: &Store, history: &[Step]) -> Vec<String> {
+    let mut now = NOW;
+    let mut told = Vec::new();
+    for step in history {
+        told.push(match step {
+            Step::Apply(changes) => format!("{:?}", store.apply(changes, now).await),
+            Step::Lookup { user, session, touch } => {
+                shown(&store.lookup(*user, *session, now, *touch).await.unwrap())
+            }
+            Step::Owner(token) => format!("{:?}", store.session_of(token, now).await),
+            Step::Wait(seconds) => {
+                now += seconds;
+                String::new()
+            }
+        });
+    }
+    for (user, session) in (1..=USERS).flat_map(|user| (1..=SESSIONS).map(move |session| (user, session))) {
+        let state = store.lookup(user_id(user), session_id(session), now, false).await;
+        told.push(shown(&state.unwrap()));
+        for number in 1..=TOKENS {
+            let owner = store.session_of(&token_of(user, session, number), now).await;
+            told.push(format!("{owner:?}"));
+        }
+    }
+    told
+}
+
+/// With the tokens' references, which `Debug` keeps to itself.
+fn shown(state: &State) -> String {
+    let tokens = match state {
+        State::Live(record) => [&record.refresh_ref, &record.previous_ref].map(|token| {
+            token
+                .as_ref()
+                .map(RefreshRef::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        }),
+        _ => Default::default(),
+    };
+    format!("{state:?} {tokens:?}")
+}
+
+async fn flush(redis: &mut MultiplexedConnection) {
+    let _: () = redis::cmd("FLUSHALL").query_async(redis).await.unwrap();
+}
+
+/// Runs a property against one Redis that is emptied for every case.
+fn for_all<S: Strategy>(cases: u32, strategy: &S, property: impl AsyncFn(&RedisServer, &Store, S::Value)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let server = RedisServer::start();
+    let mut config = config(redis_target(server.unix_url()));
+    config.timeout = Duration::from_secs(5);
+    let store = open(&config);
+    let mut runner = TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let outcome = runner.run(strategy, |value| {
+        runtime.block_on(async {
+            flush(&mut server.client().await).await;
+            property(&server, &store, value).await;
+        });
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn the_embedded_store_says_what_redis_says() {
+    let history = prop::collection::vec(a_step(), 1..40);
+    for_all(300, &history, async |server, store, history| {
+        let (redis, embedded) = (told(store, &history).await, told(&embedded(), &history).await);
+        for (index, (redis, embedded)) in redis.iter().zip(&embedded).enumerate() {
+            assert_eq!(redis, embedded, "at {:?}", history.get(index));
+        }
+        assert_every_key_expires(&mut server.client().await).await;
+    });
+}
+
+#[test]
+fn a_history_told_twice_revokes_the_same() {
+    let history = prop::collection::vec(a_change(), 1..20);
+    for_all(100, &history, async |_, store, history| {
+        let mut revoked = Vec::new();
+        for change in history.iter().chain(&history) {
+            apply(store, change).await;
+            for (user, session) in &revoked {
+                assert_eq!(
+                    look(store, *user, *session).await,
+                    State::Revoked,
+                    "came back after {change:?}"
+                );
+            }
+            for user in (1..=USERS).map(user_id) {
+                for session in (1..=SESSIONS).map(session_id) {
+                    if look(store, user, session).await == State::Revoked
+                        && !revoked.contains(&(user, session))
+                    {
+                        revoked.push((user, session));
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// A chain of refreshes of one session: v2 tokens within a second or not, v1 tokens in seconds of their own.
+fn a_chain() -> impl Strategy<Value = Vec<Change>> {
+    let steps = prop::collection::vec(0..3_u64, 1..6);
+    (any::<bool>(), steps).prop_flat_map(|(counted, steps)| {
+        let mut record = signed_in(user_id(1), session_id(1));
+        record.counter = counted.then_some(7);
+        record.refresh_ref = Some(token(1));
+        let mut changes = vec![sign_in(&record)];
+        for (number, step) in (2..).zip(steps) {
+            let later = if counted { step } else { step + 1 };
+            record = refreshed(&record, later);
+            record.refresh_ref = Some(token(number));
+            record.counter = record.counter.map(|counter| counter + 1);
+            changes.push(refresh(&record));
+        }
+        Just(changes)
+    })
+}
+
+#[test]
+fn refreshes_leave_the_same_state_in_any_order_and_number() {
+    let shuffled = a_chain().prop_flat_map(|chain| {
+        let twice: Vec<_> = chain.iter().chain(&chain).cloned().collect();
+        (Just(chain), Just(twice).prop_shuffle())
+    });
+    for_all(150, &shuffled, async |server, store, (chain, shuffled)| {
+        let mut states = Vec::new();
+        for changes in [&chain, &shuffled] {
+            flush(&mut server.client().await).await;
+            for change in changes {
+                apply(store, change).await;
+            }
+            states.push(shown(&look(store, user_id(1), session_id(1)).await));
+        }
+        assert_eq!(states[0], states[1]);
+    });
+}

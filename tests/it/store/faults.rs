@@ -1,0 +1,352 @@
+//! A Redis that does not do what it is asked, and what that costs.
+
+use std::time::Instant;
+
+use redis::AsyncCommands;
+
+use super::*;
+
+/// A login waits so long at most: `store.timeout`, and what a busy machine adds.
+const BOUND: Duration = Duration::from_millis(250 + 150);
+
+/// The error's word, and how long it took to come.
+async fn failure(store: &Store) -> (&'static str, Duration) {
+    let record = signed_in(somebody(), some_session());
+    let started = Instant::now();
+    let error = store.apply(&[sign_in(&record)], NOW).await.unwrap_err();
+    (error.cause(), started.elapsed())
+}
+
+async fn works(store: &Store) -> bool {
+    let record = signed_in(somebody(), some_session());
+    store.apply(&[sign_in(&record)], NOW).await == Ok(vec![Outcome::Created])
+}
+
+#[tokio::test]
+async fn it_starts_without_redis_and_connects_later() {
+    let mut server = RedisServer::start();
+    server.kill();
+    let store = on(&server);
+    for _ in 0..20 {
+        let (cause, waited) = failure(&store).await;
+        assert_eq!(cause, "refused");
+        assert!(waited < BOUND, "{waited:?}");
+    }
+    assert_eq!(store.ping().await.unwrap_err().cause(), "refused");
+    server.restart();
+    assert!(works(&store).await);
+}
+
+#[tokio::test]
+async fn a_restart_costs_no_call() {
+    let mut server = RedisServer::start();
+    let store = on(&server);
+    assert!(works(&store).await);
+    for _ in 0..3 {
+        server.restart();
+        assert!(works(&store).await);
+        assert_eq!(look(&store, somebody(), some_session()).await, State::Unknown);
+    }
+}
+
+#[tokio::test]
+async fn forgotten_scripts_are_loaded_again() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let user = somebody();
+    for _ in 0..2 {
+        let (old, new) = (signed_in(user, some_session()), signed_in(user, some_session()));
+        let changes = [sign_in(&old), sign_in(&new), end(user, Which::One(old.session))];
+        let outcomes = store.apply(&changes, NOW).await.unwrap();
+        assert_eq!(outcomes, [Outcome::Created, Outcome::Created, Outcome::Ended(1)]);
+        let _: () = redis::cmd("SCRIPT")
+            .arg("FLUSH")
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_redis_costs_the_timeout_and_comes_back() {
+    let server = RedisServer::start();
+    let store = on(&server);
+    assert!(works(&store).await);
+    server.hang();
+    for _ in 0..6 {
+        let (cause, waited) = failure(&store).await;
+        assert_eq!(cause, "timeout");
+        assert!(waited < BOUND, "{waited:?}");
+    }
+    let many = (0..100).map(|_| failure(&store));
+    let started = Instant::now();
+    let mut waiting = tokio::task::JoinSet::new();
+    drop(many);
+    let store = std::sync::Arc::new(store);
+    for _ in 0..100 {
+        let store = std::sync::Arc::clone(&store);
+        waiting.spawn(async move { failure(&store).await.0 });
+    }
+    assert!(
+        waiting
+            .join_all()
+            .await
+            .into_iter()
+            .all(|cause| cause == "timeout")
+    );
+    assert!(started.elapsed() < BOUND, "{:?}", started.elapsed());
+    server.go_on();
+    assert!(works(&store).await);
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_from_the_start_costs_the_timeout() {
+    let server = RedisServer::start();
+    server.hang();
+    // With a login on the connection: the handshake hangs, not the command.
+    let store = open(&config(redis_target(format!(
+        "redis://:password@127.0.0.1:{}",
+        server.port()
+    ))));
+    for _ in 0..3 {
+        let (cause, waited) = failure(&store).await;
+        assert_eq!(cause, "timeout");
+        assert!(waited < BOUND, "{waited:?}");
+    }
+    server.go_on();
+}
+
+#[tokio::test]
+async fn a_connection_that_falls_silent_is_replaced() {
+    let server = RedisServer::start();
+    let relay = Relay::to(server.port()).await;
+    let store = open(&config(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
+    assert!(works(&store).await);
+    relay.swallow();
+    let silent = Instant::now();
+    let mut failed = 0;
+    while !works(&store).await {
+        failed += 1;
+        assert!(silent.elapsed() < Duration::from_secs(3), "{failed} calls failed");
+    }
+    assert!((1..=3).contains(&failed), "{failed} calls failed");
+}
+
+#[tokio::test]
+async fn callers_that_give_up_first_count_too() {
+    let server = RedisServer::start();
+    let relay = Relay::to(server.port()).await;
+    let store = open(&config(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
+    assert!(works(&store).await);
+    relay.swallow();
+    for _ in 0..3 {
+        let impatient = tokio::time::timeout(TIMEOUT - Duration::from_millis(10), works(&store));
+        assert!(impatient.await.is_err());
+    }
+    assert!(works(&store).await);
+}
+
+#[tokio::test]
+async fn a_wrong_password_fails_fast_and_heals_when_it_is_reloaded() {
+    let server = RedisServer::with_options(&["--requirepass", "right"]);
+    let (_folder, path) = password_file("wrong-canary");
+    let target = StoreTarget::Redis {
+        url: SecretSource::Value(Secret::new(server.url())),
+        password: Some(SecretSource::File(path.clone())),
+        ca_file: None,
+    };
+    let source = Source::new(&config(target), Duration::from_secs(SESSION_TTL)).unwrap();
+    let store = source.connect().unwrap();
+    for _ in 0..3 {
+        let (cause, waited) = failure(&store).await;
+        assert_eq!(cause, "auth");
+        assert!(waited < Duration::from_millis(100), "{waited:?}");
+    }
+    std::fs::write(&path, "right").unwrap();
+    source.reload().unwrap();
+    assert!(works(&store).await);
+    std::fs::remove_file(&path).unwrap();
+    let error = source.reload().unwrap_err().to_string();
+    assert!(error.starts_with("store.password_file: "), "{error}");
+    assert!(!format!("{source:?} {store:?} {error}").contains("right"));
+    assert!(works(&source.connect().unwrap()).await);
+}
+
+#[tokio::test]
+async fn no_password_where_one_is_wanted_is_auth() {
+    let server = RedisServer::with_options(&["--requirepass", "right"]);
+    let (cause, _) = failure(&on(&server)).await;
+    assert_eq!(cause, "auth");
+}
+
+#[tokio::test]
+async fn what_the_user_may_not_do_is_auth() {
+    let user = ["--user", "narrow", "on", ">p", "~elsewhere:*", "+@all"];
+    let server = RedisServer::with_options(&user);
+    let store = open(&config(redis_target(format!(
+        "redis://narrow:p@127.0.0.1:{}",
+        server.port()
+    ))));
+    let (cause, _) = failure(&store).await;
+    assert_eq!(cause, "auth");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_ca_is_refused_with_its_reason() {
+    let (server, other) = (RedisServer::with_tls(), RedisServer::with_tls());
+    let target = StoreTarget::Redis {
+        url: SecretSource::Value(Secret::new(server.url())),
+        password: None,
+        ca_file: Some(other.ca_file()),
+    };
+    let error = open(&config(target)).ping().await.unwrap_err();
+    assert_eq!(error.cause(), "other");
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn a_replica_is_read_only_and_left_when_it_is_promoted() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let record = signed_in(somebody(), some_session());
+    apply(&store, &sign_in(&record)).await;
+    let _: () = redis::cmd("REPLICAOF")
+        .arg("127.0.0.1")
+        .arg(1)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    let (cause, _) = failure(&store).await;
+    assert_eq!(cause, "read_only");
+    // It can still be asked, and a touch that it refuses is no failure.
+    let found = store.lookup(record.user, record.session, NOW, true).await;
+    assert_eq!(found, Ok(State::Live(Box::new(record))));
+    let _: () = redis::cmd("REPLICAOF")
+        .arg("NO")
+        .arg("ONE")
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    assert!(works(&store).await);
+}
+
+#[tokio::test]
+async fn a_full_redis_takes_no_session_but_every_ending() {
+    let server = RedisServer::with_options(&["--maxmemory-policy", "noeviction"]);
+    let (store, mut redis) = (on(&server), server.client().await);
+    let user = somebody();
+    let mut records: Vec<_> = (0..4).map(|_| signed_in(user, some_session())).collect();
+    records[3].aal = Some(Aal::Aal2);
+    for record in &records {
+        apply(&store, &sign_in(record)).await;
+    }
+    let _: () = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory")
+        .arg("1mb")
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    let before: u64 = redis::cmd("DBSIZE").query_async(&mut redis).await.unwrap();
+    let (cause, _) = failure(&store).await;
+    assert_eq!(cause, "out_of_memory");
+    let after: u64 = redis::cmd("DBSIZE").query_async(&mut redis).await.unwrap();
+    assert_eq!(before, after);
+    let found = store.lookup(user, records[0].session, NOW, true).await;
+    assert_eq!(found, Ok(State::Live(Box::new(records[0].clone()))));
+
+    assert_eq!(
+        apply(&store, &end(user, Which::One(records[0].session))).await,
+        Outcome::Ended(1)
+    );
+    assert_eq!(
+        apply(&store, &end(user, Which::Others(records[3].session))).await,
+        Outcome::Ended(2)
+    );
+    assert_eq!(apply(&store, &Change::LowerAal { user }).await, Outcome::Marked);
+    assert_eq!(live(&store, user, records[3].session).await.aal, Some(Aal::Aal1));
+    assert_eq!(apply(&store, &end(user, Which::All)).await, Outcome::Ended(1));
+    for record in &records {
+        assert_eq!(look(&store, user, record.session).await, State::Revoked);
+    }
+}
+
+#[tokio::test]
+async fn a_loading_redis_is_named() {
+    let server = RedisServer::with_options(&[
+        "--enable-debug-command",
+        "yes",
+        "--key-load-delay",
+        "2000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ]);
+    let (store, mut redis) = (on(&server), server.client().await);
+    assert!(works(&store).await);
+    for number in 0..2000 {
+        let _: () = redis.set(number, "x").await.unwrap();
+    }
+    let mut reloading = server.client().await;
+    tokio::spawn(async move {
+        let _done: Result<(), _> = redis::cmd("DEBUG")
+            .arg("RELOAD")
+            .query_async(&mut reloading)
+            .await;
+    });
+    let started = Instant::now();
+    let mut causes = Vec::new();
+    while started.elapsed() < Duration::from_secs(8) && !causes.contains(&"loading") {
+        causes.extend(store.ping().await.err().map(|error| error.cause()));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(causes.contains(&"loading"), "{causes:?}");
+}
+
+#[tokio::test]
+async fn something_that_is_no_redis_is_named() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _sent =
+                tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let store = open(&config(redis_target(format!("redis://127.0.0.1:{port}"))));
+    let (cause, waited) = failure(&store).await;
+    assert!(["protocol", "refused"].contains(&cause), "{cause}");
+    assert!(waited < BOUND);
+}
+
+/// Carries bytes between the store and Redis, until it is told to swallow those of the connections that
+/// stand: then they look half open.
+struct Relay {
+    port: u16,
+    swallow: tokio::sync::watch::Sender<u64>,
+}
+
+impl Relay {
+    async fn to(port: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let (swallow, swallowed) = tokio::sync::watch::channel(0);
+        tokio::spawn(async move {
+            while let Ok((mut here, _)) = listener.accept().await {
+                let mut swallowed = swallowed.clone();
+                swallowed.mark_unchanged();
+                tokio::spawn(async move {
+                    let mut there = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut here, &mut there) => {}
+                        _ = swallowed.changed() => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { port: own, swallow }
+    }
+
+    fn swallow(&self) {
+        self.swallow.send_modify(|times| *times += 1);
+    }
+}

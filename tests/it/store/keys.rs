@@ -1,0 +1,286 @@
+//! What stands in Redis, read with plain commands: the public interface of contract §5.
+
+use std::collections::{BTreeSet, HashMap};
+
+use redis::{AsyncCommands, aio::MultiplexedConnection};
+
+use super::*;
+
+/// Every key has a time to live (contract I10).
+pub(super) async fn assert_every_key_expires(redis: &mut MultiplexedConnection) {
+    let keys: Vec<String> = redis.keys("*").await.unwrap();
+    for key in keys {
+        let ttl: i64 = redis.ttl(&key).await.unwrap();
+        assert!(ttl > 0, "{key} has no time to live ({ttl})");
+    }
+}
+
+async fn keys(redis: &mut MultiplexedConnection) -> BTreeSet<String> {
+    redis
+        .keys::<_, Vec<String>>("*")
+        .await
+        .unwrap()
+        .into_iter()
+        .collect()
+}
+
+#[tokio::test]
+async fn keys_and_fields_are_those_of_contract_section_5() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let mut record = signed_in(somebody(), some_session());
+    record.user_agent = None;
+    apply(&store, &sign_in(&record)).await;
+
+    let (user, session) = (record.user, record.session);
+    let token = record.refresh_ref.as_ref().unwrap().as_str();
+    let key = format!("gotrue:{{{user}}}:session:{session}");
+    let index = format!("gotrue:{{{user}}}:sessions");
+    let hint = format!("gotrue:refresh:{token}");
+    assert_eq!(
+        keys(&mut redis).await,
+        BTreeSet::from([key.clone(), index.clone(), hint.clone()])
+    );
+
+    let fields: HashMap<String, String> = redis.hgetall(&key).await.unwrap();
+    let expected = [
+        ("v", "1"),
+        ("user_id", &user.to_string()),
+        ("session_id", &session.to_string()),
+        ("refresh_ref", token),
+        ("created_at", "1800000000"),
+        ("began_ms", "1800000000100"),
+        ("refreshed_at", "1800000000"),
+        ("expires_at", "1800003600"),
+        ("aal", "aal1"),
+        ("amr", "password"),
+        ("role", "authenticated"),
+        ("anonymous", "0"),
+        ("ip", "192.0.2.1"),
+    ];
+    let expected: HashMap<_, _> = expected
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    assert_eq!(fields, expected);
+
+    let members: Vec<(String, u64)> = redis.zrange_withscores(&index, 0, -1).await.unwrap();
+    assert_eq!(members, [(session.to_string(), NOW + SESSION_TTL)]);
+    assert_eq!(
+        redis.get::<_, String>(&hint).await.unwrap(),
+        format!("{user}/{session}")
+    );
+    for key in [&key, &index, &hint] {
+        assert_eq!(redis.ttl::<_, u64>(key).await.unwrap(), SESSION_TTL, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn tombstones_and_marks_are_those_of_contract_section_5() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let record = signed_in(somebody(), some_session());
+    let user = record.user;
+    apply(&store, &sign_in(&record)).await;
+    apply(&store, &end(user, Which::All)).await;
+    apply(
+        &store,
+        &Change::Suspend {
+            user,
+            until: Some(NOW + 100),
+        },
+    )
+    .await;
+
+    let tombstone = format!("gotrue:{{{user}}}:revoked:{}", record.session);
+    let marks = format!("gotrue:{{{user}}}:marks");
+    let hint = format!("gotrue:refresh:{}", record.refresh_ref.as_ref().unwrap().as_str());
+    assert_eq!(
+        keys(&mut redis).await,
+        BTreeSet::from([tombstone.clone(), marks.clone(), hint])
+    );
+    assert_eq!(
+        redis.get::<_, String>(&tombstone).await.unwrap(),
+        format!("logout:{NOW}")
+    );
+    assert_eq!(redis.ttl::<_, u64>(&tombstone).await.unwrap(), 3660);
+    let fields: HashMap<String, u64> = redis.hgetall(&marks).await.unwrap();
+    let expected = [("not_before", NOW + 1), ("suspended_until", NOW + 100)];
+    assert_eq!(
+        fields,
+        expected.map(|(name, value)| (name.to_owned(), value)).into()
+    );
+    assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), SESSION_TTL);
+
+    apply(&store, &Change::Suspend { user, until: None }).await;
+    let fields: HashMap<String, u64> = redis.hgetall(&marks).await.unwrap();
+    assert_eq!(fields, [("not_before".to_owned(), NOW + 1)].into());
+    assert_every_key_expires(&mut redis).await;
+}
+
+#[tokio::test]
+async fn lives_are_as_long_as_the_contract_says() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let user = somebody();
+    let ttl = async |redis: &mut MultiplexedConnection, kind: &str, session: SessionId| {
+        let key = format!("gotrue:{{{user}}}:{kind}:{session}");
+        redis.ttl::<_, i64>(key).await.unwrap().unsigned_abs()
+    };
+
+    let mut long = signed_in(user, some_session());
+    long.expires_at = NOW + 2 * SESSION_TTL;
+    apply(&store, &sign_in(&long)).await;
+    assert_eq!(ttl(&mut redis, "session", long.session).await, 2 * SESSION_TTL);
+    // The index lives as long as its longest member, whoever comes after.
+    apply(&store, &sign_in(&signed_in(user, some_session()))).await;
+    let index = format!("gotrue:{{{user}}}:sessions");
+    assert_eq!(redis.ttl::<_, u64>(&index).await.unwrap(), 2 * SESSION_TTL);
+
+    let ending = |session, expires_at, ended_in_gotrue| Change::End {
+        user,
+        which: Which::One(session),
+        reason: Reason::Revoked,
+        sent_ms: NOW * 1000 + 1000,
+        expires_at,
+        ended_in_gotrue,
+    };
+    for (expires_at, ended_in_gotrue, expected) in [
+        (Some(NOW + 3600), true, 3660),
+        (Some(NOW + 10), true, 120),
+        (Some(NOW - 10), true, 120),
+        (Some(NOW + 3600), false, SESSION_TTL),
+        (Some(NOW + 2 * SESSION_TTL), false, 2 * SESSION_TTL + 60),
+        (None, true, SESSION_TTL),
+    ] {
+        let session = some_session();
+        apply(&store, &ending(session, expires_at, ended_in_gotrue)).await;
+        assert_eq!(
+            ttl(&mut redis, "revoked", session).await,
+            expected,
+            "{expires_at:?} {ended_in_gotrue}"
+        );
+        // A second ending does not shorten it.
+        apply(&store, &ending(session, Some(NOW), true)).await;
+        assert_eq!(ttl(&mut redis, "revoked", session).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_touch_keeps_the_time_to_live() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let record = signed_in(somebody(), some_session());
+    apply(&store, &sign_in(&record)).await;
+    let key = format!("gotrue:{{{}}}:session:{}", record.user, record.session);
+    let _: () = redis.expire(&key, 500).await.unwrap();
+    store
+        .lookup(record.user, record.session, NOW, true)
+        .await
+        .unwrap();
+    assert_eq!(redis.hget::<_, _, u64>(&key, "seen_at").await.unwrap(), NOW);
+    assert_eq!(redis.ttl::<_, u64>(&key).await.unwrap(), 500);
+}
+
+#[tokio::test]
+async fn the_index_forgets_what_has_expired() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let user = somebody();
+    let index = format!("gotrue:{{{user}}}:sessions");
+    let _: () = redis
+        .zadd(&index, some_session().to_string(), NOW - 1)
+        .await
+        .unwrap();
+    let _: () = redis.zadd(&index, "{odd}:session:text", NOW + 99).await.unwrap();
+    let vanished = some_session();
+    let _: () = redis.zadd(&index, vanished.to_string(), NOW + 99).await.unwrap();
+    let record = signed_in(user, some_session());
+    apply(&store, &sign_in(&record)).await;
+    let ended = apply(&store, &end(user, Which::Others(record.session))).await;
+    assert_eq!(ended, Outcome::Ended(0));
+    let members: Vec<String> = redis.zrange(&index, 0, -1).await.unwrap();
+    assert_eq!(members, [record.session.to_string()]);
+}
+
+#[tokio::test]
+async fn what_others_wrote_is_an_error_or_unknown_and_never_followed() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let record = signed_in(somebody(), some_session());
+    let (user, session) = (record.user, record.session);
+    let key = format!("gotrue:{{{user}}}:session:{session}");
+    let index = format!("gotrue:{{{user}}}:sessions");
+
+    // Wrong types are an error, and nothing is half done.
+    for wrong in [&key, &index, &format!("gotrue:{{{user}}}:marks")] {
+        let _: () = redis.set(wrong, "canary").await.unwrap();
+        let refused = store.apply(&[sign_in(&record)], NOW).await.unwrap_err();
+        assert_eq!(refused.cause(), "protocol", "{wrong}");
+        assert!(!format!("{refused} {refused:?}").contains("canary"));
+        assert_eq!(redis.exists::<_, bool>(&key).await.unwrap(), *wrong == key);
+        let _: () = redis.del(wrong).await.unwrap();
+    }
+
+    // A record of another kind or another version is unknown.
+    for fields in [
+        [("v", "2"), ("created_at", "5")],
+        [("v", "1"), ("created_at", "nan")],
+    ] {
+        let _: () = redis.hset_multiple(&key, &fields).await.unwrap();
+        assert_eq!(look(&store, user, session).await, State::Unknown);
+    }
+    let _: () = redis.hset(&key, "aal", b"\xff\xfe").await.unwrap();
+    assert_eq!(look(&store, user, session).await, State::Unknown);
+    assert_eq!(apply(&store, &refresh(&record)).await, Outcome::Refreshed);
+
+    // Hints that lie lead nowhere.
+    let token = some_token();
+    let hint = format!("gotrue:refresh:{}", token.as_str());
+    for text in ["", "canary", &format!("{user}/{session}"), &format!("{user}/*")] {
+        let _: () = redis.set(&hint, text).await.unwrap();
+        assert_eq!(store.session_of(&token, NOW).await, Ok(None), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn after_the_last_ttl_no_key_is_left() {
+    let server = RedisServer::start();
+    let mut redis = server.client().await;
+    let source = Source::new(&config(redis_target(server.url())), Duration::from_secs(1)).unwrap();
+    let store = source.connect().unwrap();
+    let user = somebody();
+    for _ in 0..20 {
+        let mut record = signed_in(user, some_session());
+        record.expires_at = NOW + 1;
+        apply(&store, &sign_in(&record)).await;
+    }
+    let mut all = end(user, Which::Others(some_session()));
+    if let Change::End {
+        expires_at,
+        ended_in_gotrue,
+        ..
+    } = &mut all
+    {
+        (*expires_at, *ended_in_gotrue) = (None, false);
+    }
+    let kept = signed_in(user, some_session());
+    apply(
+        &store,
+        &sign_in(&Record {
+            expires_at: NOW + 1,
+            ..kept
+        }),
+    )
+    .await;
+    apply(&store, &all).await;
+    assert_every_key_expires(&mut redis).await;
+    let size: u64 = redis::cmd("DBSIZE").query_async(&mut redis).await.unwrap();
+    assert!(size > 20, "{size}");
+    // Tombstones outlive access tokens by the skew of a minute: that much is taken off here.
+    for key in redis.keys::<_, Vec<String>>("*revoked*").await.unwrap() {
+        assert!(redis.ttl::<_, u64>(&key).await.unwrap() <= 61);
+        let _: () = redis.expire(&key, 1).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(keys(&mut redis).await, BTreeSet::new());
+}
