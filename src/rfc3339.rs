@@ -1,4 +1,6 @@
-//! Times in GoTrue's JSON, as Go prints them (RFC 3339).
+//! RFC 3339: times in GoTrue's JSON, as Go prints them, and the times of our own log.
+
+use std::time::{Duration, SystemTime};
 
 /// Milliseconds since the epoch of an RFC 3339 time, rounded up: what holds until then holds
 /// through the one it lies in. `None` for anything else, and for times before the epoch.
@@ -62,9 +64,85 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
+/// Appends a time in UTC, with milliseconds. Times before the epoch are printed as the epoch.
+pub fn write(out: &mut Vec<u8>, at: SystemTime) {
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    let seconds = since.as_secs();
+    let (year, month, day) = date(seconds / 86_400);
+    let parts = [
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (day, 2, b'T'),
+        (seconds / 3_600 % 24, 2, b':'),
+        (seconds / 60 % 60, 2, b':'),
+        (seconds % 60, 2, b'.'),
+        (since.subsec_millis().into(), 3, b'Z'),
+    ];
+    for (value, digits, end) in parts {
+        decimal(out, value, digits);
+        out.push(end);
+    }
+}
+
+/// Year, month and day: [`days`] the other way round.
+fn date(days: u64) -> (u64, u64, u64) {
+    // an era is the 400 years after which the calendar repeats itself
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+/// Appends a number with at least so many digits.
+pub(crate) fn decimal(out: &mut Vec<u8>, value: u64, digits: usize) {
+    let mut text = [b'0'; 20];
+    let mut rest = value;
+    let mut length = 0;
+    for place in text.iter_mut().rev() {
+        if rest == 0 && length >= digits {
+            break;
+        }
+        *place = b"0123456789".get((rest % 10) as usize).copied().unwrap_or(b'0');
+        rest /= 10;
+        length += 1;
+    }
+    let (_, used) = text.split_at(text.len() - length);
+    out.extend_from_slice(used);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_written_as_they_are_read() {
+        let table = [
+            "1970-01-01T00:00:00.000Z",
+            "1972-02-29T23:59:59.999Z",
+            "2000-02-29T12:34:56.007Z",
+            "2026-11-24T00:07:50.108Z",
+            "2100-03-01T00:00:00.000Z",
+            "9999-12-31T23:59:59.010Z",
+        ];
+        for text in table {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_millis(millis(text).unwrap());
+            let mut out = Vec::new();
+            write(&mut out, at);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+        for day in 0..2_932_896 {
+            let (year, month, dom) = date(day);
+            let back = days(year.cast_signed(), month.cast_signed(), dom.cast_signed());
+            assert_eq!(back, day.cast_signed());
+        }
+    }
 
     #[test]
     fn times_are_read_as_go_prints_them() {
