@@ -1,0 +1,83 @@
+# shellcheck shell=bash
+# What the steps of .ci share: where they run, where they keep what they fetched, how they get a tool.
+# Sourced, never run.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Kept between runs; safe to delete at any time.
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/gotrue-sidecar
+mkdir -p "$CACHE"
+
+say() { printf '%s\n' "== $*"; }
+
+die() {
+	printf '%s\n' "${0#./}: $*" >&2
+	exit 1
+}
+
+# need COMMAND PACKAGE...: each command is there, or comes from the Debian package named after it.
+need() {
+	local missing=()
+	while [ $# -gt 0 ]; do
+		command -v "$1" >/dev/null || missing+=("$2")
+		shift 2
+	done
+	[ ${#missing[@]} -eq 0 ] && return
+	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+		die "missing: ${missing[*]} (Debian packages; run this as root, or install them yourself)"
+	fi
+	say "installing ${missing[*]}"
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
+		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null; } ||
+		die "apt-get could not install: ${missing[*]}"
+}
+
+# The Debian archive this machine itself uses.
+debian_mirror() {
+	# shellcheck disable=SC2016 # the variable is apt's
+	apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1 |
+		grep . || die "no Debian archive in this machine's apt sources"
+}
+
+# debian_tool SUITE PACKAGE VERSION: prints the folder into which that package of another Debian suite was
+# unpacked. Nothing is installed; for programs that need nothing beside them.
+debian_tool() {
+	local suite=$1 package=$2 version=$3
+	local home=$CACHE/debian/$suite/$package-$version
+	if [ ! -d "$home" ]; then
+		say "unpacking $package $version of Debian $suite" >&2
+		local work=$CACHE/debian/$suite/apt
+		rm -rf "$work" && mkdir -p "$work"/{lists,cache/archives}/partial
+		printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' \
+			"$(debian_mirror)" "$suite" >"$work/sources.list"
+		local apt=(apt-get -qq -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache"
+			-o Dir::State::status=/dev/null -o "Dir::Etc::sourcelist=$work/sources.list"
+			-o Dir::Etc::sourceparts=/dev/null -o APT::Sandbox::User=root)
+		"${apt[@]}" update >&2 || die "cannot read Debian $suite"
+		(cd "$work" && "${apt[@]}" download "$package=$version" >&2) ||
+			die "Debian $suite has no $package $version"
+		dpkg-deb -x "$work/$package"_*.deb "$work/root"
+		mkdir -p "$(dirname "$home")"
+		mv "$work/root" "$home"
+		rm -rf "$work"
+	fi
+	printf '%s\n' "$home"
+}
+
+# python_env: prints a virtual environment with what .ci/requirements.txt pins.
+python_env() {
+	local home
+	home=$CACHE/python/$(sha256sum .ci/requirements.txt | cut -c1-16)
+	if [ ! -e "$home/ready" ]; then
+		need python3 python3
+		say "installing .ci/requirements.txt" >&2
+		rm -rf "$home"
+		python3 -m venv "$home" >&2 || die "python3 cannot make a virtual environment (Debian: python3-venv)"
+		"$home/bin/pip" install --quiet --disable-pip-version-check --requirement .ci/requirements.txt >&2 ||
+			die "pip could not install .ci/requirements.txt"
+		touch "$home/ready"
+	fi
+	printf '%s\n' "$home"
+}
