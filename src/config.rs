@@ -1,11 +1,37 @@
 //! The configuration as the parts use it: parsed, checked, typed. Where the values come from
 //! (`sidecar.yaml`, flags, environment) is `config::source`'s business, the list of keys with their
 //! defaults and descriptions stands in `config::keys`.
+//!
+//! On their way, values pass `source` (merged as text with their places, each checked against its key's
+//! `kind`), `build` (made into the types here), `rules` and `files` (what must fit together); `draft`
+//! leads them through.
+
+mod build;
+mod draft;
+mod files;
+mod key;
+pub mod keys;
+pub mod kind;
+pub mod parse;
+pub mod problem;
+pub mod reference;
+mod rules;
+pub mod source;
+pub(crate) mod spelling;
+mod yaml;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use http::{Uri, uri::Authority};
 use ipnet::IpNet;
+
+pub use self::{
+    draft::{Draft, Loaded},
+    problem::FileError,
+};
+
+/// The configuration file that is read when none is named.
+pub const FILE: &str = "sidecar.yaml";
 
 /// The whole configuration. Taken apart in `app.rs`; no part sees another's section.
 #[derive(Debug, Clone)]

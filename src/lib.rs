@@ -5,6 +5,16 @@
 //! answer means for sessions) → `store` (makes it so). `app` is the only file that knows every
 //! part. Dependencies point down this list and never back; `tests/it/layering.rs` holds them to it.
 
+pub mod cli;
 pub mod config;
+pub mod headers;
+pub mod keys;
+pub mod mirror;
+pub mod rfc3339;
 pub mod route;
+pub mod scope;
 pub mod session;
+pub mod target;
+pub mod tls;
+pub mod token;
+pub mod wire;

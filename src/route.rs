@@ -42,7 +42,7 @@ pub const METHODS: [&str; 8] = [
 ];
 
 routes! {
-    /// Sign-in by password, PKCE code, id_token or web3; refresh.
+    /// Sign-in by password, PKCE code, `id_token` or web3; refresh.
     Token = "/token", ["POST"];
     /// Sign-up, with or without an identity.
     Signup = "/signup", ["POST"];
@@ -180,10 +180,11 @@ fn segments<'a>(path: &'a str, base: &str) -> Option<[Option<&'a str>; 4]> {
     (first_is_there && parts.next().is_none()).then_some(found)
 }
 
-/// The user a path below `/admin/users/` names; `None` where that is not a UUID.
+/// The user a path below `/admin/users/` names; `None` where that is not a UUID as GoTrue reads it
+/// (`internal/api/admin.go:loadUser`).
 pub fn user_in_path(path: &str) -> Option<UserId> {
     let [id, ..] = segments(path, "/admin/users/")?;
-    UserId::parse(id?)
+    UserId::parse_as_gotrue(id?)
 }
 
 /// The OAuth client a path below `/admin/oauth/clients/` names.

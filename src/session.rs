@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
 /// Seconds since the epoch, UTC: the unit of every time in the store and in a token.
@@ -23,12 +25,24 @@ impl UserId {
     pub fn parse(text: &str) -> Option<Self> {
         parse_uuid(text).map(Self)
     }
+
+    /// Reads every form of a UUID that GoTrue reads (`gofrs/uuid`: hyphenated, simple, braced, URN).
+    /// For ids in tokens and requests.
+    pub fn parse_as_gotrue(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().filter(|uuid| !uuid.is_nil()).map(Self)
+    }
 }
 
 impl SessionId {
     /// Reads the textual form; `None` for anything that is not a UUID, and for the nil one.
     pub fn parse(text: &str) -> Option<Self> {
         parse_uuid(text).map(Self)
+    }
+
+    /// Reads every form of a UUID that GoTrue reads (`gofrs/uuid`: hyphenated, simple, braced, URN).
+    /// For ids in tokens and requests; `None` for the nil one, which names no session.
+    pub fn parse_as_gotrue(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().filter(|uuid| !uuid.is_nil()).map(Self)
     }
 
     /// From the sixteen bytes inside a v2 refresh token.
@@ -76,6 +90,11 @@ impl RefreshRef {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
         fits.then(|| Self(text.to_owned()))
+    }
+
+    /// From the 32 bytes of the keyed hash.
+    pub(crate) fn from_tag(tag: &[u8]) -> Self {
+        Self(URL_SAFE_NO_PAD.encode(tag))
     }
 
     /// The text that stands in keys and fields.
@@ -287,6 +306,14 @@ pub enum Change {
         /// Until when.
         until: Option<Seconds>,
     },
+    /// GoTrue said that the user is banned, but not until when: suspended at least until then. A ban
+    /// that is known to last longer stays as it is.
+    Banned {
+        /// Whom.
+        user: UserId,
+        /// Until when at least.
+        until: Seconds,
+    },
     /// A second factor was removed: sessions of this user that stand on it fall to `aal1`.
     LowerAal {
         /// Whose.
@@ -299,7 +326,10 @@ impl Change {
     pub fn user(&self) -> UserId {
         match self {
             Self::Record { record, .. } => record.user,
-            Self::End { user, .. } | Self::Suspend { user, .. } | Self::LowerAal { user } => *user,
+            Self::End { user, .. }
+            | Self::Suspend { user, .. }
+            | Self::Banned { user, .. }
+            | Self::LowerAal { user } => *user,
         }
     }
 }
@@ -406,6 +436,30 @@ mod tests {
         }
         let upper = UserId::parse("0191D1A0-0000-7000-8000-00000000000A").map(|id| id.to_string());
         assert_eq!(upper.as_deref(), Some("0191d1a0-0000-7000-8000-00000000000a"));
+    }
+
+    #[test]
+    fn ids_in_tokens_are_read_in_every_form_gotrue_reads() {
+        let plain = "0191d1a0-0000-7000-8000-00000000000a";
+        for form in [
+            "0191d1a0-0000-7000-8000-00000000000A",
+            "0191d1a00000700080000000000000 0a",
+            "0191d1a000007000800000000000000a",
+            "{0191d1a0-0000-7000-8000-00000000000a}",
+            "urn:uuid:0191d1a0-0000-7000-8000-00000000000a",
+        ] {
+            let expected = (!form.contains(' ')).then(|| plain.to_owned());
+            assert_eq!(
+                UserId::parse_as_gotrue(form).map(|id| id.to_string()),
+                expected,
+                "{form}"
+            );
+            assert_eq!(
+                SessionId::parse_as_gotrue(form).map(|id| id.to_string()),
+                expected,
+                "{form}"
+            );
+        }
     }
 
     #[test]

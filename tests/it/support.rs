@@ -1,6 +1,7 @@
-//! The real parts that the suites run on, and those who talk to them.
+//! What several suites need: the real parts that they run on, who talks to those, and what was recorded.
 
 pub(crate) mod client;
 pub(crate) mod client_js;
+pub(crate) mod corpus;
 pub(crate) mod gotrue;
 pub(crate) mod http;

@@ -1,0 +1,419 @@
+//! The one table of configuration keys. Flags, environment variables, the keys that YAML may have,
+//! `sidecar.yaml`, the README's table and `--print-config` are all derived from it.
+
+pub use super::key::{Default, Key};
+use super::kind::Kind::{
+    Address, AnyOf, AutoCount, Count, Duration, File, JsonKeys, Jwks, KeyPrefix, Networks, OneOf, PathPrefix,
+    Size, StoreUrl, Switch, Text, UpstreamUrl,
+};
+
+/// In front of every variable of ours.
+pub const VARIABLE_PREFIX: &str = "SIDECAR_";
+
+/// The flag that names the file. No key: the file cannot name itself.
+pub const CONFIG_FLAG: &str = "--config";
+
+/// The variable that names the file.
+pub const CONFIG_VARIABLE: &str = "SIDECAR_CONFIG";
+
+/// The key of that name.
+pub fn key(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether some keys lie in the section of that name.
+pub fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| key.section().0 == Some(name))
+}
+
+/// Every key, section by section, in the order in which they are documented.
+pub static KEYS: &[Key] = &[
+    Key::new(
+        "listen",
+        Address,
+        "0.0.0.0:9999",
+        "The public listener, in GoTrue's place. HTTP/1.1 and HTTP/2.",
+    ),
+    Key::new(
+        "path_prefix",
+        PathPrefix,
+        "",
+        "Taken off the path of every request, such as /auth/v1; any other path gets 404.",
+    ),
+    Key::unset(
+        "lookup",
+        Switch,
+        "true with a store, false without",
+        "true",
+        "Look up the session of every request with a Bearer token.",
+    )
+    .needs_store(),
+    Key::new(
+        "enforce",
+        Switch,
+        "false",
+        "Refuse requests of revoked sessions as GoTrue would, without asking it.",
+    )
+    .needs_store(),
+    Key::unset(
+        "tls.cert_file",
+        File,
+        "plaintext",
+        "/etc/gotrue-sidecar/tls/tls.crt",
+        "Certificate chain of the public listener, PEM. With tls.key_file.",
+    )
+    .reloaded(),
+    Key::unset(
+        "tls.key_file",
+        File,
+        "plaintext",
+        "/etc/gotrue-sidecar/tls/tls.key",
+        "Private key of that certificate, PEM. With tls.cert_file.",
+    )
+    .reloaded(),
+    Key::new(
+        "upstream.url",
+        UpstreamUrl,
+        "http://127.0.0.1:9997",
+        "Where GoTrue is. A path is put in front of every request's, after path_prefix was taken off.",
+    ),
+    Key::unset(
+        "upstream.ca_file",
+        File,
+        "the system's certificates",
+        "/etc/gotrue-sidecar/upstream-ca.crt",
+        "Certificates to trust for an https:// upstream instead of the system's, PEM.",
+    ),
+    Key::new(
+        "upstream.timeout",
+        Duration("10ms", "10m"),
+        "15s",
+        "From sending a request to the head of GoTrue's answer; then 504. GoTrue's own limit is 10s.",
+    ),
+    Key::new(
+        "upstream.connect_timeout",
+        Duration("10ms", "1m"),
+        "2s",
+        "For connecting to GoTrue; then 502.",
+    ),
+    Key::new(
+        "upstream.idle_timeout",
+        Duration("10ms", "1h"),
+        "60s",
+        "How long an unused connection to GoTrue is kept.",
+    ),
+    Key::new(
+        "upstream.max_connections",
+        Count(1, 65_536),
+        "256",
+        "Connections to GoTrue at once; further requests wait for one, within upstream.timeout.",
+    ),
+    Key::new(
+        "admin.listen",
+        Address,
+        "0.0.0.0:9464",
+        "The listener for /livez, /readyz and /metrics.",
+    ),
+    Key::unset(
+        "store.url",
+        StoreUrl,
+        "no store: a plain proxy",
+        "redis://127.0.0.1:6379/0",
+        "Where sessions are mirrored. In YAML \"memory:\" needs the quotes.",
+    )
+    .secret(),
+    Key::unset(
+        "store.url_file",
+        File,
+        "no file",
+        "/run/secrets/store-url",
+        "A file that holds store.url.",
+    )
+    .reloaded(),
+    Key::unset(
+        "store.password",
+        Text,
+        "the one in store.url, if any",
+        "(secret)",
+        "The store's password, instead of one in store.url.",
+    )
+    .secret()
+    .needs_store(),
+    Key::unset(
+        "store.password_file",
+        File,
+        "no file",
+        "/run/secrets/store-password",
+        "A file that holds store.password.",
+    )
+    .reloaded()
+    .needs_store(),
+    Key::unset(
+        "store.ca_file",
+        File,
+        "the system's certificates",
+        "/etc/gotrue-sidecar/store-ca.crt",
+        "Certificates to trust for a rediss:// store instead of the system's, PEM.",
+    )
+    .needs_store(),
+    Key::new(
+        "store.key_prefix",
+        KeyPrefix,
+        "gotrue",
+        "The first part of every key in the store.",
+    )
+    .needs_store(),
+    Key::new(
+        "store.timeout",
+        Duration("1ms", "30s"),
+        "250ms",
+        "Bound on all store calls of one request together; after it GoTrue's answer goes out all the same.",
+    )
+    .needs_store(),
+    Key::unset(
+        "store.ref_key",
+        Text,
+        "derived from jwt.secret",
+        "(secret)",
+        "Keys the hashes under which the store knows refresh tokens. The same on every replica.",
+    )
+    .secret()
+    .needs_store(),
+    Key::unset(
+        "store.ref_key_file",
+        File,
+        "no file",
+        "/run/secrets/store-ref-key",
+        "A file that holds store.ref_key.",
+    )
+    .needs_store(),
+    Key::new(
+        "store.memory_max_sessions",
+        Count(1, 100_000_000),
+        "100000",
+        "Bound on the sessions in a memory: store.",
+    )
+    .needs_store(),
+    Key::unset(
+        "jwt.secret",
+        Text,
+        "GOTRUE_JWT_SECRET, if set",
+        "(secret)",
+        "GoTrue's symmetric secret (HS256), which verifies access tokens.",
+    )
+    .secret()
+    .gotrue("GOTRUE_JWT_SECRET"),
+    Key::unset(
+        "jwt.secret_file",
+        File,
+        "no file",
+        "/run/secrets/jwt-secret",
+        "A file that holds jwt.secret.",
+    )
+    .reloaded(),
+    Key::unset(
+        "jwt.keys",
+        JsonKeys,
+        "GOTRUE_JWT_KEYS, if set",
+        "[]",
+        "GoTrue's signing keys, as GOTRUE_JWT_KEYS has them, which verify access tokens.",
+    )
+    .secret()
+    .gotrue("GOTRUE_JWT_KEYS"),
+    Key::unset(
+        "jwt.keys_file",
+        File,
+        "no file",
+        "/run/secrets/jwt-keys.json",
+        "A file that holds jwt.keys.",
+    )
+    .reloaded(),
+    Key::new(
+        "jwt.jwks",
+        Jwks,
+        "upstream",
+        "Where public keys that verify access tokens are fetched from; upstream is GoTrue's own address for them.",
+    ),
+    Key::new(
+        "session.ttl",
+        Duration("1s", "3650d"),
+        "30d",
+        "How long a session that is not refreshed stays in the store.",
+    )
+    .needs_store(),
+    Key::new(
+        "logout.expired_grace",
+        Duration("0s", "30d"),
+        "1h",
+        "How long after its expiry a well-signed token still ends its own session; 0s for never.",
+    )
+    .needs_store(),
+    Key::new(
+        "limits.header_bytes",
+        Size("8KiB", "1MiB"),
+        "64KiB",
+        "Size of a request's head; above it 431.",
+    ),
+    Key::new(
+        "limits.header_read_timeout",
+        Duration("10ms", "10m"),
+        "5s",
+        "From a connection's or a request's first byte to the end of the request's head.",
+    ),
+    Key::new(
+        "limits.idle_timeout",
+        Duration("10ms", "1h"),
+        "75s",
+        "How long a client's connection may be unused between requests.",
+    ),
+    Key::new(
+        "limits.body_timeout",
+        Duration("10ms", "1h"),
+        "30s",
+        "How long a body, either way, may make no progress.",
+    ),
+    Key::new(
+        "limits.connections",
+        Count(1, 1_000_000),
+        "10000",
+        "Clients' connections at once; further ones wait to be accepted.",
+    ),
+    Key::new(
+        "limits.streams",
+        Count(1, 10_000),
+        "100",
+        "Requests at once on one HTTP/2 connection.",
+    ),
+    Key::new(
+        "limits.request_body_bytes",
+        Size("1KiB", "64MiB"),
+        "1MiB",
+        "Size of a request's body where it must be read here; above it 413. Other bodies have no limit.",
+    ),
+    Key::new(
+        "limits.response_body_bytes",
+        Size("1KiB", "64MiB"),
+        "1MiB",
+        "Size of an answer up to which it is read for its session; a larger one passes unread.",
+    ),
+    Key::new(
+        "forwarded.trusted_proxies",
+        Networks,
+        "",
+        "Peers whose X-Forwarded-* headers are kept; other peers' are replaced. Empty: every peer is trusted.",
+    ),
+    Key::new(
+        "drain.delay",
+        Duration("0s", "10m"),
+        "5s",
+        "After a signal to end: how long to be unready and still accept connections.",
+    ),
+    Key::new(
+        "drain.deadline",
+        Duration("0s", "1h"),
+        "30s",
+        "After that delay: how long requests and their recording may take to finish.",
+    ),
+    Key::new(
+        "readiness.require",
+        AnyOf(&["upstream", "store"]),
+        "upstream",
+        "What must be well for /readyz to say so.",
+    ),
+    Key::new(
+        "log.format",
+        OneOf(&["json", "text"]),
+        "json",
+        "The form of the log on stderr.",
+    ),
+    Key::new(
+        "log.level",
+        OneOf(&["off", "error", "warn", "info", "debug", "trace"]),
+        "info",
+        "The least level that is logged.",
+    ),
+    Key::new(
+        "log.access",
+        Switch,
+        "true",
+        "A line in the log for every request, at level info.",
+    ),
+    Key::new(
+        "runtime.workers",
+        AutoCount(1, 64),
+        "auto",
+        "Threads that serve requests; auto is one for each core, but no more than 2.",
+    ),
+    Key::new(
+        "reload.interval",
+        Duration("100ms", "1h"),
+        "10s",
+        "How often certificate and secret files are looked at for changes.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_lower_case_and_at_most_one_section_deep() {
+        let mut seen = HashSet::new();
+        for key in KEYS {
+            assert!(seen.insert(key.name), "{} twice", key.name);
+            assert!(
+                key.name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.'),
+                "{}",
+                key.name
+            );
+            assert!(key.name.matches('.').count() <= 1, "{}", key.name);
+            assert!(!is_section(key.name), "{} is a section too", key.name);
+        }
+    }
+
+    #[test]
+    fn flags_and_variables_are_unique() {
+        let mut seen = HashSet::from([CONFIG_FLAG.to_owned(), CONFIG_VARIABLE.to_owned()]);
+        for reserved in ["--help", "--version", "--print-config"] {
+            seen.insert(reserved.to_owned());
+        }
+        for key in KEYS {
+            assert!(seen.insert(key.flag()), "{}", key.flag());
+            assert!(seen.insert(key.variable()), "{}", key.variable());
+        }
+    }
+
+    #[test]
+    fn a_section_stands_together() {
+        let mut sections: Vec<_> = KEYS.iter().map(|key| key.section().0).collect();
+        sections.dedup();
+        let distinct: HashSet<_> = sections.iter().collect();
+        assert_eq!(sections.len(), distinct.len(), "{sections:?}");
+    }
+
+    #[test]
+    fn defaults_and_examples_are_admitted() {
+        for key in KEYS {
+            match key.default {
+                Default::Value(text) => assert!(key.kind.admits(text), "{}", key.name),
+                Default::Unset { means, example } => {
+                    assert!(key.kind.admits(example), "{}", key.name);
+                    assert!(!means.is_empty(), "{}", key.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_secret_can_come_from_a_file() {
+        for key in KEYS.iter().filter(|key| key.secret) {
+            let twin = key.twin().unwrap_or_else(|| panic!("{} has no file", key.name));
+            assert_eq!(twin.kind, File);
+            assert_eq!(twin.twin_of().map(|key| key.name), Some(key.name));
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! How long a connection has kept us waiting: a few numbers that its bytes leave behind, judged by a
+//! sweep every so often instead of a timer for every request.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::framing::{Stage, Violation};
+use crate::config::Limits;
+
+/// A clock that is read for nothing: the sweep sets it.
+#[derive(Debug)]
+pub struct CoarseClock {
+    start: Instant,
+    /// Milliseconds since `start`, never zero: zero means "not waiting" in a [`Pace`].
+    now: AtomicU64,
+}
+
+impl CoarseClock {
+    /// A clock that starts now.
+    #[expect(clippy::new_without_default, reason = "reading the time is no default")]
+    pub fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            now: AtomicU64::new(1),
+        }
+    }
+
+    /// Sets the clock; returns the time.
+    pub fn set(&self) -> u64 {
+        let now = u64::try_from(self.start.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        self.now.store(now, Relaxed);
+        now
+    }
+
+    /// The time at the last [`set`](Self::set), in milliseconds.
+    pub fn get(&self) -> u64 {
+        self.now.load(Relaxed)
+    }
+}
+
+/// One connection's numbers. Times are the coarse clock's milliseconds; zero: not waiting.
+#[derive(Debug)]
+pub struct Pace {
+    stage: AtomicU8,
+    /// When the current stage began.
+    stage_since: AtomicU64,
+    /// Since when we wait for the client to send.
+    reading_since: AtomicU64,
+    /// Since when we wait for the client to take.
+    writing_since: AtomicU64,
+    /// Requests that have not been answered to the end.
+    open: AtomicU32,
+    /// Requests that were ever made.
+    served: AtomicBool,
+    /// A [`Violation`] that the next request must be answered with.
+    violation: AtomicU8,
+    closing: AtomicBool,
+    close: Notify,
+}
+
+/// Why the sweep ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overdue {
+    /// Kept alive without a request: may be closed politely.
+    Idle,
+    /// The client is too slow in sending or taking: cut.
+    Stuck,
+}
+
+impl Pace {
+    /// A connection that was just accepted.
+    pub fn new(now: u64) -> Self {
+        Self {
+            stage: AtomicU8::new(Stage::Between as u8),
+            stage_since: AtomicU64::new(now),
+            reading_since: AtomicU64::new(0),
+            writing_since: AtomicU64::new(0),
+            open: AtomicU32::new(0),
+            served: AtomicBool::new(false),
+            violation: AtomicU8::new(0),
+            closing: AtomicBool::new(false),
+            close: Notify::new(),
+        }
+    }
+
+    pub(super) fn at_stage(&self, stage: Stage, now: u64) {
+        if self.stage.swap(stage as u8, Relaxed) != stage as u8 {
+            self.stage_since.store(now, Relaxed);
+        }
+    }
+
+    pub(super) fn reading(&self, pending: bool, now: u64) {
+        set_since(&self.reading_since, pending, now);
+    }
+
+    pub(super) fn writing(&self, pending: bool, now: u64) {
+        set_since(&self.writing_since, pending, now);
+    }
+
+    /// A request was read to the end of its head.
+    pub fn request_begins(&self) {
+        self.open.fetch_add(1, Relaxed);
+        self.served.store(true, Relaxed);
+    }
+
+    /// Its answer was handed over to the end, or given up.
+    pub fn request_ends(&self, now: u64) {
+        self.open.fetch_sub(1, Relaxed);
+        self.stage_since.store(now, Relaxed);
+    }
+
+    pub(super) fn refuse(&self, violation: Violation) {
+        let code = match violation {
+            Violation::HeadTooLarge => 1,
+            Violation::Ambiguous => 2,
+        };
+        self.violation.store(code, Relaxed);
+    }
+
+    /// What was wrong with the bytes of the request that is being handled.
+    pub fn violation(&self) -> Option<Violation> {
+        match self.violation.load(Relaxed) {
+            1 => Some(Violation::HeadTooLarge),
+            2 => Some(Violation::Ambiguous),
+            _ => None,
+        }
+    }
+
+    /// Asks the connection to finish what it has begun and to begin nothing more.
+    pub fn close(&self) {
+        self.closing.store(true, Relaxed);
+        self.close.notify_one();
+    }
+
+    /// [`close`](Self::close) was called.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    /// Wakes when [`close`](Self::close) is called.
+    pub fn closed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.close.notified()
+    }
+
+    /// Whether the client has kept us waiting for too long.
+    pub fn overdue(&self, now: u64, limits: &Limits) -> Option<Overdue> {
+        let longer = |since: u64, limit: Duration| {
+            since != 0 && u128::from(now.saturating_sub(since)) > limit.as_millis()
+        };
+        if longer(self.writing_since.load(Relaxed), limits.body_timeout) {
+            return Some(Overdue::Stuck);
+        }
+        let since = self.stage_since.load(Relaxed);
+        let open = self.open.load(Relaxed) > 0;
+        match self.stage.load(Relaxed) {
+            HEAD => longer(since, limits.header_read_timeout).then_some(Overdue::Stuck),
+            BODY => longer(self.reading_since.load(Relaxed), limits.body_timeout).then_some(Overdue::Stuck),
+            _ if open => None,
+            _ if self.served.load(Relaxed) => longer(since, limits.idle_timeout).then_some(Overdue::Idle),
+            _ => longer(since, limits.header_read_timeout).then_some(Overdue::Stuck),
+        }
+    }
+}
+
+const HEAD: u8 = Stage::Head as u8;
+const BODY: u8 = Stage::Body as u8;
+
+/// Keeps the time when waiting began, not the time of the last look.
+fn set_since(since: &AtomicU64, pending: bool, now: u64) {
+    match (pending, since.load(Relaxed)) {
+        (true, 0) => since.store(now, Relaxed),
+        (false, waiting) if waiting != 0 => since.store(0, Relaxed),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            header_bytes: 1024,
+            header_read_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(30),
+            connections: 1,
+            streams: 1,
+            request_body_bytes: 1,
+            response_body_bytes: 1,
+        }
+    }
+
+    #[test]
+    fn the_sweep_judges_by_what_the_client_owes() {
+        type Set = fn(&Pace);
+        let table: [(&str, Set, u64, Option<Overdue>); 10] = [
+            ("a silent connection", |_| (), 5_002, Some(Overdue::Stuck)),
+            ("a silent connection, in time", |_| (), 5_000, None),
+            (
+                "a slow head",
+                |pace| pace.at_stage(Stage::Head, 1),
+                5_002,
+                Some(Overdue::Stuck),
+            ),
+            ("waiting for GoTrue", Pace::request_begins, 60_000, None),
+            (
+                "kept alive",
+                |pace| {
+                    pace.request_begins();
+                    pace.request_ends(1);
+                },
+                75_000,
+                None,
+            ),
+            (
+                "idle for too long",
+                |pace| {
+                    pace.request_begins();
+                    pace.request_ends(1);
+                },
+                75_002,
+                Some(Overdue::Idle),
+            ),
+            (
+                "a slow body",
+                |pace| {
+                    pace.at_stage(Stage::Body, 1);
+                    pace.reading(true, 1);
+                },
+                30_002,
+                Some(Overdue::Stuck),
+            ),
+            (
+                "a body that GoTrue does not take",
+                |pace| {
+                    pace.at_stage(Stage::Body, 1);
+                    pace.reading(false, 1);
+                },
+                90_000,
+                None,
+            ),
+            (
+                "a slow reader",
+                |pace| {
+                    pace.request_begins();
+                    pace.writing(true, 1);
+                },
+                30_002,
+                Some(Overdue::Stuck),
+            ),
+            (
+                "a reader that goes on",
+                |pace| {
+                    pace.request_begins();
+                    pace.writing(true, 1);
+                    pace.writing(false, 2);
+                },
+                90_000,
+                None,
+            ),
+        ];
+        for (what, set, now, expected) in table {
+            let pace = Pace::new(1);
+            set(&pace);
+            assert_eq!(pace.overdue(now, &limits()), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn waiting_counts_from_its_beginning() {
+        let pace = Pace::new(1);
+        pace.at_stage(Stage::Body, 1);
+        pace.reading(true, 10);
+        pace.reading(true, 29_000);
+        assert_eq!(pace.overdue(30_011, &limits()), Some(Overdue::Stuck));
+    }
+}

@@ -1,0 +1,139 @@
+//! A store in a few lines: what changes mean, without time-outs, replicas or a wire.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use gotrue_sidecar::session::{Aal, Change, Origin, Record, RefreshRef, Seconds, SessionId, UserId, Which};
+
+#[derive(Default)]
+pub(crate) struct Model {
+    sessions: HashMap<SessionId, Record>,
+    revoked: HashSet<SessionId>,
+    /// All of a user's sessions that began before it are revoked, in milliseconds.
+    not_before: HashMap<UserId, u64>,
+    suspended: HashMap<UserId, Seconds>,
+    by_ref: HashMap<RefreshRef, (UserId, SessionId)>,
+}
+
+impl Model {
+    pub(crate) fn live(&self) -> BTreeMap<String, Record> {
+        self.sessions
+            .iter()
+            .map(|(id, record)| (id.to_string(), record.clone()))
+            .collect()
+    }
+
+    pub(crate) fn suspended_until(&self, user: &str, now: Seconds) -> Option<Seconds> {
+        let user = UserId::parse(user)?;
+        self.suspended.get(&user).copied().filter(|until| *until > now)
+    }
+
+    pub(crate) fn session_of(&self, reference: &RefreshRef) -> Option<(UserId, SessionId)> {
+        let (user, session) = *self.by_ref.get(reference)?;
+        let record = self.sessions.get(&session)?;
+        let agrees = [&record.refresh_ref, &record.previous_ref]
+            .into_iter()
+            .any(|known| known.as_ref() == Some(reference));
+        agrees.then_some((user, session))
+    }
+
+    pub(crate) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Record { origin, record } => self.record(*origin, record),
+            Change::End {
+                user, which, sent_ms, ..
+            } => self.end(*user, which, *sent_ms),
+            Change::Banned { user, until } => {
+                let known = self.suspended.entry(*user).or_default();
+                *known = (*until).max(*known);
+            }
+            Change::Suspend {
+                user,
+                until: Some(until),
+            } => {
+                self.suspended.insert(*user, *until);
+            }
+            Change::Suspend { user, until: None } => {
+                self.suspended.remove(user);
+            }
+            Change::LowerAal { user } => {
+                for record in self.sessions.values_mut().filter(|one| one.user == *user) {
+                    record.aal = Some(Aal::Aal1);
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, origin: Origin, record: &Record) {
+        let not_before = self.not_before.get(&record.user).copied().unwrap_or(0);
+        let too_old = match origin {
+            Origin::SignIn => record.began_ms <= not_before,
+            Origin::Refresh => record.created_at < not_before / 1000,
+        };
+        let known = self.sessions.get(&record.session);
+        if self.revoked.contains(&record.session) || (known.is_none() && too_old) {
+            return;
+        }
+        for reference in record.refresh_ref.iter().chain(&record.previous_ref) {
+            self.by_ref
+                .insert(reference.clone(), (record.user, record.session));
+        }
+        let merged = known.map_or_else(|| record.clone(), |known| merged(known, record));
+        self.sessions.insert(record.session, merged);
+    }
+
+    fn end(&mut self, user: UserId, which: &Which, sent_ms: u64) {
+        if *which == Which::All {
+            self.not_before.insert(user, sent_ms);
+        }
+        if let Which::One(session) = which
+            && self
+                .sessions
+                .get(session)
+                .is_none_or(|record| record.user == user)
+        {
+            self.revoked.insert(*session);
+        }
+        let meant = |record: &Record| {
+            record.user == user
+                && record.began_ms <= sent_ms
+                && match which {
+                    Which::One(session) => record.session == *session,
+                    Which::Others(session) => record.session != *session,
+                    Which::All => true,
+                    Which::Aal1Except(session) => record.session != *session && record.aal == Some(Aal::Aal1),
+                    Which::Client(client) => record.client_id.as_ref() == Some(client),
+                }
+        };
+        let ended: Vec<SessionId> = self
+            .sessions
+            .values()
+            .filter(|one| meant(one))
+            .map(|one| one.session)
+            .collect();
+        for session in ended {
+            self.sessions.remove(&session);
+            self.revoked.insert(session);
+        }
+    }
+}
+
+/// The newer of two states, with what only the older one knows. Absent means "nothing to say".
+fn merged(known: &Record, new: &Record) -> Record {
+    let order = |record: &Record| (record.refreshed_at, record.counter);
+    if order(new) < order(known) {
+        return known.clone();
+    }
+    let known = known.clone();
+    let new = new.clone();
+    Record {
+        created_at: known.created_at,
+        began_ms: known.began_ms,
+        previous_ref: new.previous_ref.or(known.refresh_ref),
+        counter: new.counter.or(known.counter),
+        client_id: new.client_id.or(known.client_id),
+        amr: new.amr.or(known.amr),
+        ip: new.ip.or(known.ip),
+        user_agent: new.user_agent.or(known.user_agent),
+        ..new
+    }
+}
