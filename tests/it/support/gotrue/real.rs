@@ -2,7 +2,7 @@
 //!
 //! - `GOTRUE_BIN`: the path of GoTrue's binary (from a release, or out of its image).
 //! - `DATABASE_URL`: a **superuser's** URL (`postgres://user:password@host:port/database?…`, over TCP) of a
-//!   PostgreSQL cluster that is for tests only. `psql` must be installed.
+//!   Postgres cluster that is for tests only. `psql` must be installed.
 
 mod database;
 
@@ -50,11 +50,11 @@ impl Real {
         let binary = binary().unwrap();
         let database = Database::new(&binary);
         let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
         // The port was free a moment ago; when somebody else was faster, the next one.
         for _ in 0..3 {
             let port = free_port().await;
             let url = format!("http://127.0.0.1:{port}");
-            let log = folder.path().join("log");
             let mut process = command(&binary, &database, folder.path(), &log)
                 .arg("serve")
                 .env("PORT", port.to_string())
@@ -71,9 +71,12 @@ impl Real {
                     _folder: folder,
                 };
             }
-            eprintln!("{}", std::fs::read_to_string(log).unwrap());
         }
-        panic!("{} did not start, its log is above", binary.display());
+        panic!(
+            "{} did not start: {}",
+            binary.display(),
+            std::fs::read_to_string(log).unwrap()
+        );
     }
 
     pub(super) fn sessions(&self) -> Vec<(SessionId, UserId)> {

@@ -91,7 +91,12 @@ fn template(binary: &Path) -> String {
         .unwrap()
         .as_secs();
     let name = format!("gotrue_sidecar_template_{}_{changed}", file.len());
-    if psql(None, &format!("SELECT FROM pg_database WHERE datname = '{name}'")).is_empty() {
+    if psql(
+        None,
+        &format!("SELECT datname FROM pg_database WHERE datname = '{name}'"),
+    )
+    .is_empty()
+    {
         psql(None, ROLES);
         // Another name until it is complete.
         let unfinished = Database {
