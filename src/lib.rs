@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod headers;
 pub mod keys;
+pub mod metrics;
 pub mod mirror;
 pub mod rfc3339;
 pub mod route;

@@ -11,4 +11,5 @@
 mod config;
 mod decisions;
 mod live;
+mod metrics;
 mod support;

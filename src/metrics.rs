@@ -1,0 +1,228 @@
+//! What is counted, and the only place that names it.
+//!
+//! Every series is registered when [`Metrics`] is made, so each exists from the start and `rate()`
+//! sees the first failure; counting is an index into an array. Each `Metrics` has its own recorder:
+//! two of them in one process do not mix.
+
+mod catalogue;
+mod exposition;
+mod handles;
+mod labels;
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http::Method;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+pub use metrics_exporter_prometheus::BuildError;
+
+use self::handles::{Handles, add};
+pub use self::{
+    catalogue::{CATALOGUE, Family, Kind, table},
+    exposition::Format,
+    labels::{MirrorEvent, MirrorResult, Refusal, StoreCommand, UpstreamFailure},
+};
+use crate::{
+    route::Route,
+    session::{Outcome, Reason, Seconds, Unrecorded},
+};
+
+/// The counters of one sidecar.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    page: PrometheusHandle,
+    process: metrics_process::Collector,
+    handles: Handles,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Registers every series. An error means that the catalogue is wrong, and cannot come from outside.
+    pub fn new() -> Result<Self, BuildError> {
+        let mut builder = PrometheusBuilder::new();
+        for family in CATALOGUE {
+            if let Kind::Histogram(bounds) = family.kind {
+                builder = builder.set_buckets_for_metric(Matcher::Full(family.name.to_owned()), bounds)?;
+            }
+        }
+        let recorder = builder.build_recorder();
+        let metrics = Self {
+            page: recorder.handle(),
+            process: metrics_process::Collector::default(),
+            handles: Handles::register(&recorder),
+            recorder,
+        };
+        // whoever counts has a configuration that loaded
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        metrics.reloaded(true, now.map_or(0, |since| since.as_secs()));
+        Ok(metrics)
+    }
+
+    /// A request's head was read.
+    pub fn request_begins(&self) {
+        self.handles.in_flight.increment(1.0);
+    }
+
+    /// Its answer is complete, or given up.
+    pub fn request_ends(&self) {
+        self.handles.in_flight.decrement(1.0);
+    }
+
+    /// A client connected.
+    pub fn connection_opened(&self) {
+        self.handles.connections.increment(1.0);
+    }
+
+    /// A client connection is closed.
+    pub fn connection_closed(&self) {
+        self.handles.connections.decrement(1.0);
+    }
+
+    /// A request ended with `status` after `took`; `overhead` of that was the sidecar's own.
+    pub fn request(&self, route: Route, method: &Method, status: u16, took: Duration, overhead: Duration) {
+        let Some(endpoint) = self.handles.endpoints.of(route, method) else {
+            return;
+        };
+        add(&endpoint.codes, labels::code_index(status), 1);
+        endpoint.duration.record(took);
+        self.handles.overhead.record(overhead);
+    }
+
+    /// The sidecar answered a request itself.
+    pub fn refused(&self, refusal: Refusal) {
+        add(&self.handles.refused, refusal as usize, 1);
+    }
+
+    /// GoTrue gave no complete answer.
+    pub fn upstream_failed(&self, failure: UpstreamFailure) {
+        add(&self.handles.upstream_errors, failure as usize, 1);
+    }
+
+    /// The store took `took` for `command`; `result` is `ok` or the cause of its failure.
+    pub fn store_command(&self, command: StoreCommand, result: &'static str, took: Duration) {
+        let Some(store) = self.handles.store_commands.get(command as usize) else {
+            return;
+        };
+        add(&store.results, labels::store_result_index(result), 1);
+        store.duration.record(took);
+    }
+
+    /// The store answered, or did not.
+    pub fn store_up(&self, up: bool) {
+        self.handles.store_up.set(f64::from(u8::from(up)));
+    }
+
+    /// A change was applied, with this outcome; `None` where the store did not take it.
+    pub fn mirrored(&self, event: MirrorEvent, outcome: Option<Outcome>) {
+        let result = outcome.map_or(MirrorResult::Failed, MirrorResult::from);
+        let Some(results) = self.handles.mirror_events.get(event as usize) else {
+            return;
+        };
+        add(results, result as usize, 1);
+    }
+
+    /// An answer was not mirrored.
+    pub fn unrecorded(&self, why: Unrecorded) {
+        add(&self.handles.mirror_dropped, why as usize, 1);
+    }
+
+    /// So many sessions ended.
+    pub fn sessions_ended(&self, reason: Reason, count: u64) {
+        add(&self.handles.sessions_ended, reason as usize, count);
+    }
+
+    /// GoTrue's public keys were fetched, or could not be.
+    pub fn jwks_fetched(&self, ok: bool) {
+        add(&self.handles.jwks_fetches, usize::from(!ok), 1);
+    }
+
+    /// So many log lines were lost.
+    pub fn log_lines_dropped(&self, count: u64) {
+        self.handles.log_lines_dropped.increment(count);
+    }
+
+    /// Configuration, keys or certificates were read again at `now`.
+    pub fn reloaded(&self, ok: bool, now: Seconds) {
+        self.handles.reload_successful.set(f64::from(u8::from(ok)));
+        if ok {
+            // whole seconds of this era are exact in an f64
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "seconds since the epoch are below 2^52"
+            )]
+            self.handles.reload_timestamp.set(now as f64);
+        }
+    }
+
+    /// The page that a scraper reads.
+    pub fn render(&self, format: Format) -> String {
+        ::metrics::with_local_recorder(&self.recorder, || self.process.collect());
+        let text = exposition::ordered(&self.page.render());
+        match format {
+            Format::Text => text,
+            Format::OpenMetrics => exposition::openmetrics(&text),
+        }
+    }
+
+    /// Sorts waiting samples into their histograms. They take memory until then: call it every few seconds.
+    pub fn upkeep(&self) {
+        self.page.run_upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(page: &str, series: &str) -> Option<f64> {
+        page.lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    #[test]
+    fn every_series_is_there_at_zero_before_anything_happens() {
+        let page = Metrics::new().unwrap().render(Format::Text);
+        for series in [
+            "http_requests_total{route=\"/token\",method=\"POST\",code=\"504\"}",
+            "http_requests_total{route=\"other\",method=\"other\",code=\"other\"}",
+            "http_request_duration_seconds_count{route=\"/logout\",method=\"POST\"}",
+            "http_request_duration_seconds_bucket{route=\"/logout\",method=\"POST\",le=\"0.005\"}",
+            "proxy_overhead_seconds_bucket{le=\"0.00005\"}",
+            "http_requests_in_flight",
+            "connections",
+            "refused_total{reason=\"store_unavailable\"}",
+            "upstream_errors_total{reason=\"reset\"}",
+            "store_up",
+            "store_commands_total{command=\"apply\",result=\"out_of_memory\"}",
+            "store_command_duration_seconds_count{command=\"ping\"}",
+            "mirror_events_total{event=\"sign_in\",result=\"failed\"}",
+            "mirror_dropped_total{reason=\"too_large\"}",
+            "sessions_ended_total{reason=\"logout\"}",
+            "jwks_fetches_total{result=\"failed\"}",
+            "log_lines_dropped_total",
+        ] {
+            assert_eq!(
+                value(&page, &format!("gotrue_sidecar_{series}")),
+                Some(0.0),
+                "{series}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_sidecars_in_one_process_do_not_mix() {
+        let (one, other) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        one.refused(Refusal::BadFraming);
+        let series = "gotrue_sidecar_refused_total{reason=\"bad_framing\"}";
+        assert_eq!(value(&one.render(Format::Text), series), Some(1.0));
+        assert_eq!(value(&other.render(Format::Text), series), Some(0.0));
+    }
+}

@@ -1,0 +1,138 @@
+//! Every metric there is: name, kind, labels, help. The README's table is made from this.
+//!
+//! Names follow the field's rules: one prefix, base units, `_total` on counters. No label has a
+//! value that comes from a request.
+
+/// What a family measures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Counts values up to each of these bounds, in seconds.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// The word in a `# TYPE` line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// One metric with all its series.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The full name, prefix and `_total` included.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// One sentence; the `# HELP` line.
+    pub help: &'static str,
+}
+
+/// Password hashing sits near 0.1 s.
+const REQUEST_BOUNDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// What the sidecar adds: tens of microseconds without a store, a round trip more with one.
+const OVERHEAD_BOUNDS: &[f64] = &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05];
+/// A round trip inside a cluster, up to the longest sensible `store.timeout`.
+const STORE_BOUNDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+];
+
+macro_rules! families {
+    ($($id:ident = $name:literal, $kind:expr, [$($label:literal),*], $help:literal;)+) => {
+        $(pub(super) const $id: Family = Family {
+            name: $name,
+            kind: $kind,
+            labels: &[$($label),*],
+            help: $help,
+        };)+
+
+        /// Every family, in the order of the README.
+        pub const CATALOGUE: &[Family] = &[$($id),+];
+    };
+}
+
+families! {
+    HTTP_REQUESTS = "gotrue_sidecar_http_requests_total", Kind::Counter, ["route", "method", "code"],
+        "Requests answered, by route template, method and status; 499 where the client left first.";
+    HTTP_REQUEST_DURATION = "gotrue_sidecar_http_request_duration_seconds", Kind::Histogram(REQUEST_BOUNDS), ["route", "method"],
+        "From the request's head to the last byte of its answer, GoTrue included.";
+    PROXY_OVERHEAD = "gotrue_sidecar_proxy_overhead_seconds", Kind::Histogram(OVERHEAD_BOUNDS), [],
+        "From the request's head to the answer's, without the time GoTrue took; the store is included.";
+    HTTP_REQUESTS_IN_FLIGHT = "gotrue_sidecar_http_requests_in_flight", Kind::Gauge, [],
+        "Requests whose answer is not complete yet.";
+    CONNECTIONS = "gotrue_sidecar_connections", Kind::Gauge, [],
+        "Open client connections.";
+    REFUSED = "gotrue_sidecar_refused_total", Kind::Counter, ["reason"],
+        "Requests that the sidecar answered itself, with an error.";
+    UPSTREAM_ERRORS = "gotrue_sidecar_upstream_errors_total", Kind::Counter, ["reason"],
+        "Requests that got no complete answer from GoTrue.";
+    STORE_UP = "gotrue_sidecar_store_up", Kind::Gauge, [],
+        "Whether the session store answered last time; 0 before the first time and without a store.";
+    STORE_COMMANDS = "gotrue_sidecar_store_commands_total", Kind::Counter, ["command", "result"],
+        "Commands sent to the session store, by what became of them.";
+    STORE_COMMAND_DURATION = "gotrue_sidecar_store_command_duration_seconds", Kind::Histogram(STORE_BOUNDS), ["command"],
+        "How long commands to the session store took, failed ones included.";
+    MIRROR_EVENTS = "gotrue_sidecar_mirror_events_total", Kind::Counter, ["event", "result"],
+        "Changes to sessions, by what they did to the store.";
+    MIRROR_DROPPED = "gotrue_sidecar_mirror_dropped_total", Kind::Counter, ["reason"],
+        "Answers that looked as if they changed a session and were not mirrored.";
+    SESSIONS_ENDED = "gotrue_sidecar_sessions_ended_total", Kind::Counter, ["reason"],
+        "Sessions that the mirror ended.";
+    JWKS_FETCHES = "gotrue_sidecar_jwks_fetches_total", Kind::Counter, ["result"],
+        "Fetches of GoTrue's public signing keys.";
+    LOG_LINES_DROPPED = "gotrue_sidecar_log_lines_dropped_total", Kind::Counter, [],
+        "Log lines that nobody took from stderr in time.";
+    CONFIG_LAST_RELOAD_SUCCESSFUL = "gotrue_sidecar_config_last_reload_successful", Kind::Gauge, [],
+        "Whether the last load of configuration, keys and certificates succeeded.";
+    CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP = "gotrue_sidecar_config_last_reload_success_timestamp_seconds", Kind::Gauge, [],
+        "When the last load that succeeded was, since the epoch.";
+    BUILD_INFO = "gotrue_sidecar_build_info", Kind::Gauge, ["version", "revision"],
+        "Always 1; the labels tell which build runs.";
+    PROCESS_CPU = "process_cpu_seconds_total", Kind::Counter, [],
+        "Total user and system CPU time spent in seconds.";
+    PROCESS_OPEN_FDS = "process_open_fds", Kind::Gauge, [],
+        "Number of open file descriptors.";
+    PROCESS_MAX_FDS = "process_max_fds", Kind::Gauge, [],
+        "Maximum number of open file descriptors.";
+    PROCESS_VIRTUAL_MEMORY = "process_virtual_memory_bytes", Kind::Gauge, [],
+        "Virtual memory size in bytes.";
+    PROCESS_VIRTUAL_MEMORY_MAX = "process_virtual_memory_max_bytes", Kind::Gauge, [],
+        "Maximum amount of virtual memory available in bytes; 0 where there is no limit.";
+    PROCESS_RESIDENT_MEMORY = "process_resident_memory_bytes", Kind::Gauge, [],
+        "Resident memory size in bytes.";
+    PROCESS_START_TIME = "process_start_time_seconds", Kind::Gauge, [],
+        "Start time of the process since the epoch in seconds.";
+    PROCESS_THREADS = "process_threads", Kind::Gauge, [],
+        "Number of OS threads in the process.";
+}
+
+/// The README's table.
+pub fn table() -> String {
+    let mut table = "| metric | type | labels | |\n|---|---|---|---|\n".to_owned();
+    for family in CATALOGUE {
+        let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let Family { name, kind, help, .. } = family;
+        table.extend([
+            "| `",
+            name,
+            "` | ",
+            kind.as_str(),
+            " | ",
+            &labels.join(", "),
+            " | ",
+            help,
+            " |\n",
+        ]);
+    }
+    table
+}

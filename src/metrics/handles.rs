@@ -1,0 +1,188 @@
+//! The handles behind [`super::Metrics`]: one per series, found by index.
+
+use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Recorder};
+use http::Method;
+use metrics_exporter_prometheus::PrometheusRecorder;
+
+use super::{
+    catalogue::{self, CATALOGUE, Family, Kind},
+    labels::{
+        CODES, MirrorEvent, MirrorResult, Refusal, STORE_RESULTS, StoreCommand, UpstreamFailure, method_index,
+    },
+};
+use crate::{
+    route::{METHODS, Route},
+    session::{Reason, Unrecorded},
+};
+
+/// The commit a build was made from; the build sets it.
+const REVISION: Option<&str> = option_env!("GOTRUE_SIDECAR_REVISION");
+
+/// Every handle. A place in an array is the number of the label's value.
+pub(super) struct Handles {
+    pub(super) endpoints: Endpoints,
+    pub(super) overhead: Histogram,
+    pub(super) in_flight: Gauge,
+    pub(super) connections: Gauge,
+    pub(super) refused: [Counter; Refusal::ALL.len()],
+    pub(super) upstream_errors: [Counter; UpstreamFailure::ALL.len()],
+    pub(super) store_up: Gauge,
+    pub(super) store_commands: [Store; StoreCommand::ALL.len()],
+    pub(super) mirror_events: [[Counter; MirrorResult::ALL.len()]; MirrorEvent::ALL.len()],
+    pub(super) mirror_dropped: [Counter; Unrecorded::ALL.len()],
+    pub(super) sessions_ended: [Counter; Reason::ALL.len()],
+    pub(super) jwks_fetches: [Counter; 2],
+    pub(super) log_lines_dropped: Counter,
+    pub(super) reload_successful: Gauge,
+    pub(super) reload_timestamp: Gauge,
+}
+
+/// The series of one route and method.
+pub(super) struct Endpoint {
+    pub(super) codes: [Counter; CODES.len()],
+    pub(super) duration: Histogram,
+}
+
+/// The series of one store command.
+pub(super) struct Store {
+    pub(super) results: [Counter; STORE_RESULTS.len()],
+    pub(super) duration: Histogram,
+}
+
+/// The series of every route and method.
+pub(super) struct Endpoints {
+    /// By route, then by method: where the pair stands in `all`, if it can be.
+    places: Vec<[Option<usize>; METHODS.len()]>,
+    all: Vec<Endpoint>,
+}
+
+/// Counts `by` at `place`.
+pub(super) fn add(counters: &[Counter], place: usize, by: u64) {
+    if let Some(counter) = counters.get(place) {
+        counter.increment(by);
+    }
+}
+
+impl Handles {
+    /// Describes every family and registers every series.
+    pub(super) fn register(recorder: &PrometheusRecorder) -> Self {
+        let series = Series(recorder);
+        series.describe();
+        series
+            .gauge(
+                &catalogue::BUILD_INFO,
+                &[env!("CARGO_PKG_VERSION"), REVISION.unwrap_or("unknown")],
+            )
+            .set(1.0);
+        Self {
+            endpoints: Endpoints::register(&series),
+            overhead: series.histogram(&catalogue::PROXY_OVERHEAD, &[]),
+            in_flight: series.gauge(&catalogue::HTTP_REQUESTS_IN_FLIGHT, &[]),
+            connections: series.gauge(&catalogue::CONNECTIONS, &[]),
+            refused: Refusal::ALL.map(|reason| series.counter(&catalogue::REFUSED, &[reason.as_str()])),
+            upstream_errors: UpstreamFailure::ALL
+                .map(|reason| series.counter(&catalogue::UPSTREAM_ERRORS, &[reason.as_str()])),
+            store_up: series.gauge(&catalogue::STORE_UP, &[]),
+            store_commands: StoreCommand::ALL.map(|command| Store::register(&series, command)),
+            mirror_events: MirrorEvent::ALL.map(|event| mirror_results(&series, event)),
+            mirror_dropped: Unrecorded::ALL
+                .map(|why| series.counter(&catalogue::MIRROR_DROPPED, &[why.as_str()])),
+            sessions_ended: Reason::ALL
+                .map(|reason| series.counter(&catalogue::SESSIONS_ENDED, &[reason.as_str()])),
+            jwks_fetches: ["ok", "failed"].map(|result| series.counter(&catalogue::JWKS_FETCHES, &[result])),
+            log_lines_dropped: series.counter(&catalogue::LOG_LINES_DROPPED, &[]),
+            reload_successful: series.gauge(&catalogue::CONFIG_LAST_RELOAD_SUCCESSFUL, &[]),
+            reload_timestamp: series.gauge(&catalogue::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP, &[]),
+        }
+    }
+}
+
+impl Endpoints {
+    fn register(series: &Series<'_>) -> Self {
+        let mut all = Vec::new();
+        let mut places = Vec::with_capacity(Route::ALL.len());
+        for (route, methods) in Route::ALL {
+            places.push(METHODS.map(|method| {
+                methods.contains(&method).then(|| {
+                    all.push(Endpoint::register(series, route.template(), method));
+                    all.len() - 1
+                })
+            }));
+        }
+        Self { places, all }
+    }
+
+    /// The series of `route` and `method`; a pair that cannot be counts as `other` with that method.
+    pub(super) fn of(&self, route: Route, method: &Method) -> Option<&Endpoint> {
+        let method = method_index(method);
+        let place = |route: Route| *self.places.get(route as usize)?.get(method)?;
+        self.all.get(place(route).or_else(|| place(Route::Other))?)
+    }
+}
+
+impl Endpoint {
+    fn register(series: &Series<'_>, route: &'static str, method: &'static str) -> Self {
+        Self {
+            codes: CODES.map(|code| series.counter(&catalogue::HTTP_REQUESTS, &[route, method, code])),
+            duration: series.histogram(&catalogue::HTTP_REQUEST_DURATION, &[route, method]),
+        }
+    }
+}
+
+impl Store {
+    fn register(series: &Series<'_>, command: StoreCommand) -> Self {
+        let command = command.as_str();
+        Self {
+            results: STORE_RESULTS
+                .map(|result| series.counter(&catalogue::STORE_COMMANDS, &[command, result])),
+            duration: series.histogram(&catalogue::STORE_COMMAND_DURATION, &[command]),
+        }
+    }
+}
+
+/// A result that `event` cannot have counts as `unchanged`.
+fn mirror_results(series: &Series<'_>, event: MirrorEvent) -> [Counter; MirrorResult::ALL.len()] {
+    MirrorResult::ALL.map(|result| {
+        let possible = event.results().contains(&result);
+        let result = if possible { result } else { MirrorResult::Unchanged };
+        series.counter(&catalogue::MIRROR_EVENTS, &[event.as_str(), result.as_str()])
+    })
+}
+
+/// Registers series of a family; `values` are those of its labels, in their order.
+struct Series<'a>(&'a PrometheusRecorder);
+
+/// Where a series comes from; the exporter does not read it.
+const ORIGIN: ::metrics::Metadata<'static> =
+    ::metrics::Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+impl Series<'_> {
+    fn describe(&self) {
+        for Family { name, kind, help, .. } in CATALOGUE {
+            let (name, help) = ((*name).into(), (*help).into());
+            match kind {
+                Kind::Counter => self.0.describe_counter(name, None, help),
+                Kind::Gauge => self.0.describe_gauge(name, None, help),
+                Kind::Histogram(_) => self.0.describe_histogram(name, None, help),
+            }
+        }
+    }
+
+    fn counter(&self, family: &Family, values: &[&'static str]) -> Counter {
+        self.0.register_counter(&key(family, values), &ORIGIN)
+    }
+
+    fn gauge(&self, family: &Family, values: &[&'static str]) -> Gauge {
+        self.0.register_gauge(&key(family, values), &ORIGIN)
+    }
+
+    fn histogram(&self, family: &Family, values: &[&'static str]) -> Histogram {
+        self.0.register_histogram(&key(family, values), &ORIGIN)
+    }
+}
+
+fn key(family: &Family, values: &[&'static str]) -> Key {
+    let labels = family.labels.iter().zip(values);
+    let labels = labels.map(|(name, value)| Label::new(*name, *value));
+    Key::from_parts(family.name, labels.collect::<Vec<_>>())
+}

@@ -1,0 +1,268 @@
+//! The closed sets that labels take their values from.
+
+use http::Method;
+
+use crate::session::{Change, Origin, Outcome};
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident: $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)?) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of declaration.
+            pub const ALL: [Self; [$($word),+].len()] = [$(Self::$variant),+];
+
+            /// The word for it in metrics and logs.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why the sidecar answered a request itself.
+    Refusal:
+    /// The request's end is ambiguous, or its head is malformed.
+    BadFraming = "bad_framing",
+    /// A body the sidecar must read is larger than it reads.
+    BodyTooLarge = "body_too_large",
+    /// The head is larger than the limit.
+    HeadTooLarge = "head_too_large",
+    /// The path is not below `path_prefix`.
+    WrongPrefix = "wrong_prefix",
+    /// No connection to GoTrue, or it broke before the answer.
+    UpstreamUnreachable = "upstream_unreachable",
+    /// GoTrue did not answer in time.
+    UpstreamTimeout = "upstream_timeout",
+    /// The session was revoked.
+    SessionRevoked = "session_revoked",
+    /// The user is banned.
+    UserSuspended = "user_suspended",
+    /// The refresh token's session was revoked.
+    RefreshRevoked = "refresh_revoked",
+    /// The store did not answer and must be asked.
+    StoreUnavailable = "store_unavailable",
+}
+
+labels! {
+    /// How an exchange with GoTrue failed.
+    UpstreamFailure:
+    /// No connection.
+    Connect = "connect",
+    /// No answer in time.
+    Timeout = "timeout",
+    /// The connection closed before the answer was complete.
+    Reset = "reset",
+    /// The answer is not HTTP.
+    Protocol = "protocol",
+}
+
+labels! {
+    /// A command of the session store.
+    StoreCommand:
+    /// Apply a change.
+    Apply = "apply",
+    /// Look a session up.
+    Lookup = "lookup",
+    /// Find the session of a refresh token.
+    Resolve = "resolve",
+    /// Ask whether it is there.
+    Ping = "ping",
+}
+
+labels! {
+    /// A kind of change to a user's sessions.
+    MirrorEvent:
+    /// A session began.
+    SignIn = "sign_in",
+    /// A session was refreshed or upgraded.
+    Refresh = "refresh",
+    /// Sessions ended.
+    End = "end",
+    /// A user was banned, or the ban was lifted.
+    Suspend = "suspend",
+    /// A second factor was removed.
+    LowerAal = "lower_aal",
+}
+
+labels! {
+    /// What a change did.
+    MirrorResult:
+    /// A record is there that was not.
+    Created = "created",
+    /// A record is newer.
+    Refreshed = "refreshed",
+    /// There was nothing to do.
+    Unchanged = "unchanged",
+    /// The session had been revoked; nothing was written.
+    Revoked = "revoked",
+    /// Sessions ended.
+    Ended = "ended",
+    /// A mark was set or lifted.
+    Marked = "marked",
+    /// The store did not take it.
+    Failed = "failed",
+}
+
+impl MirrorEvent {
+    /// The kind of `change`.
+    pub fn of(change: &Change) -> Self {
+        match change {
+            Change::Record {
+                origin: Origin::SignIn,
+                ..
+            } => Self::SignIn,
+            Change::Record {
+                origin: Origin::Refresh,
+                ..
+            } => Self::Refresh,
+            Change::End { .. } => Self::End,
+            Change::Suspend { .. } | Change::Banned { .. } => Self::Suspend,
+            Change::LowerAal { .. } => Self::LowerAal,
+        }
+    }
+
+    /// The results it can have: only these have a series.
+    pub(super) fn results(self) -> &'static [MirrorResult] {
+        match self {
+            Self::SignIn | Self::Refresh => &[
+                MirrorResult::Created,
+                MirrorResult::Refreshed,
+                MirrorResult::Unchanged,
+                MirrorResult::Revoked,
+                MirrorResult::Failed,
+            ],
+            Self::End => &[MirrorResult::Ended, MirrorResult::Unchanged, MirrorResult::Failed],
+            Self::Suspend | Self::LowerAal => &[
+                MirrorResult::Marked,
+                MirrorResult::Unchanged,
+                MirrorResult::Failed,
+            ],
+        }
+    }
+}
+
+impl From<Outcome> for MirrorResult {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Created => Self::Created,
+            Outcome::Refreshed => Self::Refreshed,
+            Outcome::Unchanged => Self::Unchanged,
+            Outcome::Revoked => Self::Revoked,
+            Outcome::Ended(_) => Self::Ended,
+            Outcome::Marked => Self::Marked,
+        }
+    }
+}
+
+/// The `result` labels of store commands; the last stands for all that are not here.
+pub(super) const STORE_RESULTS: [&str; 10] = [
+    "ok",
+    "timeout",
+    "refused",
+    "auth",
+    "read_only",
+    "out_of_memory",
+    "loading",
+    "protocol",
+    "full",
+    "other",
+];
+
+/// The place of `result` in [`STORE_RESULTS`].
+pub(super) fn store_result_index(result: &str) -> usize {
+    let known = STORE_RESULTS.iter().position(|known| *known == result);
+    known.unwrap_or(STORE_RESULTS.len() - 1)
+}
+
+/// The `code` labels; the last stands for all that are not here.
+pub(super) const CODES: [&str; 21] = [
+    "200", "201", "204", "302", "303", "400", "401", "403", "404", "405", "409", "413", "422", "429", "431",
+    "499", "500", "502", "503", "504", "other",
+];
+
+/// The place of `status` in [`CODES`].
+pub(super) fn code_index(status: u16) -> usize {
+    match status {
+        200 => 0,
+        201 => 1,
+        204 => 2,
+        302 => 3,
+        303 => 4,
+        400 => 5,
+        401 => 6,
+        403 => 7,
+        404 => 8,
+        405 => 9,
+        409 => 10,
+        413 => 11,
+        422 => 12,
+        429 => 13,
+        431 => 14,
+        499 => 15,
+        500 => 16,
+        502 => 17,
+        503 => 18,
+        504 => 19,
+        _ => 20,
+    }
+}
+
+/// The place of `method` in [`crate::route::METHODS`].
+pub(super) fn method_index(method: &Method) -> usize {
+    match *method {
+        Method::GET => 0,
+        Method::POST => 1,
+        Method::PUT => 2,
+        Method::PATCH => 3,
+        Method::DELETE => 4,
+        Method::HEAD => 5,
+        Method::OPTIONS => 6,
+        _ => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        route::{METHODS, Route, method_label},
+        session::{Reason, Unrecorded},
+    };
+
+    #[test]
+    fn places_agree_with_the_lists() {
+        for (place, code) in CODES.iter().enumerate() {
+            let status = code.parse().unwrap_or(418);
+            assert_eq!(code_index(status), place, "{code}");
+        }
+        for (place, result) in STORE_RESULTS.iter().enumerate() {
+            assert_eq!(store_result_index(result), place, "{result}");
+        }
+        assert_eq!(store_result_index("a new cause"), STORE_RESULTS.len() - 1);
+        for name in ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "BREW"] {
+            let method = Method::from_bytes(name.as_bytes()).unwrap();
+            assert_eq!(METHODS[method_index(&method)], method_label(&method), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_variants_number_is_its_place_in_all() {
+        for (place, (route, _)) in Route::ALL.iter().enumerate() {
+            assert_eq!(*route as usize, place);
+        }
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
+        }
+        for (place, why) in Unrecorded::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, place);
+        }
+    }
+}

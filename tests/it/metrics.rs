@@ -1,0 +1,111 @@
+//! The catalogue of metrics is what a scraper sees, and what the README says.
+
+use std::{collections::BTreeSet, env, fs, path::Path, time::Duration};
+
+use gotrue_sidecar::{
+    metrics::{CATALOGUE, Format, Metrics, StoreCommand, table},
+    route::Route,
+};
+use http::Method;
+
+const BEGIN: &str = "<!-- metrics -->\n";
+const END: &str = "<!-- /metrics -->";
+
+#[test]
+fn the_readme_has_the_table_of_metrics() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme.split_once(BEGIN).expect("README.md has <!-- metrics -->");
+    let (between, after) = rest.split_once(END).expect("README.md has <!-- /metrics -->");
+    if env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table())).unwrap();
+        return;
+    }
+    assert!(
+        between == table(),
+        "README.md is out of date: UPDATE_DOCS=1 cargo test --test it metrics"
+    );
+}
+
+#[test]
+fn a_scraper_sees_the_catalogue_and_nothing_else() {
+    let page = Metrics::new().unwrap().render(Format::Text);
+    let described: BTreeSet<&str> = page.lines().filter(|line| line.starts_with('#')).collect();
+    let expected: BTreeSet<String> = CATALOGUE
+        .iter()
+        .flat_map(|family| {
+            let kind = family.kind.as_str();
+            [
+                format!("# HELP {} {}", family.name, family.help),
+                format!("# TYPE {} {kind}", family.name),
+            ]
+        })
+        .collect();
+    assert_eq!(described, expected.iter().map(String::as_str).collect());
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (name, labels) = series(line);
+        let family = CATALOGUE.iter().find(|family| {
+            ["", "_bucket", "_sum", "_count"]
+                .iter()
+                .any(|end| name.strip_suffix(end) == Some(family.name))
+        });
+        assert_eq!(labels, family.expect(line).labels, "{line}");
+    }
+}
+
+/// Name and labels of a sample, without the bound of a bucket. No label here has a comma in its value.
+fn series(line: &str) -> (&str, Vec<&str>) {
+    let (series, _) = line.rsplit_once(' ').unwrap();
+    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+    let labels = labels
+        .split(',')
+        .filter_map(|label| Some(label.split_once('=')?.0));
+    (name, labels.filter(|label| *label != "le").collect())
+}
+
+#[test]
+fn what_happened_is_on_the_page() {
+    let metrics = Metrics::new().unwrap();
+    let (took, overhead) = (Duration::from_millis(20), Duration::from_micros(70));
+    metrics.request(Route::Token, &Method::POST, 200, took, overhead);
+    metrics.request(Route::Token, &Method::POST, 418, took, overhead);
+    let strange = Method::from_bytes(b"BREW").unwrap();
+    metrics.request(Route::Other, &strange, 404, took, overhead);
+    // a pair that cannot be
+    metrics.request(Route::Token, &Method::GET, 404, took, overhead);
+    metrics.store_command(StoreCommand::Apply, "ok", overhead);
+    metrics.store_command(StoreCommand::Apply, "no such cause", overhead);
+    metrics.request_begins();
+    metrics.request_begins();
+    metrics.request_ends();
+    metrics.upkeep();
+    let page = metrics.render(Format::Text);
+    for line in [
+        "http_requests_total{route=\"/token\",method=\"POST\",code=\"200\"} 1",
+        "http_requests_total{route=\"/token\",method=\"POST\",code=\"other\"} 1",
+        "http_requests_total{route=\"other\",method=\"other\",code=\"404\"} 1",
+        "http_requests_total{route=\"other\",method=\"GET\",code=\"404\"} 1",
+        "http_request_duration_seconds_bucket{route=\"/token\",method=\"POST\",le=\"0.01\"} 0",
+        "http_request_duration_seconds_bucket{route=\"/token\",method=\"POST\",le=\"0.025\"} 2",
+        "http_request_duration_seconds_sum{route=\"/token\",method=\"POST\"} 0.04",
+        "proxy_overhead_seconds_bucket{le=\"0.00005\"} 0",
+        "proxy_overhead_seconds_bucket{le=\"0.0001\"} 4",
+        "store_commands_total{command=\"apply\",result=\"ok\"} 1",
+        "store_commands_total{command=\"apply\",result=\"other\"} 1",
+        "http_requests_in_flight 1",
+        "config_last_reload_successful 1",
+    ] {
+        let line = format!("gotrue_sidecar_{line}");
+        assert!(page.lines().any(|there| there == line), "{line}");
+    }
+}
+
+#[test]
+fn a_failed_reload_keeps_the_time_of_the_last_good_one() {
+    let metrics = Metrics::new().unwrap();
+    metrics.reloaded(true, 1_700_000_000);
+    metrics.reloaded(false, 1_700_000_100);
+    let page = metrics.render(Format::Text);
+    assert!(page.contains("\ngotrue_sidecar_config_last_reload_successful 0\n"));
+    assert!(page.contains("\ngotrue_sidecar_config_last_reload_success_timestamp_seconds 1700000000\n"));
+}
