@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the steps of .ci share: where they run, where they keep what they fetched, how they get a tool.
+# What the steps of .ci and the scripts in bin share: where they run, where they keep what they fetched, how they get a tool.
 # Sourced, never run.
 
 set -euo pipefail
@@ -18,20 +18,31 @@ die() {
 
 # need COMMAND PACKAGE...: each command is there, or comes from the Debian package named after it.
 need() {
-	local missing=()
+	local missing=() as_root=(env)
 	while [ $# -gt 0 ]; do
 		command -v "$1" >/dev/null || missing+=("$2")
 		shift 2
 	done
 	[ ${#missing[@]} -eq 0 ] && return
-	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-		die "missing: ${missing[*]} (Debian packages; run this as root, or install them yourself)"
+	[ "$(id -u)" = 0 ] || as_root=(sudo)
+	if ! command -v "${as_root[0]}" >/dev/null || ! command -v apt-get >/dev/null; then
+		die "missing: ${missing[*]} (Debian packages; run this as root or with sudo there, or install them yourself)"
 	fi
 	say "installing ${missing[*]}"
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
-		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null; } ||
+	local install=("${as_root[@]}" DEBIAN_FRONTEND=noninteractive
+		apt-get install -qq -y --no-install-recommends "${missing[@]}")
+	# A machine's package lists may be old or absent; only then are they fetched.
+	"${install[@]}" >/dev/null 2>&1 || { "${as_root[@]}" apt-get update -qq && "${install[@]}" >/dev/null; } ||
 		die "apt-get could not install: ${missing[*]}"
+}
+
+# A port on which nobody listens.
+free_port() {
+	local port
+	while port=$((RANDOM % 20000 + 20000)); do
+		(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+	done
+	echo "$port"
 }
 
 # The Debian archive this machine itself uses.

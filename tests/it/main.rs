@@ -10,6 +10,7 @@
 
 mod config;
 mod decisions;
+mod live;
 mod metrics;
 mod store;
 mod support;

@@ -1,0 +1,22 @@
+# The project's few commands; each is a script that says more.
+
+.PHONY: demo test test-gotrue bench setup
+
+# Everything started, one login watched from sign-in to sign-out. Ctrl-C ends it; DEMO_ONCE=1 ends by itself.
+demo:
+	@bin/demo
+
+# Every check, as CI runs them. STEPS="fmt clippy" runs only those.
+test:
+	@.ci/run $(STEPS)
+
+# The live suites against a real GoTrue: GOTRUE_BIN and DATABASE_URL say which (tests/it/support/gotrue/real.rs).
+test-gotrue:
+	@bin/test-gotrue
+
+# What a request costs, beside nginx and HAProxy.
+bench:
+	@bench/run
+
+setup:
+	@bin/setup

@@ -1,0 +1,154 @@
+//! The GoTrue of the live suites, one for each test that asks for it.
+//!
+//! By default it is npm's `@supabase/lite`, somebody else's server with GoTrue's paths and answers. With
+//! `GOTRUE_BIN` and `DATABASE_URL` in the environment it is that real GoTrue (`real.rs` says what the two
+//! must be), and then the suites run all of what they have. Where the two differ, [`Kind`] has a question
+//! by the name of the difference: a suite asks it, and never which of the two it has.
+
+pub(crate) mod lite;
+mod real;
+
+use std::time::Duration;
+
+use gotrue_sidecar::session::{SessionId, UserId};
+
+use self::{lite::Lite, real::Real};
+
+/// Signs access tokens, in every test.
+const SECRET: &str = "super-secret-jwt-token-with-at-least-32-characters-long";
+
+/// Which server answers in this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Lite,
+    Real,
+}
+
+/// How the server is to be set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) refresh_tokens: RefreshTokens,
+    pub(crate) signing: Signing,
+    pub(crate) access_token_life: Duration,
+}
+
+/// The form of refresh tokens, GoTrue's `GOTRUE_SECURITY_REFRESH_TOKEN_ALGORITHM_VERSION`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefreshTokens {
+    V1,
+    V2,
+}
+
+/// With what access tokens are signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signing {
+    /// The shared secret.
+    Hs256,
+    /// A key pair made for this server, whose public half is at `/.well-known/jwks.json`.
+    Es256,
+}
+
+/// A running server with nobody in it, which ends with this.
+#[derive(Debug)]
+pub(crate) struct Gotrue {
+    /// Where its paths begin.
+    pub(crate) url: String,
+    /// Its `GOTRUE_JWT_SECRET`.
+    pub(crate) secret: &'static str,
+    server: Server,
+}
+
+#[derive(Debug)]
+enum Server {
+    Lite(Lite),
+    Real(Real),
+}
+
+impl Kind {
+    pub(crate) fn of_this_run() -> Self {
+        if real::is_given() { Self::Real } else { Self::Lite }
+    }
+
+    /// A changed password ends the user's other sessions.
+    pub(crate) fn ends_others_on_password_change(self) -> bool {
+        self == Self::Real
+    }
+
+    /// `POST /logout` without `scope` means `global`, as it has always done in GoTrue.
+    pub(crate) fn logs_out_everywhere_by_default(self) -> bool {
+        self == Self::Real
+    }
+
+    /// A token without `session_id` logs out all of its user.
+    pub(crate) fn logs_out_without_a_session_id(self) -> bool {
+        self == Self::Real
+    }
+
+    /// [`RefreshTokens::V2`] can be had.
+    pub(crate) fn has_v2_refresh_tokens(self) -> bool {
+        self == Self::Real
+    }
+
+    /// [`Signing::Es256`] can be had.
+    pub(crate) fn signs_with_es256(self) -> bool {
+        self == Self::Real
+    }
+
+    /// The admin API exists, and with it anonymous users and MFA.
+    pub(crate) fn has_admin_api(self) -> bool {
+        self == Self::Real
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            refresh_tokens: RefreshTokens::V1,
+            signing: Signing::Hs256,
+            access_token_life: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Gotrue {
+    /// Ready when this returns.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Settings::default()).await
+    }
+
+    /// Panics over settings that this run's kind does not have: ask [`Kind`] first.
+    pub(crate) async fn start_with(settings: Settings) -> Self {
+        let (url, server) = match Kind::of_this_run() {
+            Kind::Lite => {
+                let lite = Lite::start(SECRET, settings).await;
+                (lite.url.clone(), Server::Lite(lite))
+            }
+            Kind::Real => {
+                let real = Real::start(SECRET, settings).await;
+                (real.url.clone(), Server::Real(real))
+            }
+        };
+        Self {
+            url,
+            secret: SECRET,
+            server,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self.server {
+            Server::Lite(_) => Kind::Lite,
+            Server::Real(_) => Kind::Real,
+        }
+    }
+
+    /// The rows of `auth.sessions`, in the order of their ids.
+    pub(crate) async fn sessions(&self) -> Vec<(SessionId, UserId)> {
+        let mut sessions = match &self.server {
+            Server::Lite(lite) => lite.sessions().await,
+            Server::Real(real) => real.sessions(),
+        };
+        sessions.sort();
+        sessions
+    }
+}

@@ -1,0 +1,89 @@
+//! npm's `@supabase/lite`, started by `tests/live/gotrue-lite.mjs`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use gotrue_sidecar::session::{SessionId, UserId};
+use http::Request;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use super::{RefreshTokens, Settings, Signing};
+use crate::support::http::send;
+
+/// One server with a database of its own in memory.
+#[derive(Debug)]
+pub(super) struct Lite {
+    pub(super) url: String,
+    /// Killed when dropped. It also ends at the end of its standard input, should this process be killed.
+    _process: Child,
+}
+
+impl Lite {
+    pub(super) async fn start(secret: &str, settings: Settings) -> Self {
+        assert_eq!(
+            settings.refresh_tokens,
+            RefreshTokens::V1,
+            "@supabase/lite has no v2 refresh tokens"
+        );
+        assert_eq!(
+            settings.signing,
+            Signing::Hs256,
+            "@supabase/lite signs with HS256 only"
+        );
+        let folder = live_folder();
+        let mut process = Command::new(folder.join("node_modules/.bin/node"))
+            .arg(folder.join("gotrue-lite.mjs"))
+            .env("PORT", "0")
+            .env("GOTRUE_JWT_SECRET", secret)
+            .env("GOTRUE_JWT_EXP", settings.access_token_life.as_secs().to_string())
+            .env("LITE_AUTH_BCRYPT_COST", "4")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let line = lines.next_line().await.unwrap();
+        let url = line
+            .as_deref()
+            .and_then(|line| line.strip_prefix("listening on "));
+        let url = url
+            .unwrap_or_else(|| panic!("gotrue-lite.mjs did not start, its errors are above"))
+            .to_owned();
+        Self {
+            url,
+            _process: process,
+        }
+    }
+
+    pub(super) async fn sessions(&self) -> Vec<(SessionId, UserId)> {
+        let request = Request::get(format!("{}/_test/sessions", self.url))
+            .body(String::new())
+            .unwrap();
+        let rows = send(request).await.unwrap().json();
+        let id = |row: &serde_json::Value, name: &str| row[name].as_str().unwrap().to_owned();
+        rows.as_array()
+            .unwrap()
+            .iter()
+            .map(|row| {
+                (
+                    SessionId::parse(&id(row, "id")).unwrap(),
+                    UserId::parse(&id(row, "user_id")).unwrap(),
+                )
+            })
+            .collect()
+    }
+}
+
+/// `tests/live`, which must have been set up.
+pub(crate) fn live_folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live");
+    let node = folder.join("node_modules/.bin/node");
+    assert!(node.exists(), "{} is missing: run `make setup`", node.display());
+    folder
+}

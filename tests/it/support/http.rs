@@ -1,0 +1,59 @@
+//! One HTTP/1.1 request on a connection of its own, and the whole answer.
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, Uri, header, uri::PathAndQuery};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The body, which must be JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// GoTrue's word for what went wrong.
+    pub(crate) fn error_code(&self) -> Option<&str> {
+        self.headers
+            .get("x-sb-error-code")
+            .and_then(|code| code.to_str().ok())
+    }
+}
+
+/// Sends a request whose URI is absolute.
+pub(crate) async fn send(
+    request: Request<String>,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let (mut head, body) = request.into_parts();
+    let authority = head.uri.authority().ok_or("the URI is not absolute")?.clone();
+    let stream = TcpStream::connect(authority.as_str()).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+
+    head.headers.insert(header::HOST, authority.as_str().parse()?);
+    head.uri = Uri::from(
+        head.uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or(PathAndQuery::from_static("/")),
+    );
+    let (head, body) = sender
+        .send_request(Request::from_parts(head, Full::new(Bytes::from(body))))
+        .await?
+        .into_parts();
+    let body = body.collect().await?.to_bytes();
+    connection.abort();
+    Ok(Answer {
+        status: head.status,
+        headers: head.headers,
+        body,
+    })
+}
