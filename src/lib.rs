@@ -6,21 +6,37 @@
 //! part. Dependencies point down this list and never back; `tests/it/layering.rs` holds them to it.
 
 pub mod access;
+pub mod admin;
+pub mod app;
+pub mod audit;
+pub mod body;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod error;
+pub mod exchange;
 pub mod headers;
+pub mod jwks;
 pub mod keys;
+pub mod listener;
 pub mod metrics;
 pub mod mirror;
+pub mod probe;
+pub mod proxy;
+pub mod readiness;
+pub mod reload;
 pub mod request_id;
 pub mod rfc3339;
 pub mod route;
 pub mod scope;
 pub mod session;
+pub mod sessions;
 pub mod shutdown;
 pub mod store;
 pub mod target;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
+pub mod upstream;
 pub mod wire;
+pub mod worker;

@@ -86,7 +86,7 @@ fn read(files: &config::Tls) -> Result<CertifiedKey, Error> {
         move |error| Error::Unreadable(file, error)
     };
     let chain = CertificateDer::pem_file_iter(&files.cert_file)
-        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(unreadable(&files.cert_file))?;
     if chain.is_empty() {
         return Err(Error::Empty(files.cert_file.clone()));

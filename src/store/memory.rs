@@ -104,6 +104,12 @@ impl Table {
                 self.suspend(*user, *until, now);
                 Ok(Outcome::Marked)
             }
+            Change::Banned { user, until } => {
+                if self.marks_of(*user).suspended_until < *until {
+                    self.suspend(*user, Some(*until), now);
+                }
+                Ok(Outcome::Marked)
+            }
             Change::LowerAal { user } => {
                 self.lower_aal(*user);
                 Ok(Outcome::Marked)
@@ -139,15 +145,7 @@ impl Table {
     }
 
     fn end(&mut self, change: &Change, now: Seconds) -> u64 {
-        let Change::End {
-            user,
-            which,
-            sent_ms,
-            expires_at,
-            ended_in_gotrue,
-            ..
-        } = change
-        else {
+        let Change::End { user, which, sent_ms, expires_at, ended_in_gotrue, .. } = change else {
             return 0;
         };
         let least = rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue);
@@ -267,10 +265,7 @@ impl Table {
         for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
             self.tokens.insert(token.clone(), id);
         }
-        self.sessions
-            .entry(record.user)
-            .or_default()
-            .insert(record.session);
+        self.sessions.entry(record.user).or_default().insert(record.session);
         self.records.insert(id, record, end);
     }
 

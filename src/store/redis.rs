@@ -111,11 +111,8 @@ impl Redis {
         now: Seconds,
         touch: bool,
     ) -> Result<State, Error> {
-        let keys = [
-            self.keys.record(user, session),
-            self.keys.tombstone(user, session),
-            self.keys.marks(user),
-        ];
+        let keys =
+            [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
         let mut pipeline = Pipeline::with_capacity(1);
@@ -135,9 +132,7 @@ impl Redis {
             return Ok(None);
         };
         let mut read = Pipeline::with_capacity(1);
-        read.cmd("HMGET")
-            .arg(self.keys.record(user, session))
-            .arg(&["refresh_ref", "previous_ref"]);
+        read.cmd("HMGET").arg(self.keys.record(user, session)).arg(&["refresh_ref", "previous_ref"]);
         let replies = self.run(&read).await?;
         let agrees = reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str()));
         Ok(agrees.then_some((user, session)))
@@ -169,20 +164,24 @@ impl Redis {
         match change {
             Change::Record { origin, record } => self.record_script(*origin, record, now),
             Change::End { .. } => self.end_script(change, now),
-            Change::Suspend { user, until } => {
-                let mut call = self.scripts.suspend.call(&[self.keys.marks(*user)]);
-                match until {
-                    Some(until) => call.arg(until).arg(rules::suspension_ttl(*until, now)),
-                    None => call.arg("").arg(0),
-                };
-                call
-            }
+            Change::Suspend { user, until } => self.suspend_script(*user, *until, "exactly", now),
+            Change::Banned { user, until } => self.suspend_script(*user, Some(*until), "at_least", now),
             Change::LowerAal { user } => {
                 let mut call = self.scripts.lower_aal.call(&[self.keys.index(*user)]);
                 call.arg(self.keys.base(*user)).arg(now);
                 call
             }
         }
+    }
+
+    fn suspend_script(&self, user: UserId, until: Option<Seconds>, how: &str, now: Seconds) -> Cmd {
+        let mut call = self.scripts.suspend.call(&[self.keys.marks(user)]);
+        match until {
+            Some(until) => call.arg(until).arg(rules::suspension_ttl(until, now)),
+            None => call.arg("").arg(0),
+        };
+        call.arg(how);
+        call
     }
 
     fn record_script(&self, origin: Origin, record: &Record, now: Seconds) -> Cmd {
@@ -207,15 +206,7 @@ impl Redis {
     }
 
     fn end_script(&self, change: &Change, now: Seconds) -> Cmd {
-        let Change::End {
-            user,
-            which,
-            reason,
-            sent_ms,
-            expires_at,
-            ended_in_gotrue,
-        } = change
-        else {
+        let Change::End { user, which, reason, sent_ms, expires_at, ended_in_gotrue } = change else {
             return Cmd::new();
         };
         let (word, subject) = match which {

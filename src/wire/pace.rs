@@ -24,17 +24,12 @@ impl CoarseClock {
     /// A clock that starts now.
     #[expect(clippy::new_without_default, reason = "reading the time is no default")]
     pub fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            now: AtomicU64::new(1),
-        }
+        Self { start: Instant::now(), now: AtomicU64::new(1) }
     }
 
     /// Sets the clock; returns the time.
     pub fn set(&self) -> u64 {
-        let now = u64::try_from(self.start.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1);
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         self.now.store(now, Relaxed);
         now
     }
@@ -61,6 +56,7 @@ pub struct Pace {
     served: AtomicBool,
     /// A [`Violation`] that the next request must be answered with.
     violation: AtomicU8,
+    http2: AtomicBool,
     closing: AtomicBool,
     close: Notify,
 }
@@ -85,6 +81,7 @@ impl Pace {
             open: AtomicU32::new(0),
             served: AtomicBool::new(false),
             violation: AtomicU8::new(0),
+            http2: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             close: Notify::new(),
         }
@@ -131,6 +128,16 @@ impl Pace {
             2 => Some(Violation::Ambiguous),
             _ => None,
         }
+    }
+
+    /// The connection speaks HTTP/2.
+    pub fn set_http2(&self) {
+        self.http2.store(true, Relaxed);
+    }
+
+    /// [`set_http2`](Self::set_http2) was called.
+    pub fn is_http2(&self) -> bool {
+        self.http2.load(Relaxed)
     }
 
     /// Asks the connection to finish what it has begun and to begin nothing more.
@@ -204,12 +211,7 @@ mod tests {
         let table: [(&str, Set, u64, Option<Overdue>); 10] = [
             ("a silent connection", |_| (), 5_002, Some(Overdue::Stuck)),
             ("a silent connection, in time", |_| (), 5_000, None),
-            (
-                "a slow head",
-                |pace| pace.at_stage(Stage::Head, 1),
-                5_002,
-                Some(Overdue::Stuck),
-            ),
+            ("a slow head", |pace| pace.at_stage(Stage::Head, 1), 5_002, Some(Overdue::Stuck)),
             ("waiting for GoTrue", Pace::request_begins, 60_000, None),
             (
                 "kept alive",

@@ -73,10 +73,7 @@ fn the_mirror_equals_the_rows_after_every_recorded_step() {
     print_table(&table);
     println!("differences explained: {counts:#?}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert_eq!(
-        counts,
-        EXPECTED.into_iter().filter(|(_, count)| *count > 0).collect()
-    );
+    assert_eq!(counts, EXPECTED.into_iter().filter(|(_, count)| *count > 0).collect());
 }
 
 impl<'a> Replay<'a> {
@@ -174,12 +171,8 @@ impl<'a> Replay<'a> {
 
     fn compare(&mut self, seen: &Seen<'_>) {
         let step = seen.step;
-        let rows: BTreeMap<&str, &SessionRow> = step
-            .after
-            .sessions
-            .iter()
-            .map(|row| (row.id.as_str(), row))
-            .collect();
+        let rows: BTreeMap<&str, &SessionRow> =
+            step.after.sessions.iter().map(|row| (row.id.as_str(), row)).collect();
         let live: BTreeMap<String, _> = self.model.live();
         let mut differences = BTreeSet::new();
         for id in rows.keys().filter(|id| !live.contains_key(**id)) {
@@ -202,10 +195,7 @@ impl<'a> Replay<'a> {
             let banned = banned.filter(|until| *until > now);
             let suspended = self.model.suspended_until(&user.id, now);
             if banned != suspended {
-                self.fail(
-                    step,
-                    &format!("ban of {}: {banned:?}, mark: {suspended:?}", user.id),
-                );
+                self.fail(step, &format!("ban of {}: {banned:?}, mark: {suspended:?}", user.id));
             }
         }
         self.differences = differences;
@@ -230,8 +220,7 @@ impl<'a> Replay<'a> {
     }
 
     fn fail(&mut self, step: &Step, what: &str) {
-        self.failures
-            .push(format!("{} {}: {what}", self.recording.name, step.name));
+        self.failures.push(format!("{} {}: {what}", self.recording.name, step.name));
     }
 }
 
@@ -247,11 +236,7 @@ fn print_table(table: &BTreeMap<String, BTreeMap<String, (usize, usize)>>) {
         print!("{scenario:<32}");
         for column in &columns {
             let cell = cells.get(*column).map_or(String::new(), |(steps, failed)| {
-                if *failed == 0 {
-                    format!("{steps} ok")
-                } else {
-                    format!("{failed} WRONG")
-                }
+                if *failed == 0 { format!("{steps} ok") } else { format!("{failed} WRONG") }
             });
             print!("{cell:>12}");
         }

@@ -22,18 +22,12 @@ async fn the_live_upstream_signs_up_and_logs_out() {
     let refreshed = Tokens::of(&client.refresh(&laptop).await);
     assert_eq!(refreshed.session, laptop.session);
 
-    assert_eq!(
-        client.logout(&phone, "?scope=others").await.status,
-        StatusCode::NO_CONTENT
-    );
+    assert_eq!(client.logout(&phone, "?scope=others").await.status, StatusCode::NO_CONTENT);
     assert_eq!(gotrue.sessions().await, [(phone.session, phone.user)]);
     assert_eq!(client.user(&laptop).await.error_code(), Some("session_not_found"));
     assert_eq!(client.user(&phone).await.status, StatusCode::OK);
 
-    assert_eq!(
-        client.logout(&phone, "?scope=global").await.status,
-        StatusCode::NO_CONTENT
-    );
+    assert_eq!(client.logout(&phone, "?scope=global").await.status, StatusCode::NO_CONTENT);
     assert_eq!(gotrue.sessions().await, []);
     assert!(client.refresh(&refreshed).await.error_code().is_some());
 }
@@ -43,9 +37,7 @@ async fn a_changed_password_ends_the_others_where_it_is_said_to() {
     let gotrue = Gotrue::start().await;
     let client = Client::new(&gotrue.url);
     let (phone, _laptop) = two_sessions(&client).await;
-    let changed = client
-        .change_password(&phone, "battery horse staple correct")
-        .await;
+    let changed = client.change_password(&phone, "battery horse staple correct").await;
     assert_eq!(changed.status, StatusCode::OK);
     let alone = gotrue.sessions().await == [(phone.session, phone.user)];
     assert_eq!(alone, gotrue.kind().ends_others_on_password_change());
@@ -69,14 +61,8 @@ async fn a_token_without_a_session_id_logs_out_where_it_is_said_to() {
     let claims = json!({
         "sub": phone.user.to_string(), "aud": "authenticated", "role": "authenticated", "exp": 4_102_444_800_u64,
     });
-    let without = Tokens {
-        access: signed(&gotrue, &claims),
-        ..phone
-    };
-    assert_eq!(
-        client.logout(&without, "?scope=local").await.status,
-        StatusCode::NO_CONTENT
-    );
+    let without = Tokens { access: signed(&gotrue, &claims), ..phone };
+    assert_eq!(client.logout(&without, "?scope=local").await.status, StatusCode::NO_CONTENT);
     let nobody = gotrue.sessions().await.is_empty();
     assert_eq!(nobody, gotrue.kind().logs_out_without_a_session_id());
 }
@@ -88,10 +74,7 @@ async fn the_admin_api_is_there_where_it_is_said_to_be() {
     let phone = client.sign_up(&new_email()).await;
     let path = format!("/admin/users/{}", phone.user);
     let service = Tokens {
-        access: signed(
-            &gotrue,
-            &json!({"role": "service_role", "exp": 4_102_444_800_u64}),
-        ),
+        access: signed(&gotrue, &json!({"role": "service_role", "exp": 4_102_444_800_u64})),
         ..phone
     };
     let there = client.get(&path, &service).await.status == StatusCode::OK;
@@ -105,20 +88,11 @@ async fn refresh_tokens_have_the_form_that_was_asked_for() {
         forms.push(RefreshTokens::V2);
     }
     for refresh_tokens in forms {
-        let gotrue = Gotrue::start_with(Settings {
-            refresh_tokens,
-            ..Settings::default()
-        })
-        .await;
+        let gotrue = Gotrue::start_with(Settings { refresh_tokens, ..Settings::default() }).await;
         let client = Client::new(&gotrue.url);
         let tokens = client.sign_up(&new_email()).await;
         // v1: 12 characters of GoTrue, 36 of the other; v2 has a signature.
-        assert_eq!(
-            tokens.refresh.len() > 36,
-            refresh_tokens == RefreshTokens::V2,
-            "{}",
-            tokens.refresh
-        );
+        assert_eq!(tokens.refresh.len() > 36, refresh_tokens == RefreshTokens::V2, "{}", tokens.refresh);
         Tokens::of(&client.refresh(&tokens).await);
     }
 }
@@ -130,11 +104,7 @@ async fn access_tokens_are_signed_with_what_was_asked_for() {
         signings.push(Signing::Es256);
     }
     for signing in signings {
-        let gotrue = Gotrue::start_with(Settings {
-            signing,
-            ..Settings::default()
-        })
-        .await;
+        let gotrue = Gotrue::start_with(Settings { signing, ..Settings::default() }).await;
         let tokens = Client::new(&gotrue.url).sign_up(&new_email()).await;
         let algorithm = jsonwebtoken::decode_header(&tokens.access).unwrap().alg;
         let expected = match signing {
@@ -160,10 +130,5 @@ async fn two_sessions(client: &Client) -> (Tokens, Tokens) {
 
 /// A token of which the upstream believes every claim.
 fn signed(gotrue: &Gotrue, claims: &Value) -> String {
-    encode(
-        &Header::default(),
-        claims,
-        &EncodingKey::from_secret(gotrue.secret.as_bytes()),
-    )
-    .unwrap()
+    encode(&Header::default(), claims, &EncodingKey::from_secret(gotrue.secret.as_bytes())).unwrap()
 }

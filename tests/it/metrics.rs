@@ -21,10 +21,7 @@ fn the_readme_has_the_table_of_metrics() {
         fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table())).unwrap();
         return;
     }
-    assert!(
-        between == table(),
-        "README.md is out of date: UPDATE_DOCS=1 cargo test --test it metrics"
-    );
+    assert!(between == table(), "README.md is out of date: UPDATE_DOCS=1 cargo test --test it metrics");
 }
 
 #[test]
@@ -35,19 +32,14 @@ fn a_scraper_sees_the_catalogue_and_nothing_else() {
         .iter()
         .flat_map(|family| {
             let kind = family.kind.as_str();
-            [
-                format!("# HELP {} {}", family.name, family.help),
-                format!("# TYPE {} {kind}", family.name),
-            ]
+            [format!("# HELP {} {}", family.name, family.help), format!("# TYPE {} {kind}", family.name)]
         })
         .collect();
     assert_eq!(described, expected.iter().map(String::as_str).collect());
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let (name, labels) = series(line);
         let family = CATALOGUE.iter().find(|family| {
-            ["", "_bucket", "_sum", "_count"]
-                .iter()
-                .any(|end| name.strip_suffix(end) == Some(family.name))
+            ["", "_bucket", "_sum", "_count"].iter().any(|end| name.strip_suffix(end) == Some(family.name))
         });
         assert_eq!(labels, family.expect(line).labels, "{line}");
     }
@@ -57,9 +49,7 @@ fn a_scraper_sees_the_catalogue_and_nothing_else() {
 fn series(line: &str) -> (&str, Vec<&str>) {
     let (series, _) = line.rsplit_once(' ').unwrap();
     let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-    let labels = labels
-        .split(',')
-        .filter_map(|label| Some(label.split_once('=')?.0));
+    let labels = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0));
     (name, labels.filter(|label| *label != "le").collect())
 }
 

@@ -16,10 +16,7 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn live(&self) -> BTreeMap<String, Record> {
-        self.sessions
-            .iter()
-            .map(|(id, record)| (id.to_string(), record.clone()))
-            .collect()
+        self.sessions.iter().map(|(id, record)| (id.to_string(), record.clone())).collect()
     }
 
     pub(crate) fn suspended_until(&self, user: &str, now: Seconds) -> Option<Seconds> {
@@ -39,17 +36,12 @@ impl Model {
     pub(crate) fn apply(&mut self, change: &Change) {
         match change {
             Change::Record { origin, record } => self.record(*origin, record),
-            Change::End {
-                user, which, sent_ms, ..
-            } => self.end(*user, which, *sent_ms),
+            Change::End { user, which, sent_ms, .. } => self.end(*user, which, *sent_ms),
             Change::Banned { user, until } => {
                 let known = self.suspended.entry(*user).or_default();
                 *known = (*until).max(*known);
             }
-            Change::Suspend {
-                user,
-                until: Some(until),
-            } => {
+            Change::Suspend { user, until: Some(until) } => {
                 self.suspended.insert(*user, *until);
             }
             Change::Suspend { user, until: None } => {
@@ -74,8 +66,7 @@ impl Model {
             return;
         }
         for reference in record.refresh_ref.iter().chain(&record.previous_ref) {
-            self.by_ref
-                .insert(reference.clone(), (record.user, record.session));
+            self.by_ref.insert(reference.clone(), (record.user, record.session));
         }
         let merged = known.map_or_else(|| record.clone(), |known| merged(known, record));
         self.sessions.insert(record.session, merged);
@@ -86,10 +77,7 @@ impl Model {
             self.not_before.insert(user, sent_ms);
         }
         if let Which::One(session) = which
-            && self
-                .sessions
-                .get(session)
-                .is_none_or(|record| record.user == user)
+            && self.sessions.get(session).is_none_or(|record| record.user == user)
         {
             self.revoked.insert(*session);
         }
@@ -104,12 +92,8 @@ impl Model {
                     Which::Client(client) => record.client_id.as_ref() == Some(client),
                 }
         };
-        let ended: Vec<SessionId> = self
-            .sessions
-            .values()
-            .filter(|one| meant(one))
-            .map(|one| one.session)
-            .collect();
+        let ended: Vec<SessionId> =
+            self.sessions.values().filter(|one| meant(one)).map(|one| one.session).collect();
         for session in ended {
             self.sessions.remove(&session);
             self.revoked.insert(session);

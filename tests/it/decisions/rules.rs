@@ -105,11 +105,7 @@ impl Seen<'_> {
             ("beginning", apart < 3_000, self.by_operator()),
             ("counter", racing || counter, None),
         ];
-        checks
-            .into_iter()
-            .filter(|(_, same, _)| !same)
-            .map(|(what, _, rule)| (what, rule))
-            .collect()
+        checks.into_iter().filter(|(_, same, _)| !same).map(|(what, _, rule)| (what, rule)).collect()
     }
 
     fn other_aal(&self) -> Option<Rule> {
@@ -142,10 +138,7 @@ impl Seen<'_> {
 
 /// The same, as far as the mirror keeps it.
 fn same_agent(record: &Record, row: &SessionRow) -> bool {
-    let kept = row
-        .user_agent
-        .as_deref()
-        .map(|agent| agent.get(..512).unwrap_or(agent));
+    let kept = row.user_agent.as_deref().map(|agent| agent.get(..512).unwrap_or(agent));
     record.user_agent.as_deref() == kept
 }
 

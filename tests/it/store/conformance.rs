@@ -60,11 +60,7 @@ async fn redis_by_tcp_conforms() {
 #[tokio::test]
 async fn redis_by_tcp_in_resp3_conforms() {
     let server = RedisServer::start();
-    conform(&open(&config(redis_target(format!(
-        "{}?protocol=resp3",
-        server.url()
-    )))))
-    .await;
+    conform(&open(&config(redis_target(format!("{}?protocol=resp3", server.url()))))).await;
 }
 
 #[tokio::test]
@@ -90,10 +86,7 @@ async fn redis_with_user_password_file_database_and_prefix_conforms() {
     let server = RedisServer::with_options(&user);
     let (_folder, path) = password_file("p@ss:word/#?");
     let mut config = config(StoreTarget::Redis {
-        url: SecretSource::Value(Secret::new(format!(
-            "redis://sidecar@127.0.0.1:{}/7",
-            server.port()
-        ))),
+        url: SecretSource::Value(Secret::new(format!("redis://sidecar@127.0.0.1:{}/7", server.port()))),
         password: Some(SecretSource::File(path)),
         ca_file: None,
     });
@@ -138,15 +131,9 @@ async fn a_refresh_renews_and_keeps_the_beginning(store: &Store) {
     second.previous_ref = None;
     assert_eq!(apply(store, &refresh(&second)).await, Outcome::Refreshed);
     let stored = live(store, first.user, first.session).await;
-    assert_eq!(
-        (stored.created_at, stored.began_ms),
-        (first.created_at, first.began_ms)
-    );
+    assert_eq!((stored.created_at, stored.began_ms), (first.created_at, first.began_ms));
     assert_eq!(stored.client_id, first.client_id);
-    assert_eq!(
-        (stored.refresh_ref, stored.previous_ref),
-        (second.refresh_ref, first.refresh_ref)
-    );
+    assert_eq!((stored.refresh_ref, stored.previous_ref), (second.refresh_ref, first.refresh_ref));
     assert_eq!((stored.refreshed_at, stored.expires_at), (NOW + 100, NOW + 3700));
 }
 
@@ -171,37 +158,19 @@ async fn what_a_refresh_no_longer_says_is_gone(store: &Store) {
 async fn refreshes_in_any_order_leave_the_last(store: &Store) {
     let template = signed_in(somebody(), some_session());
     let mut states = Vec::new();
-    for order in [
-        [0, 1, 2, 3],
-        [3, 2, 1, 0],
-        [2, 0, 3, 1],
-        [1, 3, 0, 2],
-        [3, 0, 1, 2],
-    ] {
-        let mut chain = vec![Record {
-            user: somebody(),
-            ..template.clone()
-        }];
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 3, 0, 2], [3, 0, 1, 2]] {
+        let mut chain = vec![Record { user: somebody(), ..template.clone() }];
         for _ in 0..3 {
             chain.push(refreshed(&chain[chain.len() - 1], 7));
         }
         for index in order {
-            let change = if index == 0 {
-                sign_in(&chain[0])
-            } else {
-                refresh(&chain[index])
-            };
+            let change = if index == 0 { sign_in(&chain[0]) } else { refresh(&chain[index]) };
             apply(store, &change).await;
         }
         let stored = live(store, chain[0].user, chain[0].session).await;
         assert_eq!(stored.refresh_ref, chain[3].refresh_ref);
         assert_eq!(stored.previous_ref, chain[2].refresh_ref);
-        states.push(Record {
-            user: template.user,
-            refresh_ref: None,
-            previous_ref: None,
-            ..stored
-        });
+        states.push(Record { user: template.user, refresh_ref: None, previous_ref: None, ..stored });
     }
     assert!(states.windows(2).all(|pair| pair[0] == pair[1]));
 }
@@ -231,25 +200,14 @@ async fn counters_order_better_than_seconds(store: &Store) {
     for change in [refresh(&third), sign_in(&first), refresh(&second)] {
         apply(store, &change).await;
     }
-    assert_eq!(
-        live(store, first.user, first.session).await.refresh_ref,
-        third.refresh_ref
-    );
+    assert_eq!(live(store, first.user, first.session).await.refresh_ref, third.refresh_ref);
 }
 
 async fn an_unchanged_token_renews_the_access_token(store: &Store) {
     let first = signed_in(somebody(), some_session());
     let second = refreshed(&first, 10);
-    let reused = Record {
-        refreshed_at: NOW + 15,
-        expires_at: NOW + 3615,
-        ..second.clone()
-    };
-    let longer = Record {
-        expires_at: NOW + 9999,
-        previous_ref: None,
-        ..reused.clone()
-    };
+    let reused = Record { refreshed_at: NOW + 15, expires_at: NOW + 3615, ..second.clone() };
+    let longer = Record { expires_at: NOW + 9999, previous_ref: None, ..reused.clone() };
     apply(store, &sign_in(&first)).await;
     apply(store, &refresh(&second)).await;
     assert_eq!(apply(store, &refresh(&reused)).await, Outcome::Refreshed);
@@ -257,10 +215,7 @@ async fn an_unchanged_token_renews_the_access_token(store: &Store) {
     assert_eq!(apply(store, &refresh(&reused)).await, Outcome::Unchanged);
     let stored = live(store, first.user, first.session).await;
     assert_eq!((stored.refreshed_at, stored.expires_at), (NOW + 15, NOW + 9999));
-    assert_eq!(
-        (stored.refresh_ref, stored.previous_ref),
-        (second.refresh_ref, first.refresh_ref)
-    );
+    assert_eq!((stored.refresh_ref, stored.previous_ref), (second.refresh_ref, first.refresh_ref));
 }
 
 async fn a_late_sign_in_says_when_the_session_began(store: &Store) {
@@ -272,14 +227,8 @@ async fn a_late_sign_in_says_when_the_session_began(store: &Store) {
     assert_eq!(apply(store, &refresh(&second)).await, Outcome::Created);
     assert_eq!(apply(store, &sign_in(&first)).await, Outcome::Unchanged);
     let stored = live(store, first.user, first.session).await;
-    assert_eq!(
-        (stored.created_at, stored.began_ms),
-        (first.created_at, first.began_ms)
-    );
-    assert_eq!(
-        (stored.refresh_ref, stored.client_id),
-        (second.refresh_ref, first.client_id)
-    );
+    assert_eq!((stored.created_at, stored.began_ms), (first.created_at, first.began_ms));
+    assert_eq!((stored.refresh_ref, stored.client_id), (second.refresh_ref, first.client_id));
 }
 
 async fn a_verified_factor_stands_within_the_second(store: &Store) {
@@ -297,25 +246,15 @@ async fn a_verified_factor_stands_within_the_second(store: &Store) {
         for change in changes {
             apply(store, &change).await;
         }
-        assert_eq!(
-            live(store, first.user, first.session).await.refresh_ref,
-            lifted.refresh_ref
-        );
+        assert_eq!(live(store, first.user, first.session).await.refresh_ref, lifted.refresh_ref);
     }
 }
 
 async fn a_session_that_ended_stays_ended(store: &Store) {
     let first = signed_in(somebody(), some_session());
     apply(store, &sign_in(&first)).await;
-    assert_eq!(
-        apply(store, &end(first.user, Which::One(first.session))).await,
-        Outcome::Ended(1)
-    );
-    for change in [
-        sign_in(&first),
-        refresh(&refreshed(&first, 50)),
-        refresh(&refreshed(&first, 5000)),
-    ] {
+    assert_eq!(apply(store, &end(first.user, Which::One(first.session))).await, Outcome::Ended(1));
+    for change in [sign_in(&first), refresh(&refreshed(&first, 50)), refresh(&refreshed(&first, 5000))] {
         assert_eq!(apply(store, &change).await, Outcome::Revoked);
         assert_eq!(look(store, first.user, first.session).await, State::Revoked);
     }
@@ -324,22 +263,16 @@ async fn a_session_that_ended_stays_ended(store: &Store) {
 async fn ending_twice_ends_once(store: &Store) {
     let first = signed_in(somebody(), some_session());
     apply(store, &sign_in(&first)).await;
-    for (which, ended) in [
-        (Which::All, 1),
-        (Which::All, 0),
-        (Which::One(first.session), 0),
-        (Which::Others(some_session()), 0),
-    ] {
+    for (which, ended) in
+        [(Which::All, 1), (Which::All, 0), (Which::One(first.session), 0), (Which::Others(some_session()), 0)]
+    {
         assert_eq!(apply(store, &end(first.user, which)).await, Outcome::Ended(ended));
     }
 }
 
 async fn an_unknown_session_can_end(store: &Store) {
     let first = signed_in(somebody(), some_session());
-    assert_eq!(
-        apply(store, &end(first.user, Which::One(first.session))).await,
-        Outcome::Ended(0)
-    );
+    assert_eq!(apply(store, &end(first.user, Which::One(first.session))).await, Outcome::Ended(0));
     assert_eq!(look(store, first.user, first.session).await, State::Revoked);
     assert_eq!(apply(store, &sign_in(&first)).await, Outcome::Revoked);
 }
@@ -353,10 +286,7 @@ async fn a_global_logout_ends_all_and_the_unknown_too(store: &Store) {
     assert_eq!(apply(store, &end(user, Which::All)).await, Outcome::Ended(2));
     for record in &known {
         assert_eq!(look(store, user, record.session).await, State::Revoked);
-        assert_eq!(
-            apply(store, &refresh(&refreshed(record, 60))).await,
-            Outcome::Revoked
-        );
+        assert_eq!(apply(store, &refresh(&refreshed(record, 60))).await, Outcome::Revoked);
     }
     let mut unknown = refreshed(&signed_in(user, some_session()), 60);
     unknown.created_at = NOW;
@@ -383,10 +313,7 @@ async fn a_sign_in_after_a_global_logout_was_sent_lives(store: &Store) {
             apply(store, &change).await;
         }
         assert_eq!(live(store, record.user, record.session).await, record);
-        assert_eq!(
-            apply(store, &end(record.user, Which::One(record.session))).await,
-            Outcome::Ended(0)
-        );
+        assert_eq!(apply(store, &end(record.user, Which::One(record.session))).await, Outcome::Ended(0));
         assert_eq!(live(store, record.user, record.session).await, record);
     }
 }
@@ -397,10 +324,7 @@ async fn others_spares_the_one(store: &Store) {
     for record in &records {
         apply(store, &sign_in(record)).await;
     }
-    assert_eq!(
-        apply(store, &end(user, Which::Others(records[1].session))).await,
-        Outcome::Ended(2)
-    );
+    assert_eq!(apply(store, &end(user, Which::Others(records[1].session))).await, Outcome::Ended(2));
     assert_eq!(look(store, user, records[0].session).await, State::Revoked);
     assert_eq!(live(store, user, records[1].session).await, records[1]);
     // Unlike all: nothing is said of sessions that nobody saw.
@@ -432,10 +356,7 @@ async fn a_client_loses_its_sessions_only(store: &Store) {
     for record in &records {
         apply(store, &sign_in(record)).await;
     }
-    assert_eq!(
-        apply(store, &end(user, Which::Client("one".to_owned()))).await,
-        Outcome::Ended(1)
-    );
+    assert_eq!(apply(store, &end(user, Which::Client("one".to_owned()))).await, Outcome::Ended(1));
     assert_eq!(look(store, user, records[0].session).await, State::Revoked);
     for index in [1, 2] {
         assert_eq!(live(store, user, records[index].session).await, records[index]);
@@ -445,23 +366,11 @@ async fn a_client_loses_its_sessions_only(store: &Store) {
 async fn a_ban_suspends_and_passes(store: &Store) {
     let record = signed_in(somebody(), some_session());
     apply(store, &sign_in(&record)).await;
-    let ban = Change::Suspend {
-        user: record.user,
-        until: Some(NOW + 50),
-    };
+    let ban = Change::Suspend { user: record.user, until: Some(NOW + 50) };
     assert_eq!(apply(store, &ban).await, Outcome::Marked);
-    assert_eq!(
-        look(store, record.user, record.session).await,
-        State::Suspended(NOW + 50)
-    );
-    assert_eq!(
-        look(store, record.user, some_session()).await,
-        State::Suspended(NOW + 50)
-    );
-    let later = store
-        .lookup(record.user, record.session, NOW + 50, false)
-        .await
-        .unwrap();
+    assert_eq!(look(store, record.user, record.session).await, State::Suspended(NOW + 50));
+    assert_eq!(look(store, record.user, some_session()).await, State::Suspended(NOW + 50));
+    let later = store.lookup(record.user, record.session, NOW + 50, false).await.unwrap();
     assert_eq!(later, State::Live(Box::new(record)));
 }
 
@@ -469,17 +378,7 @@ async fn a_lifted_ban_shows_the_session_again(store: &Store) {
     let record = signed_in(somebody(), some_session());
     apply(store, &sign_in(&record)).await;
     for until in [Some(NOW + 500_000), Some(NOW + 100), None, None] {
-        assert_eq!(
-            apply(
-                store,
-                &Change::Suspend {
-                    user: record.user,
-                    until
-                }
-            )
-            .await,
-            Outcome::Marked
-        );
+        assert_eq!(apply(store, &Change::Suspend { user: record.user, until }).await, Outcome::Marked);
         let expected = match until {
             Some(until) => State::Suspended(until),
             None => State::Live(Box::new(record.clone())),
@@ -491,44 +390,22 @@ async fn a_lifted_ban_shows_the_session_again(store: &Store) {
 async fn an_end_comes_before_a_ban(store: &Store) {
     let record = signed_in(somebody(), some_session());
     apply(store, &sign_in(&record)).await;
-    apply(
-        store,
-        &Change::Suspend {
-            user: record.user,
-            until: Some(NOW + 50),
-        },
-    )
-    .await;
+    apply(store, &Change::Suspend { user: record.user, until: Some(NOW + 50) }).await;
     apply(store, &end(record.user, Which::All)).await;
     assert_eq!(look(store, record.user, record.session).await, State::Revoked);
-    assert_eq!(
-        look(store, record.user, some_session()).await,
-        State::Suspended(NOW + 50)
-    );
+    assert_eq!(look(store, record.user, some_session()).await, State::Suspended(NOW + 50));
 }
 
 async fn a_removed_factor_lowers_the_level(store: &Store) {
     let user = somebody();
     let mut records: Vec<_> = (0..4).map(|_| signed_in(user, some_session())).collect();
-    for (record, aal) in records
-        .iter_mut()
-        .zip([Some(Aal::Aal1), Some(Aal::Aal2), Some(Aal::Aal3), None])
-    {
+    for (record, aal) in records.iter_mut().zip([Some(Aal::Aal1), Some(Aal::Aal2), Some(Aal::Aal3), None]) {
         record.aal = aal;
         apply(store, &sign_in(record)).await;
     }
     assert_eq!(apply(store, &Change::LowerAal { user }).await, Outcome::Marked);
-    for (record, aal) in records
-        .iter()
-        .zip([Some(Aal::Aal1), Some(Aal::Aal1), Some(Aal::Aal1), None])
-    {
-        assert_eq!(
-            live(store, user, record.session).await,
-            Record {
-                aal,
-                ..record.clone()
-            }
-        );
+    for (record, aal) in records.iter().zip([Some(Aal::Aal1), Some(Aal::Aal1), Some(Aal::Aal1), None]) {
+        assert_eq!(live(store, user, record.session).await, Record { aal, ..record.clone() });
     }
 }
 
@@ -573,10 +450,7 @@ async fn a_token_leads_to_its_session(store: &Store) {
     };
     assert_eq!((of(&first).await, of(&second).await), (owner, owner));
     apply(store, &refresh(&third)).await;
-    assert_eq!(
-        (of(&first).await, of(&second).await, of(&third).await),
-        (None, owner, owner)
-    );
+    assert_eq!((of(&first).await, of(&second).await, of(&third).await), (None, owner, owner));
     assert_eq!(store.session_of(&some_token(), NOW).await, Ok(None));
 }
 
@@ -593,22 +467,10 @@ async fn a_token_leads_to_no_ended_session(store: &Store) {
 async fn changes_of_one_answer_are_made_in_order(store: &Store) {
     let user = somebody();
     let (old, new) = (signed_in(user, some_session()), signed_in(user, some_session()));
-    let changes = [
-        sign_in(&old),
-        sign_in(&new),
-        end(user, Which::Others(new.session)),
-        Change::LowerAal { user },
-    ];
+    let changes =
+        [sign_in(&old), sign_in(&new), end(user, Which::Others(new.session)), Change::LowerAal { user }];
     let outcomes = store.apply(&changes, NOW).await.unwrap();
-    assert_eq!(
-        outcomes,
-        [
-            Outcome::Created,
-            Outcome::Created,
-            Outcome::Ended(1),
-            Outcome::Marked
-        ]
-    );
+    assert_eq!(outcomes, [Outcome::Created, Outcome::Created, Outcome::Ended(1), Outcome::Marked]);
     assert_eq!(look(store, user, old.session).await, State::Revoked);
     assert_eq!(live(store, user, new.session).await, new);
     assert_eq!(store.apply(&[], NOW).await, Ok(Vec::new()));
@@ -619,15 +481,9 @@ async fn extreme_times_are_taken(store: &Store) {
     record.expires_at = u64::MAX;
     assert_eq!(apply(store, &sign_in(&record)).await, Outcome::Created);
     assert_eq!(live(store, record.user, record.session).await, record);
-    let ban = Change::Suspend {
-        user: record.user,
-        until: Some(u64::MAX),
-    };
+    let ban = Change::Suspend { user: record.user, until: Some(u64::MAX) };
     assert_eq!(apply(store, &ban).await, Outcome::Marked);
-    assert_eq!(
-        look(store, record.user, record.session).await,
-        State::Suspended(u64::MAX)
-    );
+    assert_eq!(look(store, record.user, record.session).await, State::Suspended(u64::MAX));
     let mut all = end(record.user, Which::All);
     if let Change::End { expires_at, .. } = &mut all {
         *expires_at = Some(u64::MAX);
@@ -645,14 +501,7 @@ async fn users_do_not_meet(store: &Store) {
     apply(store, &sign_in(&one)).await;
     apply(store, &sign_in(&two)).await;
     apply(store, &end(one.user, Which::All)).await;
-    apply(
-        store,
-        &Change::Suspend {
-            user: one.user,
-            until: Some(NOW + 9),
-        },
-    )
-    .await;
+    apply(store, &Change::Suspend { user: one.user, until: Some(NOW + 9) }).await;
     assert_eq!(live(store, two.user, session).await, two);
 }
 

@@ -34,9 +34,7 @@ impl Client {
     }
 
     pub(crate) async fn sign_up(&self, email: &str) -> Tokens {
-        let answer = self
-            .post("/signup", &json!({"email": email, "password": PASSWORD}))
-            .await;
+        let answer = self.post("/signup", &json!({"email": email, "password": PASSWORD})).await;
         Tokens::of(&answer)
     }
 
@@ -46,11 +44,7 @@ impl Client {
     }
 
     pub(crate) async fn refresh(&self, tokens: &Tokens) -> Answer {
-        self.post(
-            "/token?grant_type=refresh_token",
-            &json!({"refresh_token": tokens.refresh}),
-        )
-        .await
+        self.post("/token?grant_type=refresh_token", &json!({"refresh_token": tokens.refresh})).await
     }
 
     pub(crate) async fn user(&self, tokens: &Tokens) -> Answer {
@@ -59,18 +53,11 @@ impl Client {
 
     /// `query` is `?scope=…`, or nothing, which does not mean the same to all upstreams.
     pub(crate) async fn logout(&self, tokens: &Tokens, query: &str) -> Answer {
-        self.request(Method::POST, &format!("/logout{query}"), Some(tokens), None)
-            .await
+        self.request(Method::POST, &format!("/logout{query}"), Some(tokens), None).await
     }
 
     pub(crate) async fn change_password(&self, tokens: &Tokens, password: &str) -> Answer {
-        self.request(
-            Method::PUT,
-            "/user",
-            Some(tokens),
-            Some(&json!({"password": password})),
-        )
-        .await
+        self.request(Method::PUT, "/user", Some(tokens), Some(&json!({"password": password}))).await
     }
 
     pub(crate) async fn get(&self, path: &str, tokens: &Tokens) -> Answer {
@@ -96,12 +83,8 @@ impl Client {
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let request = request
-            .body(body.map(Value::to_string).unwrap_or_default())
-            .unwrap();
-        send(request)
-            .await
-            .unwrap_or_else(|error| panic!("{uri}: {error}"))
+        let request = request.body(body.map(Value::to_string).unwrap_or_default()).unwrap();
+        send(request).await.unwrap_or_else(|error| panic!("{uri}: {error}"))
     }
 }
 
@@ -111,9 +94,7 @@ impl Tokens {
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         let body = answer.json();
         let access = body["access_token"].as_str().unwrap().to_owned();
-        let payload = BASE64_URL_SAFE_NO_PAD
-            .decode(access.split('.').nth(1).unwrap())
-            .unwrap();
+        let payload = BASE64_URL_SAFE_NO_PAD.decode(access.split('.').nth(1).unwrap()).unwrap();
         let claims: Value = serde_json::from_slice(&payload).unwrap();
         Self {
             refresh: body["refresh_token"].as_str().unwrap().to_owned(),

@@ -18,10 +18,6 @@ pub(crate) async fn transcript(url: &str) -> String {
         .output()
         .await
         .unwrap();
-    assert!(
-        output.status.success(),
-        "client.mjs {url}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "client.mjs {url}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

@@ -134,11 +134,7 @@ impl Recording {
         assert_eq!(metadata.steps, steps.len(), "{}", file.display());
         let release = file.parent().and_then(Path::file_name).unwrap().to_string_lossy();
         let scenario = file.file_stem().unwrap().to_string_lossy();
-        Self {
-            name: format!("{release}/{scenario}"),
-            metadata,
-            steps,
-        }
+        Self { name: format!("{release}/{scenario}"), metadata, steps }
     }
 
     /// The folder it lies in.
@@ -172,9 +168,7 @@ impl Request {
             (Some(body), None) => body.as_bytes().to_vec(),
             (None, Some(made)) => {
                 let filling = made.fill.repeat(made.count);
-                [&made.prefix, &filling, &made.suffix]
-                    .map(String::as_bytes)
-                    .concat()
+                [&made.prefix, &filling, &made.suffix].map(String::as_bytes).concat()
             }
             (None, None) => Vec::new(),
             (Some(_), Some(_)) => panic!("a request has both a body and a rule to make it"),
@@ -202,9 +196,7 @@ impl SessionRow {
 impl UserRow {
     /// In milliseconds since the epoch.
     pub(crate) fn banned_until_ms(&self) -> Option<u64> {
-        self.banned_until
-            .as_deref()
-            .map(|time| rfc3339::millis(time).unwrap())
+        self.banned_until.as_deref().map(|time| rfc3339::millis(time).unwrap())
     }
 }
 

@@ -128,11 +128,7 @@ impl Gotrue {
                 (real.url.clone(), Server::Real(real))
             }
         };
-        Self {
-            url,
-            secret: SECRET,
-            server,
-        }
+        Self { url, secret: SECRET, server }
     }
 
     pub(crate) fn kind(&self) -> Kind {

@@ -22,9 +22,7 @@ impl Answer {
 
     /// GoTrue's word for what went wrong.
     pub(crate) fn error_code(&self) -> Option<&str> {
-        self.headers
-            .get("x-sb-error-code")
-            .and_then(|code| code.to_str().ok())
+        self.headers.get("x-sb-error-code").and_then(|code| code.to_str().ok())
     }
 }
 
@@ -39,21 +37,10 @@ pub(crate) async fn send(
     let connection = tokio::spawn(connection);
 
     head.headers.insert(header::HOST, authority.as_str().parse()?);
-    head.uri = Uri::from(
-        head.uri
-            .path_and_query()
-            .cloned()
-            .unwrap_or(PathAndQuery::from_static("/")),
-    );
-    let (head, body) = sender
-        .send_request(Request::from_parts(head, Full::new(Bytes::from(body))))
-        .await?
-        .into_parts();
+    head.uri = Uri::from(head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")));
+    let (head, body) =
+        sender.send_request(Request::from_parts(head, Full::new(Bytes::from(body)))).await?.into_parts();
     let body = body.collect().await?.to_bytes();
     connection.abort();
-    Ok(Answer {
-        status: head.status,
-        headers: head.headers,
-        body,
-    })
+    Ok(Answer { status: head.status, headers: head.headers, body })
 }

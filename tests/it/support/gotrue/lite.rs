@@ -25,16 +25,8 @@ pub(super) struct Lite {
 
 impl Lite {
     pub(super) async fn start(secret: &str, settings: Settings) -> Self {
-        assert_eq!(
-            settings.refresh_tokens,
-            RefreshTokens::V1,
-            "@supabase/lite has no v2 refresh tokens"
-        );
-        assert_eq!(
-            settings.signing,
-            Signing::Hs256,
-            "@supabase/lite signs with HS256 only"
-        );
+        assert_eq!(settings.refresh_tokens, RefreshTokens::V1, "@supabase/lite has no v2 refresh tokens");
+        assert_eq!(settings.signing, Signing::Hs256, "@supabase/lite signs with HS256 only");
         let folder = live_folder();
         let mut process = Command::new(folder.join("node_modules/.bin/node"))
             .arg(folder.join("gotrue-lite.mjs"))
@@ -49,32 +41,21 @@ impl Lite {
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let line = lines.next_line().await.unwrap();
-        let url = line
-            .as_deref()
-            .and_then(|line| line.strip_prefix("listening on "));
-        let url = url
-            .unwrap_or_else(|| panic!("gotrue-lite.mjs did not start, its errors are above"))
-            .to_owned();
-        Self {
-            url,
-            _process: process,
-        }
+        let url = line.as_deref().and_then(|line| line.strip_prefix("listening on "));
+        let url =
+            url.unwrap_or_else(|| panic!("gotrue-lite.mjs did not start, its errors are above")).to_owned();
+        Self { url, _process: process }
     }
 
     pub(super) async fn sessions(&self) -> Vec<(SessionId, UserId)> {
-        let request = Request::get(format!("{}/_test/sessions", self.url))
-            .body(String::new())
-            .unwrap();
+        let request = Request::get(format!("{}/_test/sessions", self.url)).body(String::new()).unwrap();
         let rows = send(request).await.unwrap().json();
         let id = |row: &serde_json::Value, name: &str| row[name].as_str().unwrap().to_owned();
         rows.as_array()
             .unwrap()
             .iter()
             .map(|row| {
-                (
-                    SessionId::parse(&id(row, "id")).unwrap(),
-                    UserId::parse(&id(row, "user_id")).unwrap(),
-                )
+                (SessionId::parse(&id(row, "id")).unwrap(), UserId::parse(&id(row, "user_id")).unwrap())
             })
             .collect()
     }

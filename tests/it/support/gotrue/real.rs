@@ -64,19 +64,10 @@ impl Real {
                 .spawn()
                 .unwrap();
             if serves(&url, &mut process).await {
-                return Self {
-                    url,
-                    _process: process,
-                    database,
-                    _folder: folder,
-                };
+                return Self { url, _process: process, database, _folder: folder };
             }
         }
-        panic!(
-            "{} did not start: {}",
-            binary.display(),
-            std::fs::read_to_string(log).unwrap()
-        );
+        panic!("{} did not start: {}", binary.display(), std::fs::read_to_string(log).unwrap());
     }
 
     pub(super) fn sessions(&self) -> Vec<(SessionId, UserId)> {
@@ -99,10 +90,7 @@ pub(super) fn is_given() -> bool {
 }
 
 fn binary() -> Option<PathBuf> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "names the parts of the test, configures nothing"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "names the parts of the test, configures nothing")]
     std::env::var("GOTRUE_BIN").ok().map(PathBuf::from)
 }
 
@@ -158,12 +146,7 @@ fn new_es256_keys() -> String {
 }
 
 async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
 
 /// Waits for the first answer; false when the process ended instead.
@@ -174,10 +157,7 @@ async fn serves(url: &str, process: &mut Child) -> bool {
             return false;
         }
         let health = Request::get(format!("{url}/health")).body(String::new()).unwrap();
-        if send(health)
-            .await
-            .is_ok_and(|answer| answer.status == StatusCode::OK)
-        {
+        if send(health).await.is_ok_and(|answer| answer.status == StatusCode::OK) {
             return true;
         }
         sleep(Duration::from_millis(20)).await;

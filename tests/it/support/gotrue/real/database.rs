@@ -41,11 +41,7 @@ impl Database {
         static TEMPLATE: OnceLock<String> = OnceLock::new();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let template = TEMPLATE.get_or_init(|| template(binary));
-        let name = format!(
-            "gotrue_sidecar_{}_{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("gotrue_sidecar_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         psql(None, &format!("CREATE DATABASE {name} TEMPLATE {template}"));
         Self { name }
     }
@@ -63,56 +59,30 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        psql(
-            None,
-            &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
-        );
+        psql(None, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
     }
 }
 
 /// A superuser's address of the cluster.
 pub(super) fn url() -> Option<String> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "names the parts of the test, configures nothing"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "names the parts of the test, configures nothing")]
     std::env::var("DATABASE_URL").ok()
 }
 
 /// The database that this binary migrated, in this run or an earlier one.
 fn template(binary: &Path) -> String {
-    let file = binary
-        .metadata()
-        .unwrap_or_else(|error| panic!("GOTRUE_BIN={}: {error}", binary.display()));
-    let changed = file
-        .modified()
-        .unwrap()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let file = binary.metadata().unwrap_or_else(|error| panic!("GOTRUE_BIN={}: {error}", binary.display()));
+    let changed = file.modified().unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let name = format!("gotrue_sidecar_template_{}_{changed}", file.len());
-    if psql(
-        None,
-        &format!("SELECT datname FROM pg_database WHERE datname = '{name}'"),
-    )
-    .is_empty()
-    {
+    if psql(None, &format!("SELECT datname FROM pg_database WHERE datname = '{name}'")).is_empty() {
         psql(None, ROLES);
         // Another name until it is complete.
-        let unfinished = Database {
-            name: format!("gotrue_sidecar_unfinished_{}", std::process::id()),
-        };
+        let unfinished = Database { name: format!("gotrue_sidecar_unfinished_{}", std::process::id()) };
         psql(None, &format!("CREATE DATABASE {}", unfinished.name));
         unfinished.query("CREATE SCHEMA auth AUTHORIZATION supabase_auth_admin");
-        unfinished.query(&format!(
-            "GRANT CREATE ON DATABASE {} TO supabase_auth_admin",
-            unfinished.name
-        ));
+        unfinished.query(&format!("GRANT CREATE ON DATABASE {} TO supabase_auth_admin", unfinished.name));
         migrate(binary, &unfinished);
-        psql(
-            None,
-            &format!("ALTER DATABASE {} RENAME TO {name}", unfinished.name),
-        );
+        psql(None, &format!("ALTER DATABASE {} RENAME TO {name}", unfinished.name));
     }
     name
 }
@@ -130,46 +100,28 @@ fn migrate(binary: &Path, database: &Database) {
         .env("DATABASE_URL", database.url_of_gotrue())
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "`gotrue migrate` failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "`gotrue migrate` failed: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn psql(database: Option<&str>, sql: &str) -> String {
     let address = database.map_or_else(|| url().unwrap(), |name| url_of(None, name));
     let output = Command::new("psql")
-        .args([
-            "--no-psqlrc",
-            "--quiet",
-            "--tuples-only",
-            "--no-align",
-            "--set=ON_ERROR_STOP=1",
-        ])
+        .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"])
         .arg(format!("--dbname={address}"))
         .arg(format!("--command={sql}"))
         .env("PGOPTIONS", "--client-min-messages=warning")
         .output()
         .unwrap_or_else(|error| panic!("psql cannot be run ({error}): apt-get install postgresql-client"));
-    assert!(
-        output.status.success(),
-        "psql: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// `DATABASE_URL`, for another user or another database.
 fn url_of(user: Option<&str>, database: &str) -> String {
     let given = url().unwrap();
-    let uri: Uri = given
-        .parse()
-        .unwrap_or_else(|error| panic!("DATABASE_URL: {error}"));
-    let authority = uri
-        .authority()
-        .expect("DATABASE_URL is postgres://user:password@host:port/database")
-        .as_str();
+    let uri: Uri = given.parse().unwrap_or_else(|error| panic!("DATABASE_URL: {error}"));
+    let authority =
+        uri.authority().expect("DATABASE_URL is postgres://user:password@host:port/database").as_str();
     let (own, place) = authority.rsplit_once('@').unwrap_or(("", authority));
     let user = user.unwrap_or(own);
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();

@@ -1,0 +1,244 @@
+//! Where the parts meet: the only file that knows them all. Builds them from a configuration and binds
+//! the sockets; [`running`] runs them and takes them down in order.
+//!
+//! Threads: one for each worker, with a runtime, connections to GoTrue and a connection to the store
+//! of its own; and the caller's, for the admin listener, signals and what happens every few seconds.
+
+mod errands;
+mod keys;
+mod running;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::errands::Errands;
+pub use self::running::Ended;
+use crate::{
+    access::AccessLog,
+    admin,
+    config::{self, Config},
+    exchange::Ledger,
+    jwks::Verifier,
+    listener::Terms,
+    metrics::{self, Metrics},
+    mirror::Mirror,
+    readiness::Readiness,
+    reload::{Purpose, Watched},
+    request_id::RequestIds,
+    sessions::Health,
+    shutdown::Drain,
+    store,
+    target::Paths,
+    telemetry::LogBuffer,
+    tls::{self, Certificate},
+    upstream::{Connector, TlsError, Upstream},
+    wire::pace::CoarseClock,
+    worker::{Mirroring, Setup},
+};
+
+/// Why the sidecar does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listener's address cannot be had.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The listener's certificate.
+    #[error("tls: no certificate to serve with")]
+    Tls(#[from] tls::Error),
+    /// The CA for GoTrue, or its name.
+    #[error("upstream: no TLS to GoTrue")]
+    Upstream(#[from] TlsError),
+    /// The store's address or files.
+    #[error("store: cannot be set up")]
+    Store(#[from] store::OpenError),
+    /// The configured keys.
+    #[error("jwt: no keys")]
+    Keys(#[from] keys::Error),
+    /// The catalogue of metrics is wrong.
+    #[error("metrics cannot be set up")]
+    Metrics(#[from] metrics::BuildError),
+    /// The system refuses threads, signals or sockets.
+    #[error("the system refuses what is needed to run")]
+    System(#[source] io::Error),
+}
+
+/// A sidecar whose sockets are bound.
+#[derive(Debug)]
+pub struct App {
+    listener: std::net::TcpListener,
+    admin: TcpListener,
+    workers: usize,
+    setup: Setup,
+    drain: Drain,
+    errands: Errands,
+    admin_state: admin::State,
+}
+
+impl App {
+    /// Builds every part and binds both listeners. Nothing is connected to yet: GoTrue and the store may
+    /// come later. To be called in the runtime that will [`run`](Self::run) it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn build(config: Config, log: Option<LogBuffer>) -> Result<Self, Error> {
+        let Config {
+            listen,
+            path_prefix,
+            tls,
+            upstream,
+            admin,
+            store,
+            jwt,
+            session,
+            lookup,
+            enforce,
+            expired_grace,
+            limits,
+            trusted_proxies,
+            drain,
+            readiness,
+            log: log_config,
+            workers,
+            reload_interval,
+        } = config;
+        let metrics = Arc::new(Metrics::new()?);
+        let readiness = Arc::new(Readiness::new(readiness, store.is_some()));
+        let drain = Drain::new(&drain);
+        let ledger = ledger(&metrics, log.clone(), log_config);
+        let connector =
+            Arc::new(Connector::new(&upstream.url, upstream.ca_file.as_deref(), upstream.connect_timeout)?);
+        let host = HeaderValue::from_str(upstream.url.authority.as_str())
+            .unwrap_or(HeaderValue::from_static("gotrue"));
+
+        let mut watched = Watched::default();
+        let certificate = tls.map(|files| certificate(files, &mut watched)).transpose()?;
+        let keys = keys::Configured::read(&jwt, &mut watched)?;
+        let endpoint = match &store {
+            Some(_) => keys::endpoint(&jwt.jwks, &upstream, &connector, &host)?,
+            None => None, // nobody asks
+        };
+        let verifier = Arc::new(Verifier::new(keys.ring.clone(), endpoint, Arc::clone(&metrics)));
+        let mirroring = match store {
+            None => None,
+            Some(store) => Some(Mirroring {
+                source: Arc::new(store_source(&store, session.ttl, &mut watched)?),
+                health: Arc::new(Health::new(Arc::clone(&metrics), Arc::clone(&readiness))),
+                mirror: Mirror::new(keys::reference_key(&store, &keys)?, expired_grace),
+                budget: store.timeout,
+                lookup,
+                enforce,
+            }),
+        };
+        let tasks = TaskTracker::new();
+        let terms = Terms {
+            tls: certificate.as_ref().map(Certificate::acceptor).transpose()?,
+            limits: limits.clone(),
+            trusted_proxies,
+            metrics: Arc::clone(&metrics),
+            tasks: tasks.clone(),
+            places: limits.connections.div_ceil(workers),
+        };
+        let setup = Setup {
+            ledger,
+            connector: Arc::clone(&connector),
+            host: host.clone(),
+            paths: Paths { prefix: path_prefix, upstream: upstream.url.path.clone() },
+            terms,
+            verifier: Arc::clone(&verifier),
+            mirroring: mirroring.clone(),
+            draining: drain.draining(),
+            phases: drain.phases(),
+            end: CancellationToken::new(),
+            upstream_connections: upstream.max_connections.div_ceil(workers),
+            upstream: upstream.clone(),
+        };
+        let errands = Errands {
+            metrics: Arc::clone(&metrics),
+            readiness: Arc::clone(&readiness),
+            upstream: Upstream::new(connector, &upstream, 1),
+            upstream_path: upstream.url.path,
+            host,
+            store: mirroring,
+            verifier,
+            certificate,
+            jwt,
+            watched,
+            reload_interval,
+            log,
+        };
+        let admin_state = admin::State { metrics, readiness, drain: drain.clone() };
+        let listener = bind(listen)?;
+        let admin = TcpListener::from_std(bind(admin.listen)?).map_err(Error::System)?;
+        Ok(Self { listener, admin, workers, setup, drain, errands, admin_state })
+    }
+
+    /// Where the public listener is.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where the admin listener is.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn admin_address(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// What ends it: signals in the command, calls in tests.
+    pub fn drain(&self) -> Drain {
+        self.drain.clone()
+    }
+}
+
+/// Without `SO_REUSEPORT`: GoTrue sets it, and with both the kernel would share its port between us.
+fn bind(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
+    let bind = || {
+        let socket = match address {
+            SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+            SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+        }?;
+        socket.set_reuseaddr(true)?; // only lets us back in while old connections linger
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    bind().map_err(|error| Error::Listen(address, error))
+}
+
+/// Connections that wait to be accepted; the system caps it (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
+
+fn certificate(files: config::Tls, watched: &mut Watched) -> Result<Certificate, Error> {
+    for file in [&files.cert_file, &files.key_file] {
+        watched.watch(Purpose::Certificate, file.clone());
+    }
+    Ok(Certificate::load(files)?)
+}
+
+fn store_source(
+    store: &config::Store,
+    session_ttl: Duration,
+    watched: &mut Watched,
+) -> Result<store::Source, store::OpenError> {
+    if let config::StoreTarget::Redis { url, password, .. } = &store.target {
+        for secret in [Some(url), password.as_ref()].into_iter().flatten() {
+            watched.watch_secret(Purpose::Store, secret);
+        }
+    }
+    store::Source::new(store, session_ttl)
+}
+
+fn ledger(metrics: &Arc<Metrics>, log: Option<LogBuffer>, config: config::Log) -> Arc<Ledger> {
+    Arc::new(Ledger {
+        metrics: Arc::clone(metrics),
+        access: log.and_then(|log| AccessLog::new(&config, log)),
+        request_ids: RequestIds::new(),
+        clock: Arc::new(CoarseClock::new()),
+    })
+}

@@ -1,0 +1,191 @@
+//! The answers the sidecar makes itself, and the one place where a failure becomes one of them.
+//!
+//! They have GoTrue's form for the API version the request asked for (`internal/api/errors.go`,
+//! `HandleResponseError`), and GoTrue's CORS headers, so that a browser client can read them. Never
+//! 500: auth-js drops the user's session on it.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY},
+};
+
+use crate::{body::Body, metrics::Refusal};
+
+/// `X-Supabase-Api-Version`: the error form a client asks for.
+pub const API_VERSION: HeaderName = HeaderName::from_static("x-supabase-api-version");
+/// `X-Sb-Error-Code`: the code once more.
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-sb-error-code");
+/// The only version there is besides the form before it.
+const VERSION_2024: &str = "2024-01-01";
+
+/// Status, code and text of one refusal.
+struct Words {
+    status: StatusCode,
+    code: &'static str,
+    message: &'static str,
+}
+
+/// What each refusal says. GoTrue's own codes where it has one (`apierrors/errorcode.go`).
+fn words(refusal: Refusal) -> Words {
+    let (status, code, message) = match refusal {
+        Refusal::BadFraming => {
+            (StatusCode::BAD_REQUEST, "validation_failed", "The request is malformed or ambiguous")
+        }
+        Refusal::BodyTooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "request_entity_too_large",
+            "The request body is larger than this server reads",
+        ),
+        Refusal::HeadTooLarge => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "request_header_fields_too_large",
+            "The request head is larger than this server reads",
+        ),
+        Refusal::WrongPrefix => (StatusCode::NOT_FOUND, "not_found", "There is nothing at this path"),
+        Refusal::UpstreamUnreachable => {
+            (StatusCode::BAD_GATEWAY, "bad_gateway", "The authentication server cannot be reached")
+        }
+        Refusal::UpstreamTimeout => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "request_timeout",
+            "The authentication server did not answer in time",
+        ),
+        Refusal::SessionRevoked => (
+            StatusCode::FORBIDDEN,
+            "session_not_found",
+            "Session from session_id claim in JWT does not exist",
+        ),
+        Refusal::UserSuspended => (StatusCode::FORBIDDEN, "user_banned", "User is banned"),
+        Refusal::RefreshRevoked => (
+            StatusCode::BAD_REQUEST,
+            "refresh_token_not_found",
+            "Invalid Refresh Token: Refresh Token Not Found",
+        ),
+        Refusal::StoreUnavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "The session store cannot be reached")
+        }
+    };
+    Words { status, code, message }
+}
+
+/// The form and the headers that a request's own headers ask for; taken before the request is sent on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// The form of API version 2024-01-01.
+    dated: bool,
+    /// The request came from a browser page.
+    cross_origin: bool,
+}
+
+impl Form {
+    /// Reads `X-Supabase-Api-Version` and `Origin`.
+    pub fn asked_by(headers: &HeaderMap) -> Self {
+        let dated = headers.get(API_VERSION).is_some_and(|version| is_dated(version.as_bytes()));
+        Self { dated, cross_origin: headers.contains_key(ORIGIN) }
+    }
+}
+
+/// A valid date not before 2024-01-01 (`apiversions.go`); anything else means the older form.
+fn is_dated(version: &[u8]) -> bool {
+    let digits = |from: usize, to: usize| {
+        let text = std::str::from_utf8(version.get(from..to)?).ok()?;
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok())?
+    };
+    let dashes = version.len() == 10 && version.get(4) == Some(&b'-') && version.get(7) == Some(&b'-');
+    match (dashes, digits(0, 4), digits(5, 7), digits(8, 10)) {
+        (true, Some(year), Some(1..=12), Some(1..=31)) => year >= 2024,
+        _ => false,
+    }
+}
+
+/// Makes the answer.
+pub fn answer(refusal: Refusal, form: Form) -> Response<Body> {
+    let Words { status, code, message } = words(refusal);
+    let text = if form.dated {
+        format!(r#"{{"code":"{code}","message":"{message}"}}"#)
+    } else {
+        format!(r#"{{"code":{},"error_code":"{code}","msg":"{message}"}}"#, status.as_u16())
+    };
+    let mut response = Response::new(Body::full(Bytes::from(text)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ERROR_CODE, HeaderValue::from_static(code));
+    if form.dated {
+        headers.insert(API_VERSION, HeaderValue::from_static(VERSION_2024));
+    }
+    if refusal == Refusal::StoreUnavailable {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if form.cross_origin {
+        allow_origin(headers);
+    }
+    response
+}
+
+/// What GoTrue sends to every page (`internal/api/api.go`: `cors.New`).
+fn allow_origin(headers: &mut HeaderMap) {
+    headers.insert(VARY, HeaderValue::from_static("Origin"));
+    for (name, value) in [
+        ("access-control-allow-credentials", "true"),
+        ("access-control-allow-origin", "*"),
+        ("access-control-expose-headers", "X-Total-Count, Link, X-Supabase-Api-Version"),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn text(response: Response<Body>) -> String {
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_version_is_a_date_and_not_before_2024() {
+        for (version, dated) in [
+            ("2024-01-01", true),
+            ("2025-12-31", true),
+            ("2023-12-31", false),
+            ("2024-13-01", false),
+            ("2024-1-1", false),
+            ("", false),
+            ("latest", false),
+            ("+024-01-01", false),
+        ] {
+            assert_eq!(is_dated(version.as_bytes()), dated, "{version}");
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_have_gotrues_form() {
+        let legacy = answer(Refusal::SessionRevoked, Form::default());
+        assert_eq!(legacy.status(), 403);
+        assert_eq!(legacy.headers().get(ERROR_CODE).unwrap(), "session_not_found");
+        assert_eq!(
+            text(legacy).await,
+            r#"{"code":403,"error_code":"session_not_found","msg":"Session from session_id claim in JWT does not exist"}"#
+        );
+        let dated = answer(Refusal::RefreshRevoked, Form { dated: true, cross_origin: true });
+        assert_eq!(dated.status(), 400);
+        assert_eq!(dated.headers().get(API_VERSION).unwrap(), VERSION_2024);
+        assert_eq!(dated.headers().get("access-control-allow-origin").unwrap(), "*");
+        assert_eq!(
+            text(dated).await,
+            r#"{"code":"refresh_token_not_found","message":"Invalid Refresh Token: Refresh Token Not Found"}"#
+        );
+    }
+
+    #[test]
+    fn no_refusal_is_a_500() {
+        for refusal in Refusal::ALL {
+            assert_ne!(words(refusal).status, StatusCode::INTERNAL_SERVER_ERROR);
+        }
+    }
+}

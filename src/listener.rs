@@ -1,0 +1,323 @@
+//! The public listener: accepts connections, speaks TLS where configured, and runs each as HTTP/1.1 or
+//! HTTP/2 until it ends, is drained, or the client has kept us waiting for too long.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::AbortHandle,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    body::Body,
+    config::Limits,
+    headers::Peer,
+    metrics::Metrics,
+    proxy::Proxy,
+    tls,
+    wire::{
+        Wire,
+        pace::{CoarseClock, Overdue, Pace},
+    },
+};
+
+/// On what terms connections are had.
+#[derive(Clone)]
+pub struct Terms {
+    /// Accepts TLS, where the listener speaks it.
+    pub tls: Option<TlsAcceptor>,
+    /// `limits.*`
+    pub limits: Limits,
+    /// `forwarded.trusted_proxies`
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where connections are counted.
+    pub metrics: Arc<Metrics>,
+    /// What a drain waits for.
+    pub tasks: TaskTracker,
+    /// Open at once, at most: a worker's share of `limits.connections`.
+    pub places: usize,
+}
+
+/// What every connection of one worker needs.
+pub struct Connections {
+    proxy: Arc<Proxy>,
+    terms: Terms,
+    clock: Arc<CoarseClock>,
+    open: Mutex<HashMap<u64, Open>>,
+    next: AtomicU64,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+#[derive(Debug)]
+struct Open {
+    pace: Arc<Pace>,
+    task: Option<AbortHandle>,
+}
+
+impl std::fmt::Debug for Terms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Terms").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connections").field("open", &self.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl Connections {
+    /// A worker's connections, whose requests `proxy` answers.
+    pub fn new(proxy: Arc<Proxy>, terms: Terms, clock: Arc<CoarseClock>) -> Self {
+        Self {
+            http1: http1_builder(&terms.limits),
+            http2: http2_builder(&terms.limits),
+            open: Mutex::default(),
+            next: AtomicU64::default(),
+            proxy,
+            terms,
+            clock,
+        }
+    }
+
+    /// Accepts until `stop`. When all places are taken, more wait in the backlog.
+    pub async fn accept(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        let places = Arc::new(Semaphore::new(self.terms.places.max(1)));
+        while let Some((stream, peer, place)) = stop.run_until_cancelled(next(&listener, &places)).await {
+            self.clock.set();
+            let id = self.next.fetch_add(1, Relaxed);
+            let pace = Arc::new(Pace::new(self.clock.get()));
+            self.lock().insert(id, Open { pace: Arc::clone(&pace), task: None });
+            self.terms.metrics.connection_opened();
+            let closed = Closed { connections: Arc::clone(&self), id, _place: place };
+            let run = Arc::clone(&self).run(stream, peer, pace);
+            let task = self.terms.tasks.spawn(async move {
+                let _closed = closed;
+                run.await;
+            });
+            if let Some(open) = self.lock().get_mut(&id) {
+                open.task = Some(task.abort_handle());
+            }
+        }
+    }
+
+    /// Ends what is overdue; to be called every so often.
+    pub fn sweep(&self) {
+        let now = self.clock.set();
+        for open in self.lock().values() {
+            match (open.pace.overdue(now, &self.terms.limits), &open.task) {
+                (Some(Overdue::Stuck), Some(task)) => task.abort(),
+                (Some(Overdue::Idle), _) => open.pace.close(),
+                _ => {}
+            }
+        }
+    }
+
+    /// How often [`sweep`](Self::sweep) should run to keep the limits to within an eighth.
+    pub fn sweep_interval(&self) -> Duration {
+        let limits = &self.terms.limits;
+        let shortest = limits.header_read_timeout.min(limits.idle_timeout).min(limits.body_timeout);
+        (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+
+    /// Sends HTTP/2 clients elsewhere (GOAWAY); HTTP/1.1 clients learn of the drain from their next answer.
+    pub fn announce(&self) {
+        for open in self.lock().values().filter(|open| open.pace.is_http2()) {
+            open.pace.close();
+        }
+    }
+
+    /// Asks every connection to finish what it has begun.
+    pub fn close(&self) {
+        for open in self.lock().values() {
+            open.pace.close();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One connection, from its first byte to its last.
+    async fn run(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, pace: Arc<Pace>) {
+        let _ = stream.set_nodelay(true); // only costs speed where it fails
+        let ended = match &self.terms.tls {
+            None => self.plain(stream, peer.ip(), pace).await,
+            Some(acceptor) => self.encrypted(acceptor, stream, peer.ip(), pace).await,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error = &*error, client = %peer.ip(), "connection ended");
+        }
+    }
+
+    async fn plain(&self, stream: TcpStream, ip: IpAddr, pace: Arc<Pace>) -> Result<(), Failure> {
+        if tls::begins_with_h2_preface(&stream).await? {
+            self.http2(stream, ip, pace).await
+        } else {
+            self.http1(stream, ip, pace).await
+        }
+    }
+
+    async fn encrypted(
+        &self,
+        acceptor: &TlsAcceptor,
+        stream: TcpStream,
+        ip: IpAddr,
+        pace: Arc<Pace>,
+    ) -> Result<(), Failure> {
+        let stream = acceptor.accept(stream).await?;
+        if tls::is_h2(&stream) {
+            self.http2(stream, ip, pace).await
+        } else {
+            self.http1(stream, ip, pace).await
+        }
+    }
+
+    async fn http1<S>(&self, stream: S, ip: IpAddr, pace: Arc<Pace>) -> Result<(), Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let wire =
+            Wire::http1(stream, self.terms.limits.header_bytes, Arc::clone(&pace), Arc::clone(&self.clock));
+        let requests = self.requests(ip, &pace);
+        let service = service_fn(move |request| Arc::clone(&requests).answer(request));
+        let connection = self.http1.serve_connection(TokioIo::new(wire), service);
+        drive(connection, &pace, http1::Connection::graceful_shutdown).await
+    }
+
+    async fn http2<S>(&self, stream: S, ip: IpAddr, pace: Arc<Pace>) -> Result<(), Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        pace.set_http2();
+        let wire = Wire::http2(stream, Arc::clone(&pace), Arc::clone(&self.clock));
+        let requests = self.requests(ip, &pace);
+        let service = service_fn(move |request| Arc::clone(&requests).answer(request));
+        let connection = self.http2.serve_connection(TokioIo::new(wire), service);
+        drive(connection, &pace, http2::Connection::graceful_shutdown).await
+    }
+
+    fn requests(&self, ip: IpAddr, pace: &Arc<Pace>) -> Arc<Requests> {
+        let peer = Peer::new(ip, &self.terms.trusted_proxies);
+        Arc::new(Requests { proxy: Arc::clone(&self.proxy), peer, pace: Arc::clone(pace) })
+    }
+}
+
+/// What every request of one connection needs.
+struct Requests {
+    proxy: Arc<Proxy>,
+    peer: Peer,
+    pace: Arc<Pace>,
+}
+
+impl Requests {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        Ok(self.proxy.handle(request, &self.peer, &self.pace).await)
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs a connection to its end; when its pace is told to close, it finishes what it has begun.
+async fn drive<C, E>(connection: C, pace: &Pace, finish: impl Fn(Pin<&mut C>)) -> Result<(), Failure>
+where
+    C: Future<Output = Result<(), E>>,
+    E: Into<Failure>,
+{
+    let mut connection = pin!(connection);
+    let mut close = pin!(pace.closed());
+    let mut waiting = false; // for `close`: registering once is enough, a task's waker stays the same
+    let mut finishing = false;
+    std::future::poll_fn(move |cx| {
+        if !finishing && (pace.is_closing() || (!waiting && close.as_mut().poll(cx).is_ready())) {
+            finish(connection.as_mut());
+            finishing = true;
+        }
+        waiting = true;
+        connection.as_mut().poll(cx)
+    })
+    .await
+    .map_err(Into::into)
+}
+
+/// The next connection, once there is a place for it.
+async fn next(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+    let place = Arc::clone(places).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (stream, peer, place),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: let some close
+            }
+        }
+    }
+}
+
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Forgets a connection, however its task ends.
+struct Closed {
+    connections: Arc<Connections>,
+    id: u64,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.connections.lock().remove(&self.id);
+        self.connections.terms.metrics.connection_closed();
+    }
+}
+
+/// No timer: [`Pace`] watches what hyper's would, and tells a slow head from an idle connection.
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.header_read_timeout(None);
+    // twice the limit: our own refusal comes first, and has GoTrue's form
+    builder.max_buf_size(limits.header_bytes.saturating_mul(2).max(16 * 1024));
+    builder
+}
+
+fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(limits.header_read_timeout)
+        .keep_alive_timeout(limits.header_read_timeout);
+    builder
+}

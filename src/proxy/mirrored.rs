@@ -1,0 +1,206 @@
+//! Requests that can change sessions: forwarded, their answer read and acted on, then passed on
+//! exactly as it came. Runs in a task of its own: what GoTrue has committed is recorded, whoever
+//! has left meanwhile (contract I6).
+
+use std::sync::Arc;
+
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HOST},
+    request::Parts,
+    response,
+};
+use hyper::body::Incoming;
+
+use super::{Proxy, Timing, facts::Facts};
+use crate::{
+    body::{self, Body, Held, Read, Stream, Unread},
+    clock, headers,
+    headers::Peer,
+    metrics::Refusal,
+    mirror::{Answered, Body as Seen, Decision, Inspection},
+    route::Route,
+    session::{Change, Origin, Outcome, Unrecorded},
+    sessions::{Budget, Sessions},
+    upstream::Outgoing,
+};
+
+/// A request that can change sessions, on its way.
+pub(super) struct Mirrored {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) facts: Facts,
+    pub(super) budget: Budget,
+    pub(super) timing: Timing,
+}
+
+impl Mirrored {
+    /// The whole way of the request. Returns when the answer can go out.
+    pub(super) async fn run(
+        mut self,
+        head: Parts,
+        body: Incoming,
+        peer: Peer,
+    ) -> (Result<Response<Body>, Refusal>, Timing) {
+        let answer = self.exchange(head, body, &peer).await;
+        (answer, self.timing)
+    }
+
+    async fn exchange(
+        &mut self,
+        mut head: Parts,
+        body: Incoming,
+        peer: &Peer,
+    ) -> Result<Response<Body>, Refusal> {
+        let version = head.version;
+        let body = self.read_request(body).await?;
+        if let Some(accepted) = head.headers.get_mut(ACCEPT_ENCODING) {
+            *accepted = HeaderValue::from_static("identity"); // the answer must be readable here
+        }
+        let request = self.proxy.outgoing(head, body, peer, &self.facts.request_id)?;
+        self.facts.sending();
+        self.before().await;
+        let (response, lease) = self.proxy.send(request, &mut self.timing).await?;
+        let (mut head, incoming) = response.into_parts();
+        let stream = Stream::new(incoming, lease, self.proxy.limits.body_timeout);
+        let inspection = self.facts.asked(&self.proxy.paths).inspection(head.status, &head.headers);
+        let (seen, body) = self.read_answer(inspection, &head, stream).await;
+        self.timing.answered();
+        let refused = self.after(&head, &seen).await;
+        headers::for_client(&mut head.headers, version);
+        match refused {
+            Some(refusal) => Err(refusal),
+            None => Ok(super::response(head, body)),
+        }
+    }
+
+    /// Reads the request's body where a decision depends on it.
+    async fn read_request(&mut self, body: Incoming) -> Result<Outgoing, Refusal> {
+        if !self.facts.asked(&self.proxy.paths).reads_body() {
+            return Ok(Outgoing::Stream(body));
+        }
+        match body::read_request(body, self.proxy.limits.request_body_bytes).await {
+            Ok(bytes) => {
+                self.facts.body = Some(bytes.clone());
+                Ok(Outgoing::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
+            }
+            Err(Unread::TooLarge) => Err(Refusal::BodyTooLarge),
+            Err(Unread::Broken(_)) => Err(Refusal::BadFraming),
+        }
+    }
+
+    /// A logout ends its own session here before GoTrue is asked.
+    async fn before(&mut self) {
+        if let Some(change) = self.sessions.mirror.before(&self.facts.asked(&self.proxy.paths)) {
+            self.sessions.make(&[change], &mut self.budget, self.facts.by()).await;
+        }
+    }
+
+    /// Reads the answer where it must be read; passes the rest on unread.
+    async fn read_answer(
+        &self,
+        inspection: Inspection,
+        head: &response::Parts,
+        stream: Stream,
+    ) -> (Answer, Body) {
+        if inspection == Inspection::Pass {
+            return (Answer::Unread, Body::stream(stream));
+        }
+        if head.headers.contains_key(CONTENT_ENCODING) {
+            return (Answer::Lost(Unrecorded::Encoded), Body::stream(stream));
+        }
+        match body::read(stream, self.proxy.limits.response_body_bytes).await {
+            Read::Whole(whole) => (Answer::of(&whole), Body::held(whole)),
+            Read::TooLarge(stream) => (Answer::Lost(Unrecorded::TooLarge), Body::stream(stream)),
+            Read::CutOff(stream) => (Answer::Lost(Unrecorded::CutOff), Body::stream(stream)),
+        }
+    }
+
+    /// Makes what the answer changes; says whether the client must not get it.
+    async fn after(&mut self, head: &response::Parts, answer: &Answer) -> Option<Refusal> {
+        let answered = Answered {
+            status: head.status,
+            headers: &head.headers,
+            body: answer.seen(),
+            now_ms: clock::millis(),
+        };
+        let asked = self.facts.asked(&self.proxy.paths);
+        let decision = self.sessions.mirror.after(&asked, &answered);
+        if let Some(why) = decision.unrecorded {
+            self.sessions.unrecorded(why, self.facts.by());
+        }
+        let outcomes = self.sessions.make(&decision.changes, &mut self.budget, self.facts.by()).await;
+        if let Some(by_ref) = &decision.by_ref {
+            self.sessions.make_by_ref(by_ref, &mut self.budget, self.facts.by()).await;
+        }
+        self.revoked(&decision, &outcomes)
+    }
+
+    /// GoTrue handed out tokens of a session that was revoked here: the client does not get them, and
+    /// they are used to end the session there, too (contract §6.3).
+    fn revoked(&self, decision: &Decision<'_>, outcomes: &[Outcome]) -> Option<Refusal> {
+        let refresh = |change: &Change| matches!(change, Change::Record { origin: Origin::Refresh, .. });
+        let mut made = decision.changes.iter().zip(outcomes);
+        made.find(|(change, outcome)| refresh(change) && **outcome == Outcome::Revoked)?;
+        if let Some(issued) = &decision.issued {
+            let (proxy, token) = (Arc::clone(&self.proxy), issued.access_token().to_owned());
+            self.sessions.tasks.spawn(async move { proxy.end_in_gotrue(&token).await });
+        }
+        match self.facts.route {
+            Route::Token | Route::OauthToken => Some(Refusal::RefreshRevoked),
+            _ => Some(Refusal::SessionRevoked),
+        }
+    }
+}
+
+/// What was read of an answer.
+pub(super) enum Answer {
+    Whole(bytes::Bytes),
+    Unread,
+    Lost(Unrecorded),
+}
+
+impl Answer {
+    pub(super) fn of(held: &Held) -> Self {
+        Self::Whole(held.contiguous())
+    }
+
+    pub(super) fn seen(&self) -> Seen<'_> {
+        match self {
+            Self::Whole(bytes) => Seen::Whole(bytes),
+            Self::Unread => Seen::Unread,
+            Self::Lost(why) => Seen::Lost(*why),
+        }
+    }
+}
+
+impl Proxy {
+    /// Ends the session of an access token in GoTrue.
+    async fn end_in_gotrue(&self, token: &str) {
+        let Ok(request) = self.local_logout(token) else {
+            return;
+        };
+        match self.upstream.send(request).await {
+            Ok((response, _)) if response.status() == StatusCode::NO_CONTENT => {}
+            Ok((response, _)) => {
+                let status = response.status().as_u16();
+                tracing::warn!(status, "GoTrue did not end a session that was revoked here");
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "GoTrue did not end a session that was revoked here");
+            }
+        }
+    }
+
+    fn local_logout(&self, token: &str) -> Result<Request<Outgoing>, http::Error> {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))?;
+        bearer.set_sensitive(true);
+        Request::builder()
+            .method(Method::POST)
+            .uri(Uri::try_from(format!("{}/logout?scope=local", self.paths.upstream))?)
+            .header(HOST, self.host.clone())
+            .header(AUTHORIZATION, bearer)
+            .body(Outgoing::Full(None))
+    }
+}

@@ -1,0 +1,271 @@
+//! The proxy's hand on the store: looks sessions up, and makes the changes that the mirror decides on.
+//! Bounds what that may cost a request, and keeps the account of whether the store answers.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    audit::{self, By},
+    clock,
+    exchange::Identity,
+    keys::Verdict,
+    metrics::{Metrics, MirrorEvent, StoreCommand},
+    mirror::{ByRef, Mirror},
+    readiness::Readiness,
+    session::{Change, Outcome, Seconds, SessionId, State, Unrecorded, UserId},
+    store::{self, Store},
+};
+
+/// A session that was just looked up is left alone for so long where a lookup decides nothing:
+/// `seen_at` is not written more often either.
+const SEEN_FOR: Seconds = 60;
+/// So many sessions are remembered as seen, by each worker.
+const SEEN_MAX: usize = 16_384;
+
+/// One worker's way to the store, and what is done with it.
+#[derive(Debug)]
+pub struct Sessions {
+    /// Where sessions are.
+    pub store: Store,
+    /// Shared by all workers: whether the store answers.
+    pub health: Arc<Health>,
+    /// What exchanges mean.
+    pub mirror: Mirror,
+    /// `store.timeout`
+    pub budget: Duration,
+    /// `lookup`
+    pub lookup: bool,
+    /// `enforce`
+    pub enforce: bool,
+    /// Sessions that were looked up within the last minute.
+    pub seen: Seen,
+    /// Where changes are counted.
+    pub metrics: Arc<Metrics>,
+    /// Work that a drain waits for.
+    pub tasks: TaskTracker,
+}
+
+/// What one request's store calls may still cost it, all together.
+#[derive(Debug)]
+pub struct Budget(Duration);
+
+/// What the store says of whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// GoTrue decides.
+    Open,
+    /// The session was revoked here.
+    Revoked,
+    /// The user is banned for now.
+    Suspended,
+}
+
+impl Sessions {
+    /// A fresh budget for one request.
+    pub fn budget(&self) -> Budget {
+        Budget(self.budget)
+    }
+
+    /// Looks the caller's session up and waits for it: for `enforce`. A store that does not answer
+    /// leaves the decision to GoTrue.
+    pub async fn standing(&self, verdict: &Verdict, budget: &mut Budget) -> Standing {
+        let Some((user, session, touch)) = caller(verdict) else {
+            return Standing::Open;
+        };
+        match self.look(user, session, touch, budget).await {
+            Ok(State::Revoked) => Standing::Revoked,
+            Ok(State::Suspended(_)) => Standing::Suspended,
+            Ok(State::Live(_) | State::Unknown) | Err(_) => Standing::Open,
+        }
+    }
+
+    /// Looks the caller's session up beside the request: nothing waits for it. At most once a minute
+    /// for a session, because all it does is to note that it was seen.
+    pub fn notice(self: &Arc<Self>, verdict: &Verdict, identity: &Identity) {
+        let Some((user, session, touch)) = caller(verdict) else {
+            return;
+        };
+        if !self.seen.is_due(session, clock::seconds()) {
+            return;
+        }
+        let (sessions, identity) = (Arc::clone(self), Arc::clone(identity));
+        self.tasks.spawn(async move {
+            let mut budget = sessions.budget();
+            match sessions.look(user, session, touch, &mut budget).await {
+                // a token that could not be verified is believed as far as its session is known
+                Ok(State::Live(_) | State::Suspended(_)) => drop(identity.set((user, session))),
+                Ok(State::Revoked | State::Unknown) => {}
+                Err(_) => sessions.seen.forget(session),
+            }
+        });
+    }
+
+    async fn look(
+        &self,
+        user: UserId,
+        session: SessionId,
+        touch: bool,
+        budget: &mut Budget,
+    ) -> Result<State, store::Error> {
+        let lookup = self.store.lookup(user, session, clock::seconds(), touch);
+        self.call(StoreCommand::Lookup, budget, lookup).await
+    }
+
+    /// Makes changes. The outcomes stand in the order of the changes; none where the store failed.
+    pub async fn make(&self, changes: &[Change], budget: &mut Budget, by: By<'_>) -> Vec<Outcome> {
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        let apply = self.store.apply(changes, clock::seconds());
+        match self.call(StoreCommand::Apply, budget, apply).await {
+            Ok(outcomes) => {
+                for (change, outcome) in changes.iter().zip(&outcomes) {
+                    self.account(change, *outcome, by);
+                }
+                outcomes
+            }
+            Err(error) => {
+                let why =
+                    if error == store::Error::Full { Unrecorded::StoreFull } else { Unrecorded::StoreFailed };
+                for change in changes {
+                    self.metrics.mirrored(MirrorEvent::of(change), None);
+                    self.metrics.unrecorded(why);
+                    audit::failed(change, &error, by);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// Makes a change to the session that a refresh token belongs to, if that is known.
+    pub async fn make_by_ref(&self, by_ref: &ByRef, budget: &mut Budget, by: By<'_>) {
+        let owner = self.store.session_of(&by_ref.reference, clock::seconds());
+        if let Ok(Some((user, session))) = self.call(StoreCommand::Resolve, budget, owner).await {
+            self.make(&[by_ref.change(user, session)], budget, by).await;
+        }
+    }
+
+    fn account(&self, change: &Change, outcome: Outcome, by: By<'_>) {
+        self.metrics.mirrored(MirrorEvent::of(change), Some(outcome));
+        if let (Change::End { reason, .. }, Outcome::Ended(count)) = (change, outcome) {
+            self.metrics.sessions_ended(*reason, count);
+        }
+        audit::changed(change, outcome, by);
+    }
+
+    /// Counts an answer that was not mirrored.
+    pub fn unrecorded(&self, why: Unrecorded, by: By<'_>) {
+        self.metrics.unrecorded(why);
+        audit::unrecorded(why, by);
+    }
+
+    /// One store call within what is left of the budget.
+    async fn call<T>(
+        &self,
+        command: StoreCommand,
+        budget: &mut Budget,
+        call: impl Future<Output = Result<T, store::Error>>,
+    ) -> Result<T, store::Error> {
+        let began = Instant::now();
+        let result = tokio::time::timeout(budget.0, call).await.unwrap_or(Err(store::Error::Timeout));
+        let took = began.elapsed();
+        budget.0 = budget.0.saturating_sub(took);
+        let error = result.as_ref().err();
+        self.metrics.store_command(command, error.map_or("ok", store::Error::cause), took);
+        self.health.noted(error);
+        result
+    }
+}
+
+/// The session a token names, and whether it may be touched: only for a token that verifies.
+fn caller(verdict: &Verdict) -> Option<(UserId, SessionId, bool)> {
+    let (claims, touch) = match verdict {
+        Verdict::Good(claims) => (claims, true),
+        Verdict::NoKeys(claims) | Verdict::UnknownKey(claims) => (claims, false),
+        Verdict::Expired(_) | Verdict::Bad => return None,
+    };
+    Some((claims.user.id()?, claims.session.id()?, touch))
+}
+
+/// Sessions that were looked up lately.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<HashMap<SessionId, Seconds>>);
+
+impl Seen {
+    /// Whether the session should be looked up now; if so, not again for a minute.
+    fn is_due(&self, session: SessionId, now: Seconds) -> bool {
+        let mut seen = self.lock();
+        if seen.get(&session).is_some_and(|at| now.saturating_sub(*at) < SEEN_FOR) {
+            return false;
+        }
+        if seen.len() >= SEEN_MAX {
+            seen.retain(|_, at| now.saturating_sub(*at) < SEEN_FOR);
+            if seen.len() >= SEEN_MAX {
+                seen.clear();
+            }
+        }
+        seen.insert(session, now);
+        true
+    }
+
+    fn forget(&self, session: SessionId) {
+        self.lock().remove(&session);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Seconds>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the store answers, as the last call found it: a line in the log when that changes, not for
+/// every request.
+#[derive(Debug)]
+pub struct Health {
+    up: AtomicBool,
+    /// Nothing was said yet: the first failure is worth a line, too.
+    silent: AtomicBool,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+}
+
+impl Health {
+    /// Not known to be well yet.
+    pub fn new(metrics: Arc<Metrics>, readiness: Arc<Readiness>) -> Self {
+        Self { up: AtomicBool::new(false), silent: AtomicBool::new(true), metrics, readiness }
+    }
+
+    /// A call ended with this error, or well. A full embedded store answers, so it is up.
+    pub fn noted(&self, error: Option<&store::Error>) {
+        let error = error.filter(|error| **error != store::Error::Full);
+        let up = error.is_none();
+        let changed = self.up.load(Relaxed) != up || self.silent.load(Relaxed);
+        if !changed || (self.up.swap(up, Relaxed) == up && !self.silent.swap(false, Relaxed)) {
+            return;
+        }
+        self.silent.store(false, Relaxed);
+        self.metrics.store_up(up);
+        self.readiness.set_store(up);
+        match error {
+            None => tracing::info!("the store answers"),
+            Some(error) => tracing::warn!(cause = error.cause(), error = %error, "the store does not answer"),
+        }
+    }
+}
+
+impl Sessions {
+    /// Asks the store whether it answers; for the time between requests.
+    pub async fn ping(&self) {
+        let mut budget = self.budget();
+        let _ = self.call(StoreCommand::Ping, &mut budget, self.store.ping()).await;
+    }
+}

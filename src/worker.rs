@@ -1,0 +1,133 @@
+//! One thread that serves requests, with a runtime of its own and everything a request needs close
+//! by: connections to GoTrue, a connection to the store, no locks that another thread holds.
+
+use std::{io, sync::Arc, thread::JoinHandle};
+
+use http::HeaderValue;
+use tokio::{net::TcpListener, runtime, sync::watch, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config,
+    exchange::Ledger,
+    jwks::Verifier,
+    listener::{Connections, Terms},
+    mirror::Mirror,
+    proxy::Proxy,
+    sessions::{Health, Seen, Sessions},
+    shutdown::{Draining, Phase},
+    store,
+    target::Paths,
+    upstream::{Connector, Upstream},
+};
+
+/// What a worker is made of. Everything in it is shared, or a worker's share.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where requests are accounted for.
+    pub ledger: Arc<Ledger>,
+    /// Opens connections to GoTrue.
+    pub connector: Arc<Connector>,
+    /// `upstream.*`
+    pub upstream: config::Upstream,
+    /// GoTrue's host, for requests of our own.
+    pub host: HeaderValue,
+    /// Prefixes of paths.
+    pub paths: Paths,
+    /// On what terms connections are had.
+    pub terms: Terms,
+    /// Judges Bearer tokens.
+    pub verifier: Arc<Verifier>,
+    /// What sessions need, where there is a store.
+    pub mirroring: Option<Mirroring>,
+    /// Whether a drain has begun.
+    pub draining: Draining,
+    /// How far it is.
+    pub phases: watch::Receiver<Phase>,
+    /// The last word: the runtime may end.
+    pub end: CancellationToken,
+    /// Connections to GoTrue, at most: this worker's share.
+    pub upstream_connections: usize,
+}
+
+/// What sessions need.
+#[derive(Clone, Debug)]
+pub struct Mirroring {
+    /// Opens this worker's store.
+    pub source: Arc<store::Source>,
+    /// Whether it answers.
+    pub health: Arc<Health>,
+    /// Decides.
+    pub mirror: Mirror,
+    /// `store.timeout`
+    pub budget: std::time::Duration,
+    /// `lookup`
+    pub lookup: bool,
+    /// `enforce`
+    pub enforce: bool,
+}
+
+/// Starts a worker that accepts from `listener`.
+///
+/// # Errors
+/// When the system gives no thread or no runtime.
+pub fn start(index: usize, listener: std::net::TcpListener, setup: Setup) -> io::Result<JoinHandle<()>> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        if let Err(error) = runtime.block_on(serve(listener, setup)) {
+            tracing::error!(error = &error as &dyn std::error::Error, "a worker cannot serve");
+        }
+    })
+}
+
+async fn serve(listener: std::net::TcpListener, setup: Setup) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let Setup { ledger, terms, mut phases, end, .. } = setup.clone();
+    let proxy = proxy(setup);
+    let (tasks, stop) = (terms.tasks.clone(), CancellationToken::new());
+    let connections = Arc::new(Connections::new(Arc::clone(&proxy), terms, Arc::clone(&ledger.clock)));
+    tasks.spawn(Arc::clone(&connections).accept(listener, stop.clone()));
+    let mut tick = tokio::time::interval(connections.sweep_interval());
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ledger.clock.set();
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                connections.sweep();
+                proxy.upstream.close_idle();
+            }
+            Ok(()) = phases.changed() => {}
+            () = end.cancelled() => return Ok(()),
+        }
+        match *phases.borrow() {
+            Phase::Serving => {}
+            Phase::Announced => connections.announce(),
+            Phase::Closing | Phase::Aborted => {
+                stop.cancel();
+                connections.close();
+            }
+        }
+    }
+}
+
+fn proxy(setup: Setup) -> Arc<Proxy> {
+    let Setup { ledger, connector, host, paths, verifier, draining, .. } = setup;
+    let Terms { limits, metrics, tasks, .. } = setup.terms;
+    let sessions = setup.mirroring.map(|mirroring| {
+        let Mirroring { source, health, mirror, budget, lookup, enforce } = mirroring;
+        let store = source.connect();
+        Arc::new(Sessions {
+            store,
+            health,
+            mirror,
+            budget,
+            lookup,
+            enforce,
+            seen: Seen::default(),
+            metrics,
+            tasks,
+        })
+    });
+    let upstream = Upstream::new(connector, &setup.upstream, setup.upstream_connections);
+    Arc::new(Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier })
+}
