@@ -12,5 +12,6 @@ mod config;
 mod decisions;
 mod live;
 mod metrics;
+mod smoke;
 mod store;
 mod support;

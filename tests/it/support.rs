@@ -6,3 +6,5 @@ pub(crate) mod corpus;
 pub(crate) mod gotrue;
 pub(crate) mod http;
 pub(crate) mod redis;
+pub(crate) mod sidecar;
+pub(crate) mod upstream;
