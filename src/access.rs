@@ -8,12 +8,10 @@ use std::{
 
 use crate::{
     config::{self, LogFormat, LogLevel},
+    request_id,
     session::{SessionId, UserId},
     telemetry::{LogBuffer, line::Line},
 };
-
-/// Longest request id that is printed; a longer one is cut.
-const REQUEST_ID_BYTES: usize = 128;
 
 /// Where access lines go, and how they look.
 #[derive(Clone, Debug)]
@@ -77,8 +75,7 @@ impl AccessLine<'_> {
         line.millis("upstream_ms", self.upstream);
         line.number("bytes", self.bytes);
         line.address("client", self.client);
-        let id = self.request_id;
-        line.text("request_id", id.get(..REQUEST_ID_BYTES).unwrap_or(id));
+        line.text("request_id", request_id::shown(self.request_id));
         if let Some(trace) = self.traceparent.and_then(trace_id) {
             line.text("trace_id", trace);
         }
@@ -114,4 +111,172 @@ fn hex(text: &[u8], digits: usize) -> Option<(&[u8], &[u8])> {
         .iter()
         .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
         .then_some((found, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn line() -> AccessLine<'static> {
+        AccessLine {
+            route: "/token",
+            method: "POST",
+            status: 200,
+            duration: Duration::from_micros(12_345),
+            upstream: Duration::from_micros(11_007),
+            bytes: 1_234,
+            client: [10, 0, 255, 7].into(),
+            request_id: b"0123456789abcdef-1f",
+            traceparent: None,
+            user: None,
+            session: None,
+            aborted: false,
+        }
+    }
+
+    fn printed(line: &AccessLine<'_>, format: LogFormat) -> String {
+        let mut out = Vec::new();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_478_870_108);
+        line.print(&mut out, format, at);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_one_json_object() {
+        let full = AccessLine {
+            traceparent: Some(TRACE),
+            user: UserId::parse("0191d1a0-0000-7000-8000-00000000000a"),
+            session: SessionId::parse("0191d1a0-0000-7000-8000-000000000001"),
+            client: "2001:db8::1".parse().unwrap(),
+            aborted: true,
+            ..line()
+        };
+        assert_eq!(
+            printed(&full, LogFormat::Json),
+            concat!(
+                r#"{"ts":"2026-11-24T00:07:50.108Z","level":"info","target":"access","route":"/token","#,
+                r#""method":"POST","status":200,"duration_ms":12.345,"upstream_ms":11.007,"bytes":1234,"#,
+                r#""client":"2001:db8::1","request_id":"0123456789abcdef-1f","#,
+                r#""trace_id":"0af7651916cd43dd8448eb211c80319c","#,
+                r#""user":"0191d1a0-0000-7000-8000-00000000000a","#,
+                r#""session":"0191d1a0-0000-7000-8000-000000000001","aborted":true}"#,
+                "\n"
+            )
+        );
+        let read: serde_json::Value = serde_json::from_str(&printed(&line(), LogFormat::Json)).unwrap();
+        assert_eq!(read["duration_ms"], 12.345);
+        assert_eq!(read.get("user"), None);
+    }
+
+    #[test]
+    fn text_has_the_same_fields() {
+        assert_eq!(
+            printed(&line(), LogFormat::Text),
+            "2026-11-24T00:07:50.108Z info access route=/token method=POST status=200 duration_ms=12.345 \
+             upstream_ms=11.007 bytes=1234 client=10.0.255.7 request_id=0123456789abcdef-1f aborted=false\n"
+        );
+    }
+
+    #[test]
+    fn a_request_id_from_outside_cannot_leave_its_place() {
+        // sent, read back from JSON, in text
+        let table: [(&[u8], &str, &str); 7] = [
+            (
+                b"a\",\"status\":500",
+                "a\",\"status\":500",
+                r#""a\",\"status\":500""#,
+            ),
+            (b"a b", "a b", r#""a b""#),
+            (b"a=b", "a=b", r#""a=b""#),
+            (b"\t\\\x1b[2J", "\t\\\u{1b}[2J", r#""\t\\\u001b[2J""#),
+            (b"\xff\xfex", "\u{fffd}\u{fffd}x", "\"\u{fffd}\u{fffd}x\""),
+            ("é\u{9b}2J".as_bytes(), "é\u{9b}2J", "\"é\\u009b2J\""),
+            (b"", "", r#""""#),
+        ];
+        for (sent, read, text) in table {
+            let line = AccessLine {
+                request_id: sent,
+                ..line()
+            };
+            let json = printed(&line, LogFormat::Json);
+            assert_eq!(json.matches('\n').count(), 1, "{json}");
+            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            assert_eq!(json["request_id"], read);
+            assert_eq!(json["status"], 200);
+            let printed = printed(&line, LogFormat::Text);
+            assert!(
+                printed.ends_with(&format!(" request_id={text} aborted=false\n")),
+                "{printed}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_request_id_is_cut() {
+        let long = vec![b'x'; 60_000];
+        let line = AccessLine {
+            request_id: &long,
+            ..line()
+        };
+        let json: serde_json::Value = serde_json::from_str(&printed(&line, LogFormat::Json)).unwrap();
+        assert_eq!(json["request_id"].as_str().unwrap().len(), 128);
+    }
+
+    #[test]
+    fn only_a_valid_traceparent_gives_a_trace_id() {
+        let id: &[u8] = b"0af7651916cd43dd8448eb211c80319c";
+        let table: [(&[u8], bool); 16] = [
+            (TRACE, true),
+            (b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-ff", true),
+            (
+                b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what",
+                true,
+            ),
+            (b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", true),
+            (
+                b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01.what",
+                false,
+            ),
+            (
+                b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what",
+                false,
+            ),
+            (b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
+            (b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", false),
+            (b"00-00000000000000000000000000000000-b7ad6b7169203331-01", false),
+            (b"00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", false),
+            (b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0", false),
+            (b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331", false),
+            (b"00_0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
+            (b" 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
+            (b"00-\"af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
+            (b"", false),
+        ];
+        for (sent, valid) in table {
+            let shown = String::from_utf8_lossy(sent);
+            assert_eq!(trace_id(sent), valid.then_some(id), "{shown}");
+        }
+    }
+
+    #[test]
+    fn there_is_no_access_log_where_none_is_asked_for() {
+        let (buffer, _guard) = LogBuffer::new(Box::new(std::io::sink())).unwrap();
+        let table = [
+            (true, LogLevel::Trace, true),
+            (true, LogLevel::Info, true),
+            (true, LogLevel::Warn, false),
+            (true, LogLevel::Off, false),
+            (false, LogLevel::Info, false),
+        ];
+        for (access, level, there) in table {
+            let log = config::Log {
+                format: LogFormat::Json,
+                level,
+                access,
+            };
+            assert_eq!(AccessLog::new(&log, buffer.clone()).is_some(), there, "{log:?}");
+        }
+    }
 }

@@ -6,12 +6,14 @@
 //! part. Dependencies point down this list and never back; `tests/it/layering.rs` holds them to it.
 
 pub mod access;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod headers;
 pub mod keys;
 pub mod metrics;
 pub mod mirror;
+pub mod readiness;
 pub mod request_id;
 pub mod rfc3339;
 pub mod route;

@@ -55,6 +55,11 @@ impl Default for RequestIds {
     }
 }
 
+/// As much of a request's id as is printed: 128 bytes; one from outside may be of any length.
+pub(crate) fn shown(id: &[u8]) -> &[u8] {
+    id.get(..128).unwrap_or(id)
+}
+
 /// The lowest digits, as many as there is room for.
 fn hexadecimal(value: u64, out: &mut [u8]) {
     let mut rest = value;

@@ -229,3 +229,157 @@ pub fn signals(drain: Drain) -> io::Result<impl Future<Output = ()>> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMES: Times = Times {
+        delay: Duration::from_secs(5),
+        deadline: Duration::from_secs(30),
+    };
+
+    fn drain(delay: u64, deadline: u64) -> Drain {
+        Drain::new(&config::Drain {
+            delay: Duration::from_secs(delay),
+            deadline: Duration::from_secs(deadline),
+        })
+    }
+
+    async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
+        phases.wait_for(|now| *now == phase).await.unwrap();
+    }
+
+    #[test]
+    fn what_happens_next_follows_from_state_event_and_time() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let announced = |since| State::Announced { since: at(since) };
+        let terminating = |since| State::Terminating { since: at(since) };
+        let closing = |since| State::Closing { since: at(since) };
+        let table = [
+            (State::Serving, Event::Begin, 3, announced(3)),
+            (State::Serving, Event::Terminate, 3, terminating(3)),
+            (State::Serving, Event::Time, 99, State::Serving),
+            (announced(0), Event::Begin, 3, announced(0)),
+            (announced(0), Event::Time, 99, announced(0)),
+            // what is left of the delay, or nothing
+            (announced(0), Event::Terminate, 3, terminating(0)),
+            (announced(0), Event::Terminate, 5, closing(5)),
+            (announced(0), Event::Terminate, 60, closing(60)),
+            (terminating(0), Event::Begin, 3, terminating(0)),
+            (terminating(0), Event::Time, 4, terminating(0)),
+            (terminating(0), Event::Time, 5, closing(5)),
+            (terminating(0), Event::Begin, 7, closing(7)),
+            (terminating(0), Event::Terminate, 1, State::Aborted),
+            (closing(5), Event::Begin, 6, closing(5)),
+            (closing(5), Event::Time, 34, closing(5)),
+            (closing(5), Event::Time, 35, State::Aborted),
+            (closing(5), Event::Terminate, 6, State::Aborted),
+            (State::Aborted, Event::Begin, 99, State::Aborted),
+            (State::Aborted, Event::Terminate, 99, State::Aborted),
+            (State::Aborted, Event::Time, 99, State::Aborted),
+        ];
+        for (state, event, now, expected) in table {
+            assert_eq!(
+                state.after(event, at(now), TIMES),
+                expected,
+                "{state:?} {event:?} at {now} s"
+            );
+        }
+    }
+
+    #[test]
+    fn a_delay_that_no_clock_can_count_does_not_panic() {
+        let times = Times {
+            delay: Duration::MAX,
+            deadline: Duration::MAX,
+        };
+        let now = Instant::now();
+        let state = State::Serving.after(Event::Terminate, now, times);
+        assert_eq!(state.due(times), None);
+        assert_eq!(state.after(Event::Terminate, now, times), State::Aborted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_signal_goes_through_every_phase_in_time() {
+        let drain = drain(5, 30);
+        let (draining, mut phases) = (drain.draining(), drain.phases());
+        let driver = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.run().await }
+        });
+        let began = Instant::now();
+        assert!(!draining.begun());
+        drain.terminate();
+        assert!(draining.begun());
+        assert_eq!(*phases.borrow_and_update(), Phase::Announced);
+        reached(&mut phases, Phase::Closing).await;
+        assert_eq!(began.elapsed().as_secs(), 5);
+        assert!(draining.begun());
+        reached(&mut phases, Phase::Aborted).await;
+        assert_eq!(began.elapsed().as_secs(), 35);
+        driver.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_early_announcement_leaves_no_delay_for_the_signal() {
+        let drain = drain(5, 30);
+        let mut phases = drain.phases();
+        let driver = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.run().await }
+        });
+        drain.begin();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(*phases.borrow_and_update(), Phase::Announced);
+        let began = Instant::now();
+        drain.terminate();
+        assert_eq!(*phases.borrow_and_update(), Phase::Closing);
+        reached(&mut phases, Phase::Aborted).await;
+        assert_eq!(began.elapsed().as_secs(), 30);
+        driver.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_during_the_delay_waits_for_what_is_left_of_it() {
+        let drain = drain(5, 30);
+        let mut phases = drain.phases();
+        let running = drain.clone();
+        tokio::spawn(async move { running.run().await });
+        let began = Instant::now();
+        drain.begin();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        drain.terminate();
+        reached(&mut phases, Phase::Closing).await;
+        assert_eq!(began.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_ends_at_once() {
+        for wait in [0, 2, 7] {
+            let drain = drain(5, 30);
+            let phases = drain.phases();
+            let running = drain.clone();
+            let driver = tokio::spawn(async move { running.run().await });
+            drain.terminate();
+            tokio::time::sleep(Duration::from_secs(wait)).await;
+            drain.terminate();
+            assert_eq!(*phases.borrow(), Phase::Aborted, "after {wait} s");
+            driver.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn signals_of_the_system_drain() {
+        use rustix::process::{Signal, getpid, kill_process};
+        let drain = drain(3_600, 3_600);
+        let mut phases = drain.phases();
+        let taking = tokio::spawn(signals(drain.clone()).unwrap());
+        kill_process(getpid(), Signal::TERM).unwrap();
+        reached(&mut phases, Phase::Announced).await;
+        kill_process(getpid(), Signal::INT).unwrap();
+        reached(&mut phases, Phase::Aborted).await;
+        taking.abort();
+    }
+}

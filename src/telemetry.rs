@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use tracing::Subscriber;
 use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::config::{self, LogLevel};
@@ -46,11 +47,14 @@ pub enum Error {
 /// when the guard is dropped.
 pub fn init(log: &config::Log) -> Result<(LogBuffer, Guard), Error> {
     let (buffer, guard) = LogBuffer::new(Box::new(io::stderr())).map_err(Error::Thread)?;
+    subscriber(*log, &buffer).try_init()?;
+    Ok((buffer, guard))
+}
+
+fn subscriber(log: config::Log, buffer: &LogBuffer) -> impl Subscriber + Send + Sync + use<> {
     tracing_subscriber::registry()
         .with(level(log.level))
         .with(events::Events::new(log.format, buffer.clone()))
-        .try_init()?;
-    Ok((buffer, guard))
 }
 
 fn level(level: LogLevel) -> LevelFilter {
@@ -224,3 +228,21 @@ impl fmt::Debug for Guard {
         f.debug_struct("Guard").finish_non_exhaustive()
     }
 }
+
+/// What `run` logs on this thread, everything from `info` up.
+#[cfg(test)]
+pub(crate) fn captured(format: config::LogFormat, run: impl FnOnce()) -> String {
+    let log = config::Log {
+        format,
+        level: LogLevel::Info,
+        access: false,
+    };
+    let sink = tests::Sink::default();
+    let (buffer, guard) = LogBuffer::new(Box::new(sink.clone())).unwrap();
+    tracing::subscriber::with_default(subscriber(log, &buffer), run);
+    drop(guard);
+    sink.text()
+}
+
+#[cfg(test)]
+mod tests;

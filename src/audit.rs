@@ -1,0 +1,404 @@
+//! The audit log: who ended which sessions, why, by which request, and with what result; on the
+//! `tracing` target `audit`. Never a token or an e-mail: ids and closed sets of words only, but for
+//! the request's id and an OAuth client's, which are cut and escaped.
+
+use std::{borrow::Cow, error::Error};
+
+use tracing::{field, info, warn};
+
+use crate::{
+    keys::Verdict,
+    metrics::{MirrorEvent, MirrorResult, Refusal},
+    request_id,
+    session::{Change, Origin, Outcome, Reason, Seconds, SessionId, Unrecorded, UserId, Which},
+};
+
+/// Longest OAuth client id that is printed, in bytes; GoTrue's are UUIDs.
+const CLIENT_ID_BYTES: usize = 128;
+
+/// The request that something came of.
+#[derive(Clone, Copy, Debug)]
+pub struct By<'a> {
+    /// `Route::template`.
+    pub route: &'static str,
+    /// `X-Request-Id`; from outside, so of any content.
+    pub request_id: &'a [u8],
+}
+
+impl By<'_> {
+    fn id(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(request_id::shown(self.request_id))
+    }
+}
+
+/// The store took a change: a line for endings and suspensions, and for a sign-in whose session was
+/// revoked before it was recorded (for a refresh, [`refused_refresh`] says so). Sessions that begin
+/// or go on are no audit matter; metrics count them.
+pub fn changed(change: &Change, outcome: Outcome, by: By<'_>) {
+    let result = MirrorResult::from(outcome).as_str();
+    match change {
+        Change::End {
+            user, which, reason, ..
+        } => ended(*user, which, *reason, outcome, by),
+        Change::Suspend { user, until } => suspended(*user, *until, result, by),
+        Change::Banned { user, until } => suspended(*user, Some(*until), result, by),
+        Change::Record {
+            origin: Origin::SignIn,
+            record,
+        } if outcome == Outcome::Revoked => not_recorded(record.user, record.session, result, by),
+        Change::Record { .. } | Change::LowerAal { .. } => {}
+    }
+}
+
+/// The store did not take a change, so it may know sessions otherwise than GoTrue does.
+pub fn failed(change: &Change, error: &(dyn Error + 'static), by: By<'_>) {
+    let subject = Subject::of(change);
+    warn!(
+        target: "audit",
+        event = MirrorEvent::of(change).as_str(),
+        user = %change.user(),
+        which = subject.which,
+        session = subject.session.map(field::display),
+        kept = subject.kept.map(field::display),
+        client_id = subject.client_id.as_deref(),
+        reason = subject.reason.map(Reason::as_str),
+        result = "failed",
+        error,
+        route = by.route,
+        request_id = &*by.id(),
+        "a change was not recorded"
+    );
+}
+
+/// GoTrue's answer looked as if it changed a session, and nothing was recorded.
+pub fn unrecorded(why: Unrecorded, by: By<'_>) {
+    warn!(
+        target: "audit",
+        reason = why.as_str(),
+        result = "failed",
+        route = by.route,
+        request_id = &*by.id(),
+        "an answer was not mirrored"
+    );
+}
+
+/// A request was refused for what its session or user is. Names them only where a known key signed
+/// the token.
+pub fn refused(verdict: &Verdict, why: Refusal, by: By<'_>) {
+    let claims = verdict.proven();
+    info!(
+        target: "audit",
+        user = claims.and_then(|claims| claims.user.id()).map(field::display),
+        session = claims.and_then(|claims| claims.session.id()).map(field::display),
+        reason = why.as_str(),
+        result = "refused",
+        route = by.route,
+        request_id = &*by.id(),
+        "a request was refused"
+    );
+}
+
+/// The client did not get the tokens that GoTrue handed out for a session that was revoked here
+/// (contract §6.3).
+pub fn refused_refresh(user: UserId, session: SessionId, by: By<'_>) {
+    info!(
+        target: "audit",
+        user = %user,
+        session = %session,
+        reason = Refusal::RefreshRevoked.as_str(),
+        result = "refused",
+        route = by.route,
+        request_id = &*by.id(),
+        "a refresh of a revoked session was refused"
+    );
+}
+
+fn ended(user: UserId, which: &Which, reason: Reason, outcome: Outcome, by: By<'_>) {
+    let subject = Subject::of_ending(which, reason);
+    let count = match outcome {
+        Outcome::Ended(count) => count,
+        _ => 0,
+    };
+    info!(
+        target: "audit",
+        user = %user,
+        which = subject.which,
+        session = subject.session.map(field::display),
+        kept = subject.kept.map(field::display),
+        client_id = subject.client_id.as_deref(),
+        reason = reason.as_str(),
+        result = MirrorResult::from(outcome).as_str(),
+        count,
+        route = by.route,
+        request_id = &*by.id(),
+        "sessions ended"
+    );
+}
+
+fn suspended(user: UserId, until: Option<Seconds>, result: &str, by: By<'_>) {
+    info!(
+        target: "audit",
+        user = %user,
+        until,
+        result,
+        route = by.route,
+        request_id = &*by.id(),
+        "{}",
+        if until.is_some() { "user suspended" } else { "suspension lifted" }
+    );
+}
+
+fn not_recorded(user: UserId, session: SessionId, result: &str, by: By<'_>) {
+    info!(
+        target: "audit",
+        user = %user,
+        session = %session,
+        result,
+        route = by.route,
+        request_id = &*by.id(),
+        "a revoked session was not recorded"
+    );
+}
+
+/// Which sessions a change is about, and why.
+#[derive(Default)]
+struct Subject<'a> {
+    /// `one`, `others`, `all`, `aal1` or `client`.
+    which: &'static str,
+    session: Option<SessionId>,
+    /// The one that an ending of others leaves alone.
+    kept: Option<SessionId>,
+    client_id: Option<Cow<'a, str>>,
+    reason: Option<Reason>,
+}
+
+impl<'a> Subject<'a> {
+    fn of(change: &'a Change) -> Self {
+        match change {
+            Change::End { which, reason, .. } => Self::of_ending(which, *reason),
+            Change::Record { record, .. } => Self {
+                which: "one",
+                session: Some(record.session),
+                ..Self::default()
+            },
+            Change::Suspend { .. } | Change::Banned { .. } | Change::LowerAal { .. } => Self {
+                which: "all",
+                ..Self::default()
+            },
+        }
+    }
+
+    fn of_ending(which: &'a Which, reason: Reason) -> Self {
+        let reason = Some(reason);
+        let (which, session, kept, client_id) = match which {
+            Which::One(session) => ("one", Some(*session), None, None),
+            Which::Others(kept) => ("others", None, Some(*kept), None),
+            Which::All => ("all", None, None, None),
+            Which::Aal1Except(kept) => ("aal1", None, Some(*kept), None),
+            Which::Client(client) => ("client", None, None, Some(cut(client))),
+        };
+        Self {
+            which,
+            session,
+            kept,
+            client_id,
+            reason,
+        }
+    }
+}
+
+fn cut(client: &str) -> Cow<'_, str> {
+    let shown = client.as_bytes();
+    String::from_utf8_lossy(shown.get(..CLIENT_ID_BYTES).unwrap_or(shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::LogFormat, session::Record, telemetry::captured};
+
+    const BY: By<'_> = By {
+        route: "/logout",
+        request_id: b"r\"1",
+    };
+
+    fn user() -> UserId {
+        UserId::parse("0191d1a0-0000-7000-8000-00000000000a").unwrap()
+    }
+
+    fn session() -> SessionId {
+        SessionId::parse("0191d1a0-0000-7000-8000-000000000001").unwrap()
+    }
+
+    fn ending(which: Which) -> Change {
+        Change::End {
+            user: user(),
+            which,
+            reason: Reason::Logout,
+            sent_ms: 1,
+            expires_at: None,
+            ended_in_gotrue: true,
+        }
+    }
+
+    fn record(origin: Origin) -> Change {
+        Change::Record {
+            origin,
+            record: Box::new(Record {
+                user: user(),
+                session: session(),
+                refresh_ref: None,
+                previous_ref: None,
+                counter: None,
+                created_at: 1,
+                began_ms: 0,
+                refreshed_at: 1,
+                seen_at: None,
+                expires_at: 2,
+                aal: None,
+                amr: None,
+                role: None,
+                client_id: None,
+                anonymous: false,
+                ip: None,
+                user_agent: None,
+            }),
+        }
+    }
+
+    /// What one call logs, after the time.
+    fn logged(audit: impl FnOnce()) -> String {
+        let log = captured(LogFormat::Text, audit);
+        log.split_once(' ')
+            .map_or(String::new(), |(_, rest)| rest.to_owned())
+    }
+
+    #[test]
+    fn an_ending_says_who_which_why_and_how_many() {
+        let table = [
+            (
+                Which::One(session()),
+                "which=one session=0191d1a0-0000-7000-8000-000000000001",
+            ),
+            (
+                Which::Others(session()),
+                "which=others kept=0191d1a0-0000-7000-8000-000000000001",
+            ),
+            (Which::All, "which=all"),
+            (
+                Which::Aal1Except(session()),
+                "which=aal1 kept=0191d1a0-0000-7000-8000-000000000001",
+            ),
+            (
+                Which::Client("a b\n".to_owned()),
+                "which=client client_id=\"a b\\n\"",
+            ),
+        ];
+        for (which, words) in table {
+            let line = logged(|| changed(&ending(which), Outcome::Ended(3), BY));
+            assert_eq!(
+                line,
+                format!(
+                    "info audit: sessions ended user=0191d1a0-0000-7000-8000-00000000000a {words} \
+                     reason=logout result=ended count=3 route=/logout request_id=\"r\\\"1\"\n"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn of_changes_only_endings_and_suspensions_are_audited() {
+        let ban = |until| Change::Suspend { user: user(), until };
+        let lower = Change::LowerAal { user: user() };
+        let table = [
+            (record(Origin::SignIn), Outcome::Created, ""),
+            (record(Origin::Refresh), Outcome::Refreshed, ""),
+            (record(Origin::Refresh), Outcome::Unchanged, ""),
+            (record(Origin::Refresh), Outcome::Revoked, ""),
+            (
+                record(Origin::SignIn),
+                Outcome::Revoked,
+                "info audit: a revoked session was not recorded",
+            ),
+            (ban(Some(7)), Outcome::Marked, "info audit: user suspended"),
+            (
+                Change::Banned {
+                    user: user(),
+                    until: 7,
+                },
+                Outcome::Unchanged,
+                "info audit: user suspended",
+            ),
+            (ban(None), Outcome::Marked, "info audit: suspension lifted"),
+            (
+                ending(Which::All),
+                Outcome::Unchanged,
+                "info audit: sessions ended",
+            ),
+            (lower, Outcome::Marked, ""),
+        ];
+        for (change, outcome, words) in table {
+            let line = logged(|| changed(&change, outcome, BY));
+            let begins = if words.is_empty() {
+                line.is_empty()
+            } else {
+                line.starts_with(words)
+            };
+            assert!(begins, "{outcome:?}: {line}");
+        }
+    }
+
+    #[test]
+    fn a_change_that_failed_names_the_cause() {
+        let cause = std::io::Error::other("the store did not answer in time");
+        let line = logged(|| failed(&record(Origin::SignIn), &cause, BY));
+        assert!(
+            line.starts_with("warn audit: a change was not recorded event="),
+            "{line}"
+        );
+        assert!(
+            line.contains(
+                "user=0191d1a0-0000-7000-8000-00000000000a which=one \
+                 session=0191d1a0-0000-7000-8000-000000000001 result=failed \
+                 error=\"the store did not answer in time\""
+            ),
+            "{line}"
+        );
+        let line = logged(|| unrecorded(Unrecorded::TooLarge, BY));
+        assert!(line.contains("reason=too_large result=failed"), "{line}");
+    }
+
+    #[test]
+    fn a_refusal_names_nobody_whom_no_key_proved() {
+        let line = logged(|| refused(&Verdict::Bad, Refusal::SessionRevoked, BY));
+        assert_eq!(
+            line,
+            "info audit: a request was refused reason=session_revoked result=refused \
+             route=/logout request_id=\"r\\\"1\"\n"
+        );
+    }
+
+    #[test]
+    fn a_refused_refresh_names_its_session() {
+        let line = logged(|| refused_refresh(user(), session(), BY));
+        assert!(
+            line.starts_with(
+                "info audit: a refresh of a revoked session was refused \
+                 user=0191d1a0-0000-7000-8000-00000000000a session=0191d1a0-0000-7000-8000-000000000001 \
+                 reason=refresh_revoked result=refused"
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn ids_from_outside_are_cut() {
+        let by = By {
+            route: "other",
+            request_id: &[b'x'; 4_000],
+        };
+        let change = ending(Which::Client("y".repeat(4_000)));
+        let line = logged(|| changed(&change, Outcome::Ended(0), by));
+        assert!(line.len() < 600, "{line}");
+    }
+}
