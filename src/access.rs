@@ -52,16 +52,12 @@ pub struct AccessLine<'a> {
 impl AccessLog {
     /// `None` where `log.access` is off or `log.level` is above `info`.
     pub fn new(log: &config::Log, buffer: LogBuffer) -> Option<Self> {
-        (log.access && log.level >= LogLevel::Info).then_some(Self {
-            format: log.format,
-            buffer,
-        })
+        (log.access && log.level >= LogLevel::Info).then_some(Self { format: log.format, buffer })
     }
 
     /// Adds the line. Never waits, never fails: a line that finds no room is counted by the buffer.
     pub fn write(&self, line: &AccessLine<'_>) {
-        self.buffer
-            .line(|out| line.print(out, self.format, SystemTime::now()));
+        self.buffer.line(|out| line.print(out, self.format, SystemTime::now()));
     }
 }
 
@@ -107,10 +103,7 @@ fn trace_id(traceparent: &[u8]) -> Option<&[u8]> {
 /// So many lower-case hexadecimal digits, and what follows them.
 fn hex(text: &[u8], digits: usize) -> Option<(&[u8], &[u8])> {
     let (found, rest) = text.split_at_checked(digits)?;
-    found
-        .iter()
-        .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-        .then_some((found, rest))
+    found.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')).then_some((found, rest))
 }
 
 #[cfg(test)]
@@ -183,11 +176,7 @@ mod tests {
     fn a_request_id_from_outside_cannot_leave_its_place() {
         // sent, read back from JSON, in text
         let table: [(&[u8], &str, &str); 7] = [
-            (
-                b"a\",\"status\":500",
-                "a\",\"status\":500",
-                r#""a\",\"status\":500""#,
-            ),
+            (b"a\",\"status\":500", "a\",\"status\":500", r#""a\",\"status\":500""#),
             (b"a b", "a b", r#""a b""#),
             (b"a=b", "a=b", r#""a=b""#),
             (b"\t\\\x1b[2J", "\t\\\u{1b}[2J", r#""\t\\\u001b[2J""#),
@@ -196,30 +185,21 @@ mod tests {
             (b"", "", r#""""#),
         ];
         for (sent, read, text) in table {
-            let line = AccessLine {
-                request_id: sent,
-                ..line()
-            };
+            let line = AccessLine { request_id: sent, ..line() };
             let json = printed(&line, LogFormat::Json);
             assert_eq!(json.matches('\n').count(), 1, "{json}");
             let json: serde_json::Value = serde_json::from_str(&json).unwrap();
             assert_eq!(json["request_id"], read);
             assert_eq!(json["status"], 200);
             let printed = printed(&line, LogFormat::Text);
-            assert!(
-                printed.ends_with(&format!(" request_id={text} aborted=false\n")),
-                "{printed}"
-            );
+            assert!(printed.ends_with(&format!(" request_id={text} aborted=false\n")), "{printed}");
         }
     }
 
     #[test]
     fn a_long_request_id_is_cut() {
         let long = vec![b'x'; 60_000];
-        let line = AccessLine {
-            request_id: &long,
-            ..line()
-        };
+        let line = AccessLine { request_id: &long, ..line() };
         let json: serde_json::Value = serde_json::from_str(&printed(&line, LogFormat::Json)).unwrap();
         assert_eq!(json["request_id"].as_str().unwrap().len(), 128);
     }
@@ -230,19 +210,10 @@ mod tests {
         let table: [(&[u8], bool); 16] = [
             (TRACE, true),
             (b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-ff", true),
-            (
-                b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what",
-                true,
-            ),
+            (b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what", true),
             (b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", true),
-            (
-                b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01.what",
-                false,
-            ),
-            (
-                b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what",
-                false,
-            ),
+            (b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01.what", false),
+            (b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what", false),
             (b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
             (b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", false),
             (b"00-00000000000000000000000000000000-b7ad6b7169203331-01", false),
@@ -271,11 +242,7 @@ mod tests {
             (false, LogLevel::Info, false),
         ];
         for (access, level, there) in table {
-            let log = config::Log {
-                format: LogFormat::Json,
-                level,
-                access,
-            };
+            let log = config::Log { format: LogFormat::Json, level, access };
             assert_eq!(AccessLog::new(&log, buffer.clone()).is_some(), there, "{log:?}");
         }
     }

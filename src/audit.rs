@@ -37,15 +37,12 @@ impl By<'_> {
 pub fn changed(change: &Change, outcome: Outcome, by: By<'_>) {
     let result = MirrorResult::from(outcome).as_str();
     match change {
-        Change::End {
-            user, which, reason, ..
-        } => ended(*user, which, *reason, outcome, by),
+        Change::End { user, which, reason, .. } => ended(*user, which, *reason, outcome, by),
         Change::Suspend { user, until } => suspended(*user, *until, result, by),
         Change::Banned { user, until } => suspended(*user, Some(*until), result, by),
-        Change::Record {
-            origin: Origin::SignIn,
-            record,
-        } if outcome == Outcome::Revoked => not_recorded(record.user, record.session, result, by),
+        Change::Record { origin: Origin::SignIn, record } if outcome == Outcome::Revoked => {
+            not_recorded(record.user, record.session, result, by)
+        }
         Change::Record { .. } | Change::LowerAal { .. } => {}
     }
 }
@@ -176,15 +173,12 @@ impl<'a> Subject<'a> {
     fn of(change: &'a Change) -> Self {
         match change {
             Change::End { which, reason, .. } => Self::of_ending(which, *reason),
-            Change::Record { record, .. } => Self {
-                which: "one",
-                session: Some(record.session),
-                ..Self::default()
-            },
-            Change::Suspend { .. } | Change::Banned { .. } | Change::LowerAal { .. } => Self {
-                which: "all",
-                ..Self::default()
-            },
+            Change::Record { record, .. } => {
+                Self { which: "one", session: Some(record.session), ..Self::default() }
+            }
+            Change::Suspend { .. } | Change::Banned { .. } | Change::LowerAal { .. } => {
+                Self { which: "all", ..Self::default() }
+            }
         }
     }
 
@@ -197,13 +191,7 @@ impl<'a> Subject<'a> {
             Which::Aal1Except(kept) => ("aal1", None, Some(*kept), None),
             Which::Client(client) => ("client", None, None, Some(cut(client))),
         };
-        Self {
-            which,
-            session,
-            kept,
-            client_id,
-            reason,
-        }
+        Self { which, session, kept, client_id, reason }
     }
 }
 
@@ -217,10 +205,7 @@ mod tests {
     use super::*;
     use crate::{config::LogFormat, session::Record, telemetry::captured};
 
-    const BY: By<'_> = By {
-        route: "/logout",
-        request_id: b"r\"1",
-    };
+    const BY: By<'_> = By { route: "/logout", request_id: b"r\"1" };
 
     fn user() -> UserId {
         UserId::parse("0191d1a0-0000-7000-8000-00000000000a").unwrap()
@@ -269,30 +254,17 @@ mod tests {
     /// What one call logs, after the time.
     fn logged(audit: impl FnOnce()) -> String {
         let log = captured(LogFormat::Text, audit);
-        log.split_once(' ')
-            .map_or(String::new(), |(_, rest)| rest.to_owned())
+        log.split_once(' ').map_or(String::new(), |(_, rest)| rest.to_owned())
     }
 
     #[test]
     fn an_ending_says_who_which_why_and_how_many() {
         let table = [
-            (
-                Which::One(session()),
-                "which=one session=0191d1a0-0000-7000-8000-000000000001",
-            ),
-            (
-                Which::Others(session()),
-                "which=others kept=0191d1a0-0000-7000-8000-000000000001",
-            ),
+            (Which::One(session()), "which=one session=0191d1a0-0000-7000-8000-000000000001"),
+            (Which::Others(session()), "which=others kept=0191d1a0-0000-7000-8000-000000000001"),
             (Which::All, "which=all"),
-            (
-                Which::Aal1Except(session()),
-                "which=aal1 kept=0191d1a0-0000-7000-8000-000000000001",
-            ),
-            (
-                Which::Client("a b\n".to_owned()),
-                "which=client client_id=\"a b\\n\"",
-            ),
+            (Which::Aal1Except(session()), "which=aal1 kept=0191d1a0-0000-7000-8000-000000000001"),
+            (Which::Client("a b\n".to_owned()), "which=client client_id=\"a b\\n\""),
         ];
         for (which, words) in table {
             let line = logged(|| changed(&ending(which), Outcome::Ended(3), BY));
@@ -315,35 +287,16 @@ mod tests {
             (record(Origin::Refresh), Outcome::Refreshed, ""),
             (record(Origin::Refresh), Outcome::Unchanged, ""),
             (record(Origin::Refresh), Outcome::Revoked, ""),
-            (
-                record(Origin::SignIn),
-                Outcome::Revoked,
-                "info audit: a revoked session was not recorded",
-            ),
+            (record(Origin::SignIn), Outcome::Revoked, "info audit: a revoked session was not recorded"),
             (ban(Some(7)), Outcome::Marked, "info audit: user suspended"),
-            (
-                Change::Banned {
-                    user: user(),
-                    until: 7,
-                },
-                Outcome::Unchanged,
-                "info audit: user suspended",
-            ),
+            (Change::Banned { user: user(), until: 7 }, Outcome::Unchanged, "info audit: user suspended"),
             (ban(None), Outcome::Marked, "info audit: suspension lifted"),
-            (
-                ending(Which::All),
-                Outcome::Unchanged,
-                "info audit: sessions ended",
-            ),
+            (ending(Which::All), Outcome::Unchanged, "info audit: sessions ended"),
             (lower, Outcome::Marked, ""),
         ];
         for (change, outcome, words) in table {
             let line = logged(|| changed(&change, outcome, BY));
-            let begins = if words.is_empty() {
-                line.is_empty()
-            } else {
-                line.starts_with(words)
-            };
+            let begins = if words.is_empty() { line.is_empty() } else { line.starts_with(words) };
             assert!(begins, "{outcome:?}: {line}");
         }
     }
@@ -352,10 +305,7 @@ mod tests {
     fn a_change_that_failed_names_the_cause() {
         let cause = std::io::Error::other("the store did not answer in time");
         let line = logged(|| failed(&record(Origin::SignIn), &cause, BY));
-        assert!(
-            line.starts_with("warn audit: a change was not recorded event="),
-            "{line}"
-        );
+        assert!(line.starts_with("warn audit: a change was not recorded event="), "{line}");
         assert!(
             line.contains(
                 "user=0191d1a0-0000-7000-8000-00000000000a which=one \
@@ -393,10 +343,7 @@ mod tests {
 
     #[test]
     fn ids_from_outside_are_cut() {
-        let by = By {
-            route: "other",
-            request_id: &[b'x'; 4_000],
-        };
+        let by = By { route: "other", request_id: &[b'x'; 4_000] };
         let change = ending(Which::Client("y".repeat(4_000)));
         let line = logged(|| changed(&change, Outcome::Ended(0), by));
         assert!(line.len() < 600, "{line}");

@@ -101,9 +101,7 @@ pub fn invocation(
     if !print && matches!(command, Command::Serve | Command::Validate) {
         draft.check_files();
     }
-    let loaded = draft
-        .finish()
-        .map_err(|problems| Stop::Refuse(problems.to_string()))?;
+    let loaded = draft.finish().map_err(|problems| Stop::Refuse(problems.to_string()))?;
     Ok(Invocation {
         command,
         printed: print.then(|| loaded.effective()),
@@ -187,10 +185,7 @@ fn flags(matches: &ArgMatches) -> (Vec<(&'static Key, Given)>, Vec<Problem>) {
         let values: Vec<OsString> = values.cloned().collect();
         let place = Place::Flag(key.flag());
         if values.len() > 1 && !key.kind.is_list() {
-            problems.push(Problem::Twice {
-                key: key.name.to_owned(),
-                place,
-            });
+            problems.push(Problem::Twice { key: key.name.to_owned(), place });
             continue;
         }
         match source::given_by(key, &values.join(",".as_ref()), place) {
@@ -203,13 +198,9 @@ fn flags(matches: &ArgMatches) -> (Vec<(&'static Key, Given)>, Vec<Problem>) {
 
 /// The configuration file that was named.
 fn file(matches: &ArgMatches, env: &[(OsString, OsString)]) -> Option<PathBuf> {
-    let variable = || {
-        env.iter()
-            .find(|(name, value)| name == CONFIG_VARIABLE && !value.is_empty())
-    };
+    let variable = || env.iter().find(|(name, value)| name == CONFIG_VARIABLE && !value.is_empty());
     let flag = matches.get_one::<OsString>(CONFIG);
-    flag.or_else(|| variable().map(|(_, value)| value))
-        .map(PathBuf::from)
+    flag.or_else(|| variable().map(|(_, value)| value)).map(PathBuf::from)
 }
 
 /// Takes out what clap would stop at, so that it is told together with everything else that is wrong, and
@@ -221,18 +212,15 @@ fn sift(args: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<Problem
     let mut command = None;
     while let Some((position, arg)) = args.next() {
         let text = arg.to_string_lossy().into_owned();
-        let (name, value) = text
-            .split_once('=')
-            .map_or((text.as_str(), None), |(name, value)| (name, Some(value)));
+        let (name, value) =
+            text.split_once('=').map_or((text.as_str(), None), |(name, value)| (name, Some(value)));
         let key = KEYS.iter().find(|key| key.flag() == name);
         if key.is_some() || name == CONFIG_FLAG {
             match (key, value.is_none().then(|| args.next())) {
                 (Some(key), Some(None)) => problems.push(without_value(key)),
-                (_, next) => kept.extend(
-                    [Some(arg), next.flatten().map(|(_, value)| value)]
-                        .into_iter()
-                        .flatten(),
-                ),
+                (_, next) => {
+                    kept.extend([Some(arg), next.flatten().map(|(_, value)| value)].into_iter().flatten())
+                }
             }
         } else if BARE.contains(&text.as_str()) {
             kept.push(arg);
@@ -259,33 +247,18 @@ fn is_stray(arg: &OsStr) -> bool {
 
 fn without_value(key: &Key) -> Problem {
     let place = Place::Flag(key.flag());
-    Problem::Value {
-        key: key.name.to_owned(),
-        place,
-        expected: key.kind.expected(),
-    }
+    Problem::Value { key: key.name.to_owned(), place, expected: key.kind.expected() }
 }
 
 fn unknown_flag(name: &str) -> Problem {
-    let known = KEYS
-        .iter()
-        .map(Key::flag)
-        .chain(BARE.map(str::to_owned))
-        .chain([CONFIG_FLAG.to_owned()]);
-    Problem::UnknownPlace {
-        place: Place::Flag(name.to_owned()),
-        nearest: spelling::nearest(name, known),
-    }
+    let known = KEYS.iter().map(Key::flag).chain(BARE.map(str::to_owned)).chain([CONFIG_FLAG.to_owned()]);
+    Problem::UnknownPlace { place: Place::Flag(name.to_owned()), nearest: spelling::nearest(name, known) }
 }
 
 fn stray_argument(position: usize, text: &str) -> Problem {
     let commands = Command::ALL.map(Command::name);
     let nearest = spelling::nearest(text, commands.into_iter().map(str::to_owned));
-    Problem::Argument {
-        position,
-        commands: commands.join(", "),
-        nearest,
-    }
+    Problem::Argument { position, commands: commands.join(", "), nearest }
 }
 
 /// The first paragraph of what clap says, without its own heading.

@@ -20,14 +20,8 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The identity headers of the check endpoint (contract §8): nobody may send them through us.
-const IDENTITY: [&str; 6] = [
-    "x-auth-user",
-    "x-auth-session",
-    "x-auth-role",
-    "x-auth-email",
-    "x-auth-aal",
-    "x-auth-expires",
-];
+const IDENTITY: [&str; 6] =
+    ["x-auth-user", "x-auth-session", "x-auth-role", "x-auth-email", "x-auth-aal", "x-auth-expires"];
 
 /// End-to-end headers that a client must not be able to remove by naming them in `Connection`
 /// (Traefik CVE-2024-45410 and its kind).
@@ -87,14 +81,9 @@ pub fn for_upstream(
     peer: &Peer,
 ) -> Result<(), AmbiguousHost> {
     one_host(headers, version, authority)?;
-    if headers
-        .iter()
-        .any(|(name, value)| !passes_upstream(name, value, peer))
-    {
+    if headers.iter().any(|(name, value)| !passes_upstream(name, value, peer)) {
         let named = named_in_connection(headers);
-        retain(headers, |name, value| {
-            passes_upstream(name, value, peer) && !is_named(&named, name)
-        });
+        retain(headers, |name, value| passes_upstream(name, value, peer) && !is_named(&named, name));
     }
     if version == Version::HTTP_2 {
         join_cookies(headers);
@@ -106,14 +95,9 @@ pub fn for_upstream(
 /// Removes what GoTrue said to its connection with us.
 pub fn for_client(headers: &mut HeaderMap, version: Version) {
     let chunked_passes = version == Version::HTTP_11;
-    if headers
-        .keys()
-        .any(|name| !passes_downstream(name, chunked_passes))
-    {
+    if headers.keys().any(|name| !passes_downstream(name, chunked_passes)) {
         let named = named_in_connection(headers);
-        retain(headers, |name, _| {
-            passes_downstream(name, chunked_passes) && !is_named(&named, name)
-        });
+        retain(headers, |name, _| passes_downstream(name, chunked_passes) && !is_named(&named, name));
     }
 }
 
@@ -175,24 +159,14 @@ fn is_ours(name: &str) -> bool {
 /// Equal where `_` and `.` count as `-`.
 fn same(name: &[u8], ours: &[u8]) -> bool {
     name.len() == ours.len()
-        && name
-            .iter()
-            .zip(ours)
-            .all(|(a, b)| a == b || (*b == b'-' && matches!(a, b'_' | b'.')))
+        && name.iter().zip(ours).all(|(a, b)| a == b || (*b == b'-' && matches!(a, b'_' | b'.')))
 }
 
 /// The headers that `Connection` names and that may go because of it.
 fn named_in_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let names = values
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok());
-    names
-        .filter(|name: &HeaderName| !is_protected(name.as_str()))
-        .collect()
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok());
+    names.filter(|name: &HeaderName| !is_protected(name.as_str())).collect()
 }
 
 fn is_protected(name: &str) -> bool {
@@ -219,11 +193,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
     }
-    let parts: Vec<&[u8]> = headers
-        .get_all(COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
+    let parts: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
     }
@@ -266,10 +236,7 @@ mod tests {
     }
 
     fn lines(headers: &HeaderMap) -> Vec<String> {
-        headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
-            .collect()
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 
     fn peer(trusted: &[&str]) -> Peer {
@@ -297,10 +264,7 @@ mod tests {
             ("expect", "100-continue"),
             ("z", "1"),
         ];
-        assert_eq!(
-            upstream(&sent),
-            ["host: a", "b: 1", "a: 2", "z: 1", "x-forwarded-for: 192.0.2.1"]
-        );
+        assert_eq!(upstream(&sent), ["host: a", "b: 1", "a: 2", "z: 1", "x-forwarded-for: 192.0.2.1"]);
         let twice = [("host", "a"), ("accept", "x"), ("b", "1"), ("accept", "y")];
         let mut headers = map(&twice);
         for_upstream(&mut headers, VERSION, None, &peer(&[])).unwrap();
@@ -310,15 +274,7 @@ mod tests {
     #[test]
     fn a_kept_alive_connection_changes_nothing() {
         let kept = upstream(&[("host", "a"), ("connection", "keep-alive"), ("z", "1")]);
-        assert_eq!(
-            kept,
-            [
-                "host: a",
-                "connection: keep-alive",
-                "z: 1",
-                "x-forwarded-for: 192.0.2.1"
-            ]
-        );
+        assert_eq!(kept, ["host: a", "connection: keep-alive", "z: 1", "x-forwarded-for: 192.0.2.1"]);
     }
 
     #[test]
@@ -327,10 +283,7 @@ mod tests {
             ("host", "a"),
             ("authorization", "Bearer x"),
             ("x-forwarded-for", "198.51.100.7"),
-            (
-                "connection",
-                "authorization, x-forwarded-for, x-supabase-api-version, sb-forwarded-for",
-            ),
+            ("connection", "authorization, x-forwarded-for, x-supabase-api-version, sb-forwarded-for"),
             ("x-supabase-api-version", "2024-01-01"),
         ];
         assert_eq!(
@@ -358,12 +311,7 @@ mod tests {
         ];
         assert_eq!(
             upstream(&sent),
-            [
-                "host: a",
-                "x-auth-other: stays",
-                "sb-lang: stays",
-                "x-forwarded-for: 192.0.2.1"
-            ]
+            ["host: a", "x-auth-other: stays", "sb-lang: stays", "x-forwarded-for: 192.0.2.1"]
         );
     }
 
@@ -372,11 +320,7 @@ mod tests {
         let table: [(&[&str], &[&str], &str); 5] = [
             (&[], &[], "192.0.2.1"),
             (&[], &["198.51.100.7"], "198.51.100.7, 192.0.2.1"),
-            (
-                &[],
-                &["198.51.100.7", "10.0.0.1"],
-                "198.51.100.7, 10.0.0.1, 192.0.2.1",
-            ),
+            (&[], &["198.51.100.7", "10.0.0.1"], "198.51.100.7, 10.0.0.1, 192.0.2.1"),
             (&["192.0.2.0/24"], &["198.51.100.7"], "198.51.100.7, 192.0.2.1"),
             (&["10.0.0.0/8"], &["198.51.100.7"], "192.0.2.1"),
         ];
@@ -394,19 +338,10 @@ mod tests {
     #[test]
     fn one_host_and_no_other() {
         let mut two = map(&[("host", "a"), ("host", "b")]);
-        assert_eq!(
-            for_upstream(&mut two, VERSION, None, &peer(&[])),
-            Err(AmbiguousHost)
-        );
+        assert_eq!(for_upstream(&mut two, VERSION, None, &peer(&[])), Err(AmbiguousHost));
         let mut none = map(&[]);
-        assert_eq!(
-            for_upstream(&mut none, VERSION, None, &peer(&[])),
-            Err(AmbiguousHost)
-        );
-        assert_eq!(
-            for_upstream(&mut none, Version::HTTP_10, None, &peer(&[])),
-            Ok(())
-        );
+        assert_eq!(for_upstream(&mut none, VERSION, None, &peer(&[])), Err(AmbiguousHost));
+        assert_eq!(for_upstream(&mut none, Version::HTTP_10, None, &peer(&[])), Ok(()));
         let mut h2 = map(&[("cookie", "a=1"), ("cookie", "b=2")]);
         for_upstream(&mut h2, Version::HTTP_2, Some("example.com"), &peer(&[])).unwrap();
         assert_eq!(h2.get(HOST).unwrap(), "example.com");
@@ -431,12 +366,7 @@ mod tests {
         for_client(&mut headers, Version::HTTP_11);
         assert_eq!(
             lines(&headers),
-            [
-                "content-type: a",
-                "transfer-encoding: chunked",
-                "set-cookie: a",
-                "set-cookie: b"
-            ]
+            ["content-type: a", "transfer-encoding: chunked", "set-cookie: a", "set-cookie: b"]
         );
         for_client(&mut headers, Version::HTTP_2);
         assert!(!headers.contains_key(TRANSFER_ENCODING));

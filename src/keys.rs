@@ -117,11 +117,7 @@ impl KeyRing {
                 None => skipped += 1,
             }
         }
-        Ok(Self {
-            configured: ring.into(),
-            fetched: Arc::default(),
-            skipped,
-        })
+        Ok(Self { configured: ring.into(), fetched: Arc::default(), skipped })
     }
 
     /// The same ring with the keys of a JWKS document (RFC 7517 §5) in the place of those fetched
@@ -132,9 +128,8 @@ impl KeyRing {
         struct Document {
             keys: Vec<serde_json::Value>,
         }
-        let document: Document = serde_json::from_slice(json).map_err(|_| KeyError::Shape {
-            expected: "a JSON object with an array `keys`",
-        })?;
+        let document: Document = serde_json::from_slice(json)
+            .map_err(|_| KeyError::Shape { expected: "a JSON object with an array `keys`" })?;
         let usable = |entry| Key::read(entry).ok().flatten();
         let fetched: Vec<Key> = document
             .keys
@@ -143,10 +138,7 @@ impl KeyRing {
             .filter_map(usable)
             .filter(|key| key.algorithm != Algorithm::HS256)
             .collect();
-        Ok(Self {
-            fetched: fetched.into(),
-            ..self.clone()
-        })
+        Ok(Self { fetched: fetched.into(), ..self.clone() })
     }
 
     /// No key at all: nothing can be verified here.
@@ -185,9 +177,7 @@ impl KeyRing {
         let named = |key: &&Key| token.key_id.is_some() && key.id.as_deref() == token.key_id.as_deref();
         if self.keys().any(|key| named(&key)) {
             return Some(
-                self.keys()
-                    .filter(named)
-                    .any(|key| key.algorithm == token.algorithm && key.signed(token)),
+                self.keys().filter(named).any(|key| key.algorithm == token.algorithm && key.signed(token)),
             );
         }
         // A key id that is not known: only the shared secret may stand in.
@@ -220,10 +210,7 @@ struct BadKey;
 impl Key {
     /// `None` for a key that is none for signatures, or of a kind that is not supported.
     fn read(entry: serde_json::Value) -> Result<Option<Self>, BadKey> {
-        let kind = entry
-            .get("kty")
-            .and_then(serde_json::Value::as_str)
-            .ok_or(BadKey)?;
+        let kind = entry.get("kty").and_then(serde_json::Value::as_str).ok_or(BadKey)?;
         let known = matches!(kind, "EC" | "OKP" | "RSA" | "oct");
         let jwk: Jwk = serde_json::from_value(entry).map_err(|_| BadKey)?;
         // What lacks its own type's fields is read as a key of some other type.
@@ -234,11 +221,7 @@ impl Key {
             return Ok(None);
         };
         let material = DecodingKey::from_jwk(&jwk).map_err(|_| BadKey)?;
-        Ok(Some(Self {
-            id: jwk.common.key_id.filter(|id| !id.is_empty()),
-            algorithm,
-            material,
-        }))
+        Ok(Some(Self { id: jwk.common.key_id.filter(|id| !id.is_empty()), algorithm, material }))
     }
 
     fn signed(&self, token: &Parts<'_>) -> bool {
@@ -273,9 +256,7 @@ fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
 }
 
 fn array(json: &[u8]) -> Result<Vec<serde_json::Value>, KeyError> {
-    serde_json::from_slice(json).map_err(|_| KeyError::Shape {
-        expected: "a JSON array of JSON Web Keys",
-    })
+    serde_json::from_slice(json).map_err(|_| KeyError::Shape { expected: "a JSON array of JSON Web Keys" })
 }
 
 /// A JWT taken apart.

@@ -154,10 +154,7 @@ impl Metrics {
         self.handles.reload_successful.set(f64::from(u8::from(ok)));
         if ok {
             // whole seconds of this era are exact in an f64
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "seconds since the epoch are below 2^52"
-            )]
+            #[expect(clippy::cast_precision_loss, reason = "seconds since the epoch are below 2^52")]
             self.handles.reload_timestamp.set(now as f64);
         }
     }
@@ -183,8 +180,7 @@ mod tests {
     use super::*;
 
     fn value(page: &str, series: &str) -> Option<f64> {
-        page.lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+        page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
     #[test]
@@ -209,11 +205,7 @@ mod tests {
             "jwks_fetches_total{result=\"failed\"}",
             "log_lines_dropped_total",
         ] {
-            assert_eq!(
-                value(&page, &format!("gotrue_sidecar_{series}")),
-                Some(0.0),
-                "{series}"
-            );
+            assert_eq!(value(&page, &format!("gotrue_sidecar_{series}")), Some(0.0), "{series}");
         }
     }
 

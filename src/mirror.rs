@@ -141,18 +141,13 @@ impl Mirror {
     /// Without `ref_key` no references to refresh tokens are made, and what only they could tell
     /// stays unknown. `expired_grace` is `logout.expired_grace`; zero switches it off.
     pub fn new(ref_key: Option<RefKey>, expired_grace: Duration) -> Self {
-        Self {
-            ref_key,
-            expired_grace: expired_grace.as_secs(),
-        }
+        Self { ref_key, expired_grace: expired_grace.as_secs() }
     }
 
     /// What must be changed before the request is sent on: the session of a logout (contract
     /// §6.1), so that it stays ended here whatever becomes of the request.
     pub fn before(&self, asked: &Asked<'_>) -> Option<Change> {
-        (asked.route == Route::Logout)
-            .then(|| ending::own_session(asked, self.expired_grace))
-            .flatten()
+        (asked.route == Route::Logout).then(|| ending::own_session(asked, self.expired_grace)).flatten()
     }
 
     /// What the answer changes.
@@ -178,9 +173,9 @@ impl Asked<'_> {
     fn is_refresh(&self) -> bool {
         match self.route {
             Route::Token => is_refresh_grant(self.query),
-            Route::OauthToken => self
-                .fields()
-                .is_some_and(|fields| fields.grant_type.as_deref() == Some("refresh_token")),
+            Route::OauthToken => {
+                self.fields().is_some_and(|fields| fields.grant_type.as_deref() == Some("refresh_token"))
+            }
             _ => false,
         }
     }

@@ -58,11 +58,7 @@ impl Readiness {
     pub fn report(&self) -> Report {
         let holds = |condition: &AtomicBool| condition.load(Ordering::Relaxed);
         let says = |condition, well, ill| {
-            if holds(condition) {
-                Standing::Well(well)
-            } else {
-                Standing::Ill(ill)
-            }
+            if holds(condition) { Standing::Well(well) } else { Standing::Ill(ill) }
         };
         let conditions = [
             Condition {
@@ -87,17 +83,10 @@ impl Readiness {
             Condition {
                 name: "draining",
                 required: true,
-                standing: if holds(&self.draining) {
-                    Standing::Ill("yes")
-                } else {
-                    Standing::Well("no")
-                },
+                standing: if holds(&self.draining) { Standing::Ill("yes") } else { Standing::Well("no") },
             },
         ];
-        Report {
-            ready: conditions.iter().all(Condition::lets_be_ready),
-            conditions,
-        }
+        Report { ready: conditions.iter().all(Condition::lets_be_ready), conditions }
     }
 }
 
@@ -154,18 +143,9 @@ impl fmt::Display for Condition {
 mod tests {
     use super::*;
 
-    const UPSTREAM: config::Readiness = config::Readiness {
-        upstream: true,
-        store: false,
-    };
-    const BOTH: config::Readiness = config::Readiness {
-        upstream: true,
-        store: true,
-    };
-    const NEITHER: config::Readiness = config::Readiness {
-        upstream: false,
-        store: false,
-    };
+    const UPSTREAM: config::Readiness = config::Readiness { upstream: true, store: false };
+    const BOTH: config::Readiness = config::Readiness { upstream: true, store: true };
+    const NEITHER: config::Readiness = config::Readiness { upstream: false, store: false };
 
     #[test]
     fn what_is_required_decides() {

@@ -28,10 +28,7 @@ impl RequestIds {
         }
         let mut prefix = [0; PREFIX];
         hexadecimal(u64::from_be_bytes(random), &mut prefix);
-        Self {
-            prefix,
-            made: AtomicU64::new(0),
-        }
+        Self { prefix, made: AtomicU64::new(0) }
     }
 
     /// The next id.
@@ -87,10 +84,7 @@ mod tests {
                 thread::spawn(move || (0..5_000).map(|_| ids.next()).collect::<Vec<_>>())
             })
             .collect();
-        let made: Vec<_> = threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap())
-            .collect();
+        let made: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         let different: HashSet<_> = made.iter().collect();
         assert_eq!(different.len(), 20_000);
     }

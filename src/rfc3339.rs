@@ -66,9 +66,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 
 /// Appends a time in UTC, with milliseconds. Times before the epoch are printed as the epoch.
 pub fn write(out: &mut Vec<u8>, at: SystemTime) {
-    let since = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let seconds = since.as_secs();
     let (year, month, day) = date(seconds / 86_400);
     let parts = [

@@ -34,15 +34,12 @@ impl Scope {
 /// The first value of `name` in a raw query or a form body, as Go's `url.Values.Get` gives it.
 /// Bytes that are no UTF-8 come out as U+FFFD.
 pub fn first_query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty() && !pair.contains(';'))
-        .find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            // Both are unescaped before the pair counts: a broken value drops the pair.
-            let (key, value) = (unescape(key)?, unescape(value)?);
-            (key == name).then_some(value)
-        })
+    query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';')).find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // Both are unescaped before the pair counts: a broken value drops the pair.
+        let (key, value) = (unescape(key)?, unescape(value)?);
+        (key == name).then_some(value)
+    })
 }
 
 /// Go's `url.QueryUnescape`; `None` for a `%` without two hexadecimal digits after it.
@@ -63,9 +60,7 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]

@@ -86,9 +86,7 @@ impl RefreshRef {
     /// `None` unless it has the length and the alphabet of one.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = text.len() == 43
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
         fits.then(|| Self(text.to_owned()))
     }
 
@@ -449,16 +447,8 @@ mod tests {
             "urn:uuid:0191d1a0-0000-7000-8000-00000000000a",
         ] {
             let expected = (!form.contains(' ')).then(|| plain.to_owned());
-            assert_eq!(
-                UserId::parse_as_gotrue(form).map(|id| id.to_string()),
-                expected,
-                "{form}"
-            );
-            assert_eq!(
-                SessionId::parse_as_gotrue(form).map(|id| id.to_string()),
-                expected,
-                "{form}"
-            );
+            assert_eq!(UserId::parse_as_gotrue(form).map(|id| id.to_string()), expected, "{form}");
+            assert_eq!(SessionId::parse_as_gotrue(form).map(|id| id.to_string()), expected, "{form}");
         }
     }
 

@@ -65,10 +65,7 @@ impl Drain {
     /// Nothing drains yet.
     pub fn new(config: &config::Drain) -> Self {
         Self(Arc::new(Shared {
-            times: Times {
-                delay: config.delay,
-                deadline: config.deadline,
-            },
+            times: Times { delay: config.delay, deadline: config.deadline },
             state: Mutex::new(State::Serving),
             phase: watch::Sender::new(Phase::Serving),
             draining: Draining::default(),
@@ -234,10 +231,7 @@ pub fn signals(drain: Drain) -> io::Result<impl Future<Output = ()>> {
 mod tests {
     use super::*;
 
-    const TIMES: Times = Times {
-        delay: Duration::from_secs(5),
-        deadline: Duration::from_secs(30),
-    };
+    const TIMES: Times = Times { delay: Duration::from_secs(5), deadline: Duration::from_secs(30) };
 
     fn drain(delay: u64, deadline: u64) -> Drain {
         Drain::new(&config::Drain {
@@ -281,20 +275,13 @@ mod tests {
             (State::Aborted, Event::Time, 99, State::Aborted),
         ];
         for (state, event, now, expected) in table {
-            assert_eq!(
-                state.after(event, at(now), TIMES),
-                expected,
-                "{state:?} {event:?} at {now} s"
-            );
+            assert_eq!(state.after(event, at(now), TIMES), expected, "{state:?} {event:?} at {now} s");
         }
     }
 
     #[test]
     fn a_delay_that_no_clock_can_count_does_not_panic() {
-        let times = Times {
-            delay: Duration::MAX,
-            deadline: Duration::MAX,
-        };
+        let times = Times { delay: Duration::MAX, deadline: Duration::MAX };
         let now = Instant::now();
         let state = State::Serving.after(Event::Terminate, now, times);
         assert_eq!(state.due(times), None);

@@ -49,9 +49,7 @@ impl Paths {
             target.push('?');
             target.push_str(query);
         }
-        PathAndQuery::try_from(target)
-            .map(Uri::from)
-            .map_err(|_| WrongPrefix)
+        PathAndQuery::try_from(target).map(Uri::from).map_err(|_| WrongPrefix)
     }
 }
 
@@ -60,9 +58,7 @@ fn origin_form(uri: Uri) -> Uri {
     if uri.authority().is_none() {
         return uri;
     }
-    uri.into_parts()
-        .path_and_query
-        .map_or_else(|| Uri::from_static("/"), Uri::from)
+    uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from)
 }
 
 #[cfg(test)]
@@ -72,12 +68,7 @@ mod tests {
     #[test]
     fn every_byte_but_the_prefix_is_kept() {
         let table = [
-            (
-                "",
-                "",
-                "/token?grant_type=password",
-                Ok("/token?grant_type=password"),
-            ),
+            ("", "", "/token?grant_type=password", Ok("/token?grant_type=password")),
             ("", "", "/a//b/../%2F?x=%zz&&y", Ok("/a//b/../%2F?x=%zz&&y")),
             ("", "", "http://example.com/user?a", Ok("/user?a")),
             ("", "", "http://example.com", Ok("/")),
@@ -94,16 +85,9 @@ mod tests {
             ("/a", "/b", "http://h/a/user?q", Ok("/b/user?q")),
         ];
         for (prefix, upstream, uri, expected) in table {
-            let paths = Paths {
-                prefix: prefix.to_owned(),
-                upstream: upstream.to_owned(),
-            };
+            let paths = Paths { prefix: prefix.to_owned(), upstream: upstream.to_owned() };
             let rewritten = paths.rewrite(uri.parse().unwrap()).map(|uri| uri.to_string());
-            assert_eq!(
-                rewritten.as_deref().map_err(|error| *error),
-                expected,
-                "{prefix} {upstream} {uri}"
-            );
+            assert_eq!(rewritten.as_deref().map_err(|error| *error), expected, "{prefix} {upstream} {uri}");
         }
     }
 }

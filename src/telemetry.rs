@@ -90,27 +90,16 @@ impl LogBuffer {
     /// A buffer whose lines are written to `sink`, until the guard is dropped.
     pub fn new(sink: Box<dyn Write + Send>) -> io::Result<(Self, Guard)> {
         let shared = Arc::new(Shared {
-            waiting: Mutex::new(Waiting {
-                lines: Vec::with_capacity(CAPACITY),
-                closed: false,
-            }),
+            waiting: Mutex::new(Waiting { lines: Vec::with_capacity(CAPACITY), closed: false }),
             dropped: AtomicU64::new(0),
         });
         let (alive, ended) = mpsc::channel();
         let thread = {
             let shared = Arc::clone(&shared);
-            thread::Builder::new()
-                .name("log".to_owned())
-                .spawn(move || shared.write_to(sink, alive))?
+            thread::Builder::new().name("log".to_owned()).spawn(move || shared.write_to(sink, alive))?
         };
-        let buffer = Self {
-            shared,
-            writer: thread.thread().clone(),
-        };
-        let guard = Guard {
-            buffer: buffer.clone(),
-            ended,
-        };
+        let buffer = Self { shared, writer: thread.thread().clone() };
+        let guard = Guard { buffer: buffer.clone(), ended };
         Ok((buffer, guard))
     }
 
@@ -154,9 +143,7 @@ impl LogBuffer {
 
 impl fmt::Debug for LogBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogBuffer")
-            .field("dropped", &self.dropped())
-            .finish_non_exhaustive()
+        f.debug_struct("LogBuffer").field("dropped", &self.dropped()).finish_non_exhaustive()
     }
 }
 
@@ -215,10 +202,7 @@ impl Drop for Guard {
         self.buffer.writer.unpark();
         if self.ended.recv_timeout(LAST_FLUSH) == Err(RecvTimeoutError::Timeout) {
             let lost = memchr::memchr_iter(b'\n', &self.buffer.shared.lock().lines).count();
-            self.buffer
-                .shared
-                .dropped
-                .fetch_add(lost as u64, Ordering::Relaxed);
+            self.buffer.shared.dropped.fetch_add(lost as u64, Ordering::Relaxed);
         }
     }
 }
@@ -232,11 +216,7 @@ impl fmt::Debug for Guard {
 /// What `run` logs on this thread, everything from `info` up.
 #[cfg(test)]
 pub(crate) fn captured(format: config::LogFormat, run: impl FnOnce()) -> String {
-    let log = config::Log {
-        format,
-        level: LogLevel::Info,
-        access: false,
-    };
+    let log = config::Log { format, level: LogLevel::Info, access: false };
     let sink = tests::Sink::default();
     let (buffer, guard) = LogBuffer::new(Box::new(sink.clone())).unwrap();
     tracing::subscriber::with_default(subscriber(log, &buffer), run);

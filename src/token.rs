@@ -137,10 +137,7 @@ impl fmt::Debug for RefKey {
 
 /// As much of `text` as fits into `most` bytes without splitting a character.
 pub(crate) fn cut(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len()))
-        .rev()
-        .find(|at| text.is_char_boundary(*at))
-        .unwrap_or(0);
+    let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     text.get(..end).unwrap_or_default()
 }
 
@@ -201,10 +198,7 @@ mod tests {
         let token = RefreshToken::new("abcdefghijkl");
         let key = RefKey::new(b"0123456789abcdef0123456789abcdef");
         let reference = key.reference(&token);
-        assert_eq!(
-            reference,
-            key.reference(&RefreshToken::new("abcdefghijkl".to_owned()))
-        );
+        assert_eq!(reference, key.reference(&RefreshToken::new("abcdefghijkl".to_owned())));
         assert_eq!(RefreshRef::parse(reference.as_str()), Some(reference.clone()));
         assert_ne!(reference, RefKey::derived(b"secret").reference(&token));
         assert_ne!(reference, key.reference(&RefreshToken::new("abcdefghijkm")));
@@ -220,10 +214,7 @@ mod tests {
             .fill(&mut key)
             .unwrap();
         let token = RefreshToken::new(V2);
-        assert_eq!(
-            RefKey::derived(b"a jwt secret").reference(&token),
-            RefKey::new(&key).reference(&token)
-        );
+        assert_eq!(RefKey::derived(b"a jwt secret").reference(&token), RefKey::new(&key).reference(&token));
     }
 
     #[test]

@@ -28,22 +28,12 @@ pub struct Wire<S> {
 impl<S> Wire<S> {
     /// Watches an HTTP/1.1 connection.
     pub fn http1(io: S, max_head: usize, pace: Arc<Pace>, clock: Arc<CoarseClock>) -> Self {
-        Self {
-            io,
-            framing: Some(Framing::new(max_head)),
-            pace,
-            clock,
-        }
+        Self { io, framing: Some(Framing::new(max_head)), pace, clock }
     }
 
     /// Watches an HTTP/2 connection.
     pub fn http2(io: S, pace: Arc<Pace>, clock: Arc<CoarseClock>) -> Self {
-        Self {
-            io,
-            framing: None,
-            pace,
-            clock,
-        }
+        Self { io, framing: None, pace, clock }
     }
 
     /// Looks at what was just read. A request that is refused is cut off before the line that is

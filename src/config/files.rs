@@ -33,9 +33,7 @@ impl SecretSource {
 pub(super) fn problems(values: &Values) -> Vec<Problem> {
     let files = KEYS.iter().filter(|key| key.kind == Kind::File);
     let given = files.filter_map(|key| Some((key, values.get(key.name)?)));
-    given
-        .flat_map(|(key, given)| of_file(values, key, given))
-        .collect()
+    given.flat_map(|(key, given)| of_file(values, key, given)).collect()
 }
 
 /// What is wrong with the file that one key names.
@@ -44,29 +42,17 @@ fn of_file(values: &Values, key: &'static Key, given: &Given) -> Vec<Problem> {
     let found = match key.twin_of() {
         None => fs::read(path)
             .map(|_| Vec::new())
-            .map_err(|source| FileError::Unreadable {
-                path: path.to_owned(),
-                source,
-            }),
+            .map_err(|source| FileError::Unreadable { path: path.to_owned(), source }),
         Some(value) => text(path).and_then(|text| of_content(values, value, path, &text)),
     };
     found.unwrap_or_else(|source| {
-        vec![Problem::NamedFile {
-            key: key.name,
-            place: given.place.clone(),
-            source,
-        }]
+        vec![Problem::NamedFile { key: key.name, place: given.place.clone(), source }]
     })
 }
 
 /// What is wrong with a value that a file holds. A store that is kept in a file is a shared one.
 fn of_content(values: &Values, value: &Key, path: &Path, text: &str) -> Result<Vec<Problem>, FileError> {
-    let refused = |expected| {
-        Err(FileError::Content {
-            path: path.to_owned(),
-            expected,
-        })
-    };
+    let refused = |expected| Err(FileError::Content { path: path.to_owned(), expected });
     if !value.kind.admits(text) {
         return refused(value.kind.expected());
     }
@@ -88,11 +74,7 @@ fn text(path: &Path) -> Result<String, FileError> {
                     text.pop();
                 }
             }
-            if text.is_empty() {
-                Err(FileError::Empty { path })
-            } else {
-                Ok(text)
-            }
+            if text.is_empty() { Err(FileError::Empty { path }) } else { Ok(text) }
         }
         Err(source) => Err(FileError::Unreadable { path, source }),
     }
@@ -107,9 +89,6 @@ pub(super) fn configuration(named: Option<&Path>) -> Result<Option<(PathBuf, Str
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some((path.to_owned(), text))),
         Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Problem::ConfigFile {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(Problem::ConfigFile { path: path.to_owned(), source }),
     }
 }

@@ -25,12 +25,7 @@ fn hs256(secret: &[u8]) -> impl Fn(&[u8]) -> Vec<u8> + '_ {
 }
 
 fn es256(pair: &EcdsaKeyPair) -> impl Fn(&[u8]) -> Vec<u8> + '_ {
-    |message| {
-        pair.sign(&SystemRandom::new(), message)
-            .unwrap()
-            .as_ref()
-            .to_vec()
-    }
+    |message| pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
 }
 
 fn ec_jwk(pair: &EcdsaKeyPair, extra: &str) -> String {
@@ -136,12 +131,7 @@ fn a_public_key_is_never_a_shared_secret() {
         ec_jwk(&pair, r#","kid":"e","alg":"ES256""#)
     );
     let ring = KeyRing::new(None, Some(keys.as_bytes())).unwrap();
-    let secrets: [&[u8]; 4] = [
-        pair.public_key().as_ref(),
-        &parts.n,
-        rsa.public_key().as_ref(),
-        n.as_bytes(),
-    ];
+    let secrets: [&[u8]; 4] = [pair.public_key().as_ref(), &parts.n, rsa.public_key().as_ref(), n.as_bytes()];
     for secret in secrets {
         for kid in ["e", "r"] {
             let header = format!(r#"{{"alg":"HS256","kid":"{kid}"}}"#);
@@ -171,10 +161,7 @@ fn every_algorithm_gotrue_signs_with_is_verified() {
             {{"kty":"EC","crv":"P-521","kid":"e5","alg":"ES512","x":"{x}","y":"{x}"}},
             {{"kty":"RSA","kid":"enc","use":"enc","n":"{n}","e":"{e}"}},
             {{"kty":"future","kid":"f"}}]"#,
-        ec_jwk(
-            &ec,
-            r#","kid":"e2","alg":"ES256","d":"AA","key_ops":["sign","verify"]"#
-        )
+        ec_jwk(&ec, r#","kid":"e2","alg":"ES256","d":"AA","key_ops":["sign","verify"]"#)
     );
     let ring = KeyRing::new(Some(SECRET), Some(keys.as_bytes())).unwrap();
     assert_eq!(ring.skipped(), 3);
@@ -182,8 +169,7 @@ fn every_algorithm_gotrue_signs_with_is_verified() {
         let rsa = &rsa;
         move |message: &[u8]| {
             let mut signature = vec![0; rsa.public_modulus_len()];
-            rsa.sign(padding, &SystemRandom::new(), message, &mut signature)
-                .unwrap();
+            rsa.sign(padding, &SystemRandom::new(), message, &mut signature).unwrap();
             signature
         }
     };
@@ -193,41 +179,23 @@ fn every_algorithm_gotrue_signs_with_is_verified() {
         token(r#"{"alg":"HS256"}"#, CLAIMS, hs256(SECRET)),
         token(r#"{"alg":"HS256","kid":"gone"}"#, CLAIMS, hs256(SECRET)),
         token(r#"{"alg":"HS256","kid":7}"#, CLAIMS, hs256(SECRET)),
-        token(
-            r#"{"alg":"HS256","kid":"o"}"#,
-            CLAIMS,
-            hs256(b"another-shared-secret-of-32-bytes!!"),
-        ),
+        token(r#"{"alg":"HS256","kid":"o"}"#, CLAIMS, hs256(b"another-shared-secret-of-32-bytes!!")),
         token(r#"{"alg":"ES256","kid":"e2"}"#, CLAIMS, es256(&ec)),
         token(r#"{"alg":"RS256","kid":"r2"}"#, CLAIMS, rs256),
         token(r#"{"alg":"RS512","kid":"r5"}"#, CLAIMS, rs512),
-        token(r#"{"alg":"EdDSA","kid":"ed"}"#, CLAIMS, |m| {
-            ed.sign(m).as_ref().to_vec()
-        }),
+        token(r#"{"alg":"EdDSA","kid":"ed"}"#, CLAIMS, |m| ed.sign(m).as_ref().to_vec()),
     ];
     for token in good {
         assert_eq!(name(&ring.verify(&token, NOW)), "good", "{token}");
     }
     let not = [
-        (
-            token(r#"{"alg":"HS256","kid":"o"}"#, CLAIMS, hs256(SECRET)),
-            "bad",
-        ),
+        (token(r#"{"alg":"HS256","kid":"o"}"#, CLAIMS, hs256(SECRET)), "bad"),
         (token(r#"{"alg":"RS256","kid":"r5"}"#, CLAIMS, rs256), "bad"),
         (token(r#"{"alg":"ES256","kid":"r2"}"#, CLAIMS, es256(&ec)), "bad"),
-        (
-            token(r#"{"alg":"ES256","kid":"e2"}"#, CLAIMS, es256(&ec_pair())),
-            "bad",
-        ),
+        (token(r#"{"alg":"ES256","kid":"e2"}"#, CLAIMS, es256(&ec_pair())), "bad"),
         (token(r#"{"alg":"ES256"}"#, CLAIMS, es256(&ec)), "unknown key"),
-        (
-            token(r#"{"alg":"ES256","kid":"new"}"#, CLAIMS, es256(&ec)),
-            "unknown key",
-        ),
-        (
-            token(r#"{"alg":"RS256","kid":"enc"}"#, CLAIMS, rs256),
-            "unknown key",
-        ),
+        (token(r#"{"alg":"ES256","kid":"new"}"#, CLAIMS, es256(&ec)), "unknown key"),
+        (token(r#"{"alg":"RS256","kid":"enc"}"#, CLAIMS, rs256), "unknown key"),
     ];
     for (token, expected) in not {
         assert_eq!(name(&ring.verify(&token, NOW)), expected, "{token}");
@@ -267,23 +235,14 @@ fn a_fetched_key_set_replaces_the_one_before_and_brings_no_secrets() {
     assert_eq!(name(&second.verify(&by_old, NOW)), "unknown key");
     assert_eq!(name(&second.verify(&by_secret, NOW)), "good");
     assert_eq!(name(&second.verify(&foreign, NOW)), "bad");
-    assert!(
-        KeyRing::default()
-            .with_jwks(br#"{"keys":[]}"#)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(KeyRing::default().with_jwks(br#"{"keys":[]}"#).unwrap().is_empty());
 }
 
 #[test]
 fn unusable_keys_are_named_by_place_and_never_shown() {
     for json in ["", "{}", r#"{"keys":[]}"#, "7"] {
         let error = KeyRing::new(None, Some(json.as_bytes())).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "expected a JSON array of JSON Web Keys",
-            "{json}"
-        );
+        assert_eq!(error.to_string(), "expected a JSON array of JSON Web Keys", "{json}");
     }
     for json in [
         r#"[{"kty":"oct","k":"aGk"},7]"#,
@@ -291,10 +250,7 @@ fn unusable_keys_are_named_by_place_and_never_shown() {
         r#"[{"kty":"oct","k":"aGk"},{"kty":"oct","k":"secret!"}]"#,
     ] {
         let error = KeyRing::new(None, Some(json.as_bytes())).unwrap_err().to_string();
-        assert!(
-            error.starts_with("key 1: ") && !error.contains("secret!"),
-            "{error}"
-        );
+        assert!(error.starts_with("key 1: ") && !error.contains("secret!"), "{error}");
     }
     for json in ["", "[]", r#"{"keys":{}}"#] {
         assert!(shared().with_jwks(json.as_bytes()).is_err(), "{json}");
@@ -338,10 +294,7 @@ fn the_cost_of_verifying_stays_small() {
     let claims = format!(r#"{{"sub":"0191d1a0-0000-7000-8000-000000000001","exp":2000,"x":"{filler}"}}"#);
     let tokens = [
         ("HS256", token(r#"{"alg":"HS256"}"#, &claims, hs256(SECRET))),
-        (
-            "ES256",
-            token(r#"{"alg":"ES256","kid":"e"}"#, &claims, es256(&ec)),
-        ),
+        ("ES256", token(r#"{"alg":"ES256","kid":"e"}"#, &claims, es256(&ec))),
     ];
     for (algorithm, token) in tokens {
         let started = std::time::Instant::now();
@@ -350,9 +303,6 @@ fn the_cost_of_verifying_stays_small() {
         }
         let each = started.elapsed() / 500;
         println!("{algorithm}: {each:?} a token of {} bytes", token.len());
-        assert!(
-            each < std::time::Duration::from_millis(5),
-            "{algorithm}: {each:?}"
-        );
+        assert!(each < std::time::Duration::from_millis(5), "{algorithm}: {each:?}");
     }
 }

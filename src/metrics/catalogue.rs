@@ -43,9 +43,8 @@ const REQUEST_BOUNDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 /// What the sidecar adds: tens of microseconds without a store, a round trip more with one.
 const OVERHEAD_BOUNDS: &[f64] = &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05];
 /// A round trip inside a cluster, up to the longest sensible `store.timeout`.
-const STORE_BOUNDS: &[f64] = &[
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-];
+const STORE_BOUNDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 
 macro_rules! families {
     ($($id:ident = $name:literal, $kind:expr, [$($label:literal),*], $help:literal;)+) => {
@@ -122,17 +121,7 @@ pub fn table() -> String {
     for family in CATALOGUE {
         let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         let Family { name, kind, help, .. } = family;
-        table.extend([
-            "| `",
-            name,
-            "` | ",
-            kind.as_str(),
-            " | ",
-            &labels.join(", "),
-            " | ",
-            help,
-            " |\n",
-        ]);
+        table.extend(["| `", name, "` | ", kind.as_str(), " | ", &labels.join(", "), " | ", help, " |\n"]);
     }
     table
 }

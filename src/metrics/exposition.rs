@@ -35,11 +35,7 @@ impl Format {
                 _ => {}
             }
         }
-        if openmetrics > 0.0 && openmetrics >= text {
-            Self::OpenMetrics
-        } else {
-            Self::Text
-        }
+        if openmetrics > 0.0 && openmetrics >= text { Self::OpenMetrics } else { Self::Text }
     }
 }
 
@@ -52,18 +48,11 @@ struct Parameters<'a> {
 
 impl<'a> Parameters<'a> {
     fn of(parts: impl Iterator<Item = &'a str>) -> Self {
-        let mut parameters = Self {
-            quality: 1.0,
-            version: None,
-        };
+        let mut parameters = Self { quality: 1.0, version: None };
         for (name, value) in parts.filter_map(|part| part.split_once('=')) {
             if name.eq_ignore_ascii_case("q") {
                 let quality = value.parse().unwrap_or(0.0);
-                parameters.quality = if (0.0..=1.0).contains(&quality) {
-                    quality
-                } else {
-                    0.0
-                };
+                parameters.quality = if (0.0..=1.0).contains(&quality) { quality } else { 0.0 };
             } else if name.eq_ignore_ascii_case("version") {
                 parameters.version = Some(value.trim_matches('"'));
             }
@@ -96,10 +85,8 @@ pub(super) fn ordered(text: &str) -> String {
 /// keep it), bounds are written as floats, and the page says where it ends.
 pub(super) fn openmetrics(text: &str) -> String {
     let mut page = String::with_capacity(text.len() + 16);
-    let counters: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
-        .collect();
+    let counters: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
     for line in text.lines() {
         match Metadata::of(line) {
             Some(Metadata { keyword, name, rest }) if counters.contains(&name) => {
@@ -132,9 +119,7 @@ impl<'a> Metadata<'a> {
 
 /// A bound must be a canonical number: `1.0`, not `1`.
 fn push_sample(page: &mut String, line: &str) {
-    let bound = line
-        .split_once("le=\"")
-        .and_then(|(before, after)| Some((before, after.split_once('"')?)));
+    let bound = line.split_once("le=\"").and_then(|(before, after)| Some((before, after.split_once('"')?)));
     match bound {
         Some((before, (bound, after))) if bound.bytes().all(|byte| byte.is_ascii_digit()) => {
             page.extend([before, "le=\"", bound, ".0\"", after]);
@@ -159,20 +144,11 @@ mod tests {
             ("text/plain", Format::Text),
             ("application/json", Format::Text),
             ("application/openmetrics-text", Format::OpenMetrics),
-            (
-                "Application/OpenMetrics-Text; Version=\"1.0.0\"",
-                Format::OpenMetrics,
-            ),
+            ("Application/OpenMetrics-Text; Version=\"1.0.0\"", Format::OpenMetrics),
             ("application/openmetrics-text;version=0.0.1", Format::Text),
             ("application/openmetrics-text;q=0", Format::Text),
-            (
-                "application/openmetrics-text;q=0.3, text/plain;q=0.6",
-                Format::Text,
-            ),
-            (
-                "text/plain;q=0.6, application/openmetrics-text;q=0.6",
-                Format::OpenMetrics,
-            ),
+            ("application/openmetrics-text;q=0.3, text/plain;q=0.6", Format::Text),
+            ("text/plain;q=0.6, application/openmetrics-text;q=0.6", Format::OpenMetrics),
             ("application/openmetrics-text;q=NaN", Format::Text),
             ("application/openmetrics-text;q=9", Format::Text),
             (";;,=;q", Format::Text),

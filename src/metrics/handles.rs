@@ -69,10 +69,7 @@ impl Handles {
         let series = Series(recorder);
         series.describe();
         series
-            .gauge(
-                &catalogue::BUILD_INFO,
-                &[env!("CARGO_PKG_VERSION"), REVISION.unwrap_or("unknown")],
-            )
+            .gauge(&catalogue::BUILD_INFO, &[env!("CARGO_PKG_VERSION"), REVISION.unwrap_or("unknown")])
             .set(1.0);
         Self {
             endpoints: Endpoints::register(&series),

@@ -115,14 +115,8 @@ impl MirrorEvent {
     /// The kind of `change`.
     pub fn of(change: &Change) -> Self {
         match change {
-            Change::Record {
-                origin: Origin::SignIn,
-                ..
-            } => Self::SignIn,
-            Change::Record {
-                origin: Origin::Refresh,
-                ..
-            } => Self::Refresh,
+            Change::Record { origin: Origin::SignIn, .. } => Self::SignIn,
+            Change::Record { origin: Origin::Refresh, .. } => Self::Refresh,
             Change::End { .. } => Self::End,
             Change::Suspend { .. } | Change::Banned { .. } => Self::Suspend,
             Change::LowerAal { .. } => Self::LowerAal,
@@ -140,11 +134,9 @@ impl MirrorEvent {
                 MirrorResult::Failed,
             ],
             Self::End => &[MirrorResult::Ended, MirrorResult::Unchanged, MirrorResult::Failed],
-            Self::Suspend | Self::LowerAal => &[
-                MirrorResult::Marked,
-                MirrorResult::Unchanged,
-                MirrorResult::Failed,
-            ],
+            Self::Suspend | Self::LowerAal => {
+                &[MirrorResult::Marked, MirrorResult::Unchanged, MirrorResult::Failed]
+            }
         }
     }
 }

@@ -42,11 +42,7 @@ impl Fields {
     fn from_form(body: &[u8]) -> Self {
         let form = String::from_utf8_lossy(body);
         let value = |name| first_query_value(&form, name).map(Cow::into_owned);
-        Self {
-            grant_type: value("grant_type"),
-            refresh_token: value("refresh_token"),
-            ..Self::default()
-        }
+        Self { grant_type: value("grant_type"), refresh_token: value("refresh_token"), ..Self::default() }
     }
 }
 
@@ -221,10 +217,7 @@ mod tests {
         };
         let expected = Some(("refresh_token".to_owned(), "abc".to_owned()));
         assert_eq!(read(&headers, form), expected);
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/json; charset=utf-8"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         let body = br#"{"grant_type":"refresh_token","refresh_token":"abc"}"#;
         assert_eq!(read(&headers, body), expected);
         assert_eq!(read(&headers, form), None);

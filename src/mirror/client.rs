@@ -14,10 +14,7 @@ const USER_AGENT_MAX: usize = 512;
 /// value, else the peer's (`internal/utilities/request.go:GetIPAddress`). `headers` are those that
 /// are sent on.
 pub fn client_ip(headers: &http::HeaderMap, peer: IpAddr) -> IpAddr {
-    let forwarded = headers
-        .get("x-forwarded-for")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let forwarded = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let first = forwarded.split(',').find_map(|part| part.trim().parse().ok());
     first.unwrap_or(peer).to_canonical()
 }

@@ -29,14 +29,7 @@ pub(super) fn own_session(asked: &Asked<'_>, expired_grace: Seconds) -> Option<C
         Scope::Others | Scope::Unknown => return None,
     }
     let (user, session) = (claims.user.id()?, claims.session.id()?);
-    Some(end(
-        asked,
-        user,
-        Which::One(session),
-        Reason::Logout,
-        claims.expires_at,
-        false,
-    ))
+    Some(end(asked, user, Which::One(session), Reason::Logout, claims.expires_at, false))
 }
 
 /// What a 2xx without tokens changes.
@@ -50,9 +43,7 @@ pub(super) fn agreed(asked: &Asked<'_>, answered: &Answered<'_>, decision: &mut 
                 }
                 Some(verdict) => {
                     let claims = verdict.claimed();
-                    decision
-                        .changes
-                        .extend(claims.and_then(|claims| by_user(asked, claims)));
+                    decision.changes.extend(claims.and_then(|claims| by_user(asked, claims)));
                 }
                 None => {}
             }
@@ -123,17 +114,13 @@ fn others(session: Named<SessionId>) -> Option<Which> {
 fn by_admin(asked: &Asked<'_>, answered: &Answered<'_>, user: UserId, decision: &mut Decision<'_>) {
     match asked.route {
         Route::AdminUserDelete => {
-            decision
-                .changes
-                .push(end(asked, user, Which::All, Reason::UserDeleted, None, true));
+            decision.changes.push(end(asked, user, Which::All, Reason::UserDeleted, None, true));
         }
         Route::AdminUserUpdate => {
             let fields = asked.fields().unwrap_or_default();
             if fields.password {
                 let reason = Reason::PasswordChanged;
-                decision
-                    .changes
-                    .push(end(asked, user, Which::All, reason, None, true));
+                decision.changes.push(end(asked, user, Which::All, reason, None, true));
             }
             if fields.ban
                 && let Body::Whole(body) = answered.body
@@ -174,9 +161,7 @@ fn banned_until(body: &[u8]) -> Result<Option<Seconds>, Unreadable> {
     let user: User<'_> = serde_json::from_slice(body).map_err(|_| Unreadable)?;
     match user.banned_until.0 {
         None => Ok(None),
-        Some(text) => rfc3339::millis(&text)
-            .map(|until| Some(until.div_ceil(1000)))
-            .ok_or(Unreadable),
+        Some(text) => rfc3339::millis(&text).map(|until| Some(until.div_ceil(1000))).ok_or(Unreadable),
     }
 }
 
@@ -191,12 +176,5 @@ pub(super) fn end(
     expires_at: Option<Seconds>,
     ended_in_gotrue: bool,
 ) -> Change {
-    Change::End {
-        user,
-        which,
-        reason,
-        sent_ms: asked.sent_ms,
-        expires_at,
-        ended_in_gotrue,
-    }
+    Change::End { user, which, reason, sent_ms: asked.sent_ms, expires_at, ended_in_gotrue }
 }

@@ -77,10 +77,7 @@ impl Mirror {
             ip: asked.client_ip.filter(|_| !raised).map(str::to_owned),
             user_agent: asked.user_agent().filter(|_| !raised),
         };
-        Ok(Change::Record {
-            origin,
-            record: Box::new(record),
-        })
+        Ok(Change::Record { origin, record: Box::new(record) })
     }
 
     pub(super) fn reference(&self, token: &RefreshToken<'_>) -> Option<RefreshRef> {
@@ -124,9 +121,7 @@ fn session_of(
         issued.refresh_token().session().map_or(Named::Nothing, Named::Id),
         header(answered, SESSION_HEADER, SessionId::parse),
         claims.session,
-        spent
-            .and_then(RefreshToken::session)
-            .map_or(Named::Nothing, Named::Id),
+        spent.and_then(RefreshToken::session).map_or(Named::Nothing, Named::Id),
         upgraded.map_or(Named::Nothing, Named::Id),
     ])
 }
@@ -145,9 +140,7 @@ fn user_of(
     agreed(&[
         claims.user,
         header(answered, USER_HEADER, UserId::parse),
-        issued.user_id().map_or(Named::Nothing, |id| {
-            UserId::parse(id).map_or(Named::Odd, Named::Id)
-        }),
+        issued.user_id().map_or(Named::Nothing, |id| UserId::parse(id).map_or(Named::Odd, Named::Id)),
         upgraded.map_or(Named::Nothing, Named::Id),
     ])
 }
@@ -203,7 +196,5 @@ fn beginning(origin: Origin, claims: &Claims, answered: &Answered<'_>) -> (Secon
 fn is_first(answered: &Answered<'_>, issued: &Issued<'_>) -> bool {
     issued.refresh_token().counter() == Some(0)
         && answered.headers.contains_key(SESSION_HEADER)
-        && !REUSE_HEADERS
-            .iter()
-            .any(|name| answered.headers.contains_key(*name))
+        && !REUSE_HEADERS.iter().any(|name| answered.headers.contains_key(*name))
 }

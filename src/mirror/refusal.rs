@@ -140,11 +140,7 @@ impl Mirror {
         };
         let token = spent_token(asked);
         if let Some(reference) = token.and_then(|token| self.reference(&token)) {
-            decision.by_ref = Some(ByRef {
-                reference,
-                fate,
-                sent_ms: asked.sent_ms,
-            });
+            decision.by_ref = Some(ByRef { reference, fate, sent_ms: asked.sent_ms });
         }
     }
 }
@@ -157,9 +153,7 @@ fn reused(asked: &Asked<'_>, user: UserId, session: SessionId, decision: &mut De
         return;
     }
     let which = Which::One(session);
-    decision
-        .changes
-        .push(end(asked, user, which, Reason::RefreshReuse, None, true));
+    decision.changes.push(end(asked, user, which, Reason::RefreshReuse, None, true));
 }
 
 /// 403 to a Bearer token.

@@ -44,9 +44,7 @@ const LATELY: &str = r#"{"sub":"U","session_id":"S","exp":9000}"#;
 const LONG_AGO: &str = r#"{"sub":"U","session_id":"S","exp":6300}"#;
 
 fn filled(template: &str) -> String {
-    template
-        .replace("\"U\"", &format!("\"{USER}\""))
-        .replace("\"S\"", &format!("\"{SESSION}\""))
+    template.replace("\"U\"", &format!("\"{USER}\"")).replace("\"S\"", &format!("\"{SESSION}\""))
 }
 
 fn jwt(claims: &str) -> String {
@@ -78,22 +76,12 @@ struct Exchange {
 }
 
 fn exchange(who: Who, request: &'static str, status: u16) -> Exchange {
-    Exchange {
-        who,
-        request,
-        body: None,
-        status,
-        headers: Vec::new(),
-        answer: String::new(),
-    }
+    Exchange { who, request, body: None, status, headers: Vec::new(), answer: String::new() }
 }
 
 impl Exchange {
     fn body(self, body: impl Into<String>) -> Self {
-        Self {
-            body: Some(body.into()),
-            ..self
-        }
+        Self { body: Some(body.into()), ..self }
     }
 
     fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -106,10 +94,7 @@ impl Exchange {
     }
 
     fn answer(self, answer: impl Into<String>) -> Self {
-        Self {
-            answer: answer.into(),
-            ..self
-        }
+        Self { answer: answer.into(), ..self }
     }
 
     /// Tokens as GoTrue's JSON answers carry them.
@@ -167,12 +152,7 @@ impl Exchange {
             Inspection::Pass => Body::Unread,
             Inspection::Tee | Inspection::Hold => Body::Whole(self.answer.as_bytes()),
         };
-        let answered = Answered {
-            status,
-            headers: &headers,
-            body,
-            now_ms: NOW * 1000,
-        };
+        let answered = Answered { status, headers: &headers, body, now_ms: NOW * 1000 };
         run(&asked, &answered);
     }
 }
@@ -197,20 +177,10 @@ fn words(change: &Change) -> String {
     let user = short(&user);
     match change {
         Change::Record { origin, record } => {
-            let origin = if *origin == Origin::SignIn {
-                "sign-in"
-            } else {
-                "refresh"
-            };
+            let origin = if *origin == Origin::SignIn { "sign-in" } else { "refresh" };
             format!("{origin} {} of {user}", short(&record.session.to_string()))
         }
-        Change::End {
-            which,
-            reason,
-            ended_in_gotrue,
-            sent_ms,
-            ..
-        } => {
+        Change::End { which, reason, ended_in_gotrue, sent_ms, .. } => {
             assert_eq!(*sent_ms, SENT_MS);
             let which = match which {
                 Which::One(id) => short(&id.to_string()).to_owned(),
@@ -241,13 +211,7 @@ fn decision_words(decision: &Decision<'_>) -> String {
 
 fn check(table: impl IntoIterator<Item = (Exchange, &'static str)>) {
     for (exchange, expected) in table {
-        assert_eq!(
-            exchange.outcome(),
-            expected,
-            "{} {}",
-            exchange.request,
-            exchange.status
-        );
+        assert_eq!(exchange.outcome(), expected, "{} {}", exchange.request, exchange.status);
     }
 }
 

@@ -139,15 +139,7 @@ impl Table {
     }
 
     fn end(&mut self, change: &Change, now: Seconds) -> u64 {
-        let Change::End {
-            user,
-            which,
-            sent_ms,
-            expires_at,
-            ended_in_gotrue,
-            ..
-        } = change
-        else {
+        let Change::End { user, which, sent_ms, expires_at, ended_in_gotrue, .. } = change else {
             return 0;
         };
         let least = rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue);
@@ -267,10 +259,7 @@ impl Table {
         for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
             self.tokens.insert(token.clone(), id);
         }
-        self.sessions
-            .entry(record.user)
-            .or_default()
-            .insert(record.session);
+        self.sessions.entry(record.user).or_default().insert(record.session);
         self.records.insert(id, record, end);
     }
 

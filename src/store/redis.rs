@@ -111,11 +111,8 @@ impl Redis {
         now: Seconds,
         touch: bool,
     ) -> Result<State, Error> {
-        let keys = [
-            self.keys.record(user, session),
-            self.keys.tombstone(user, session),
-            self.keys.marks(user),
-        ];
+        let keys =
+            [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
         let mut pipeline = Pipeline::with_capacity(1);
@@ -135,9 +132,7 @@ impl Redis {
             return Ok(None);
         };
         let mut read = Pipeline::with_capacity(1);
-        read.cmd("HMGET")
-            .arg(self.keys.record(user, session))
-            .arg(&["refresh_ref", "previous_ref"]);
+        read.cmd("HMGET").arg(self.keys.record(user, session)).arg(&["refresh_ref", "previous_ref"]);
         let replies = self.run(&read).await?;
         let agrees = reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str()));
         Ok(agrees.then_some((user, session)))
@@ -207,15 +202,7 @@ impl Redis {
     }
 
     fn end_script(&self, change: &Change, now: Seconds) -> Cmd {
-        let Change::End {
-            user,
-            which,
-            reason,
-            sent_ms,
-            expires_at,
-            ended_in_gotrue,
-        } = change
-        else {
+        let Change::End { user, which, reason, sent_ms, expires_at, ended_in_gotrue } = change else {
             return Cmd::new();
         };
         let (word, subject) = match which {

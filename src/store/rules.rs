@@ -23,11 +23,7 @@ pub(super) fn record_ttl(session_ttl: Seconds, expires_at: Seconds, now: Seconds
 
 /// The least that a tombstone lives: where GoTrue goes on knowing the session, as long as a session could.
 pub(super) fn least_tombstone_ttl(session_ttl: Seconds, ended_in_gotrue: bool) -> Seconds {
-    if ended_in_gotrue {
-        SHORTEST_TOMBSTONE
-    } else {
-        session_ttl
-    }
+    if ended_in_gotrue { SHORTEST_TOMBSTONE } else { session_ttl }
 }
 
 /// How long a tombstone lives: it outlives the newest access token; where none is known, a session.
@@ -38,20 +34,14 @@ pub(super) fn tombstone_ttl(
     now: Seconds,
 ) -> Seconds {
     match expires_at.filter(|expires_at| *expires_at > 0) {
-        Some(expires_at) => least
-            .max((expires_at.saturating_add(SKEW)).saturating_sub(now))
-            .min(LONGEST),
+        Some(expires_at) => least.max((expires_at.saturating_add(SKEW)).saturating_sub(now)).min(LONGEST),
         None => session_ttl,
     }
 }
 
 /// How long `not_before` lives: as long as any session that it revokes, known or not.
 pub(super) fn mark_ttl(session_ttl: Seconds, expires_at: Option<Seconds>, now: Seconds) -> Seconds {
-    record_ttl(
-        session_ttl,
-        expires_at.map_or(0, |at| at.saturating_add(SKEW)),
-        now,
-    )
+    record_ttl(session_ttl, expires_at.map_or(0, |at| at.saturating_add(SKEW)), now)
 }
 
 /// How long `suspended_until` lives.
@@ -179,118 +169,22 @@ mod tests {
         let longer = |it: Record| with(it, |it| it.expires_at += 1);
         let table = [
             ("the same twice", Origin::Refresh, b(), b(), false),
-            (
-                "a later second",
-                Origin::Refresh,
-                record(2_001, 'c', None),
-                b(),
-                true,
-            ),
-            (
-                "an earlier second",
-                Origin::Refresh,
-                record(1_999, 'c', None),
-                b(),
-                false,
-            ),
-            (
-                "the same token, later access token",
-                Origin::Refresh,
-                record(2_001, 'b', Some('a')),
-                b(),
-                true,
-            ),
-            (
-                "the same token, longer life",
-                Origin::Refresh,
-                longer(b()),
-                b(),
-                true,
-            ),
-            (
-                "a higher counter, earlier second",
-                Origin::Refresh,
-                counter(1_999, 5),
-                counter(2_000, 4),
-                true,
-            ),
-            (
-                "a lower counter, later second",
-                Origin::Refresh,
-                counter(2_001, 3),
-                counter(2_000, 4),
-                false,
-            ),
-            (
-                "the same counter, later second",
-                Origin::Refresh,
-                counter(2_001, 4),
-                counter(2_000, 4),
-                true,
-            ),
-            (
-                "the next of one second",
-                Origin::Refresh,
-                record(2_000, 'c', Some('b')),
-                b(),
-                true,
-            ),
-            (
-                "the last of one second",
-                Origin::Refresh,
-                record(2_000, 'a', None),
-                b(),
-                false,
-            ),
-            (
-                "a sign-in in one second",
-                Origin::SignIn,
-                record(2_000, 'a', None),
-                b(),
-                false,
-            ),
-            (
-                "a sign-in later than all",
-                Origin::SignIn,
-                record(2_001, 'a', None),
-                b(),
-                true,
-            ),
-            (
-                "a lift in one second",
-                Origin::Refresh,
-                aal2(record(2_000, 'x', None)),
-                b(),
-                true,
-            ),
-            (
-                "before a lift in one second",
-                Origin::Refresh,
-                b(),
-                aal2(record(2_000, 'x', None)),
-                false,
-            ),
-            (
-                "strangers in one second",
-                Origin::Refresh,
-                record(2_000, 'x', Some('w')),
-                b(),
-                true,
-            ),
-            (
-                "no tokens, the same twice",
-                Origin::Refresh,
-                no_token(2_000),
-                no_token(2_000),
-                false,
-            ),
-            (
-                "no tokens, a lift",
-                Origin::Refresh,
-                aal2(no_token(2_000)),
-                no_token(2_000),
-                true,
-            ),
+            ("a later second", Origin::Refresh, record(2_001, 'c', None), b(), true),
+            ("an earlier second", Origin::Refresh, record(1_999, 'c', None), b(), false),
+            ("the same token, later access token", Origin::Refresh, record(2_001, 'b', Some('a')), b(), true),
+            ("the same token, longer life", Origin::Refresh, longer(b()), b(), true),
+            ("a higher counter, earlier second", Origin::Refresh, counter(1_999, 5), counter(2_000, 4), true),
+            ("a lower counter, later second", Origin::Refresh, counter(2_001, 3), counter(2_000, 4), false),
+            ("the same counter, later second", Origin::Refresh, counter(2_001, 4), counter(2_000, 4), true),
+            ("the next of one second", Origin::Refresh, record(2_000, 'c', Some('b')), b(), true),
+            ("the last of one second", Origin::Refresh, record(2_000, 'a', None), b(), false),
+            ("a sign-in in one second", Origin::SignIn, record(2_000, 'a', None), b(), false),
+            ("a sign-in later than all", Origin::SignIn, record(2_001, 'a', None), b(), true),
+            ("a lift in one second", Origin::Refresh, aal2(record(2_000, 'x', None)), b(), true),
+            ("before a lift in one second", Origin::Refresh, b(), aal2(record(2_000, 'x', None)), false),
+            ("strangers in one second", Origin::Refresh, record(2_000, 'x', Some('w')), b(), true),
+            ("no tokens, the same twice", Origin::Refresh, no_token(2_000), no_token(2_000), false),
+            ("no tokens, a lift", Origin::Refresh, aal2(no_token(2_000)), no_token(2_000), true),
         ];
         for (name, origin, new, old, expected) in table {
             assert_eq!(supersedes(origin, &new, &old), expected, "{name}");
@@ -307,14 +201,8 @@ mod tests {
         let new = with(record(3_000, 'c', None), |it| it.created_at = 900);
         let stored = merged(Origin::Refresh, new, &old);
         assert_eq!((stored.created_at, stored.began_ms), (1_000, 1_000_500));
-        assert_eq!(
-            (stored.client_id.as_deref(), stored.seen_at),
-            (Some("client"), Some(2_500))
-        );
-        assert_eq!(
-            (stored.refresh_ref, stored.previous_ref),
-            (token('c'), token('b'))
-        );
+        assert_eq!((stored.client_id.as_deref(), stored.seen_at), (Some("client"), Some(2_500)));
+        assert_eq!((stored.refresh_ref, stored.previous_ref), (token('c'), token('b')));
 
         let unchanged_token = merged(Origin::Refresh, record(3_000, 'b', Some('b')), &old);
         assert_eq!(unchanged_token.previous_ref, token('a'));

@@ -176,10 +176,7 @@ impl fmt::Write for Bytes<'_> {
 
 /// Can stand in a line of text without quotes, and is told apart from what surrounds it.
 fn is_word(value: &[u8]) -> bool {
-    !value.is_empty()
-        && value
-            .iter()
-            .all(|byte| is_plain(*byte) && !matches!(byte, b' ' | b'='))
+    !value.is_empty() && value.iter().all(|byte| is_plain(*byte) && !matches!(byte, b' ' | b'='))
 }
 
 /// Printable ASCII that means nothing inside quotes.

@@ -38,10 +38,7 @@ impl Stuck {
     fn new() -> (Self, Sink, SyncSender<()>) {
         let (release, until) = mpsc::sync_channel(0);
         let then = Sink::default();
-        let stuck = Self {
-            until,
-            then: then.clone(),
-        };
+        let stuck = Self { until, then: then.clone() };
         (stuck, then, release)
     }
 }
@@ -73,10 +70,7 @@ impl Write for Broken {
 fn wait_for(what: impl Fn() -> bool) -> Duration {
     let began = Instant::now();
     while !what() {
-        assert!(
-            began.elapsed() < Duration::from_secs(10),
-            "nothing came in ten seconds"
-        );
+        assert!(began.elapsed() < Duration::from_secs(10), "nothing came in ten seconds");
         thread::sleep(Duration::from_millis(2));
     }
     began.elapsed()

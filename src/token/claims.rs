@@ -147,9 +147,7 @@ fn id<T>(text: Option<Key<'_>>, parse: fn(&str) -> Option<T>) -> Named<T> {
 }
 
 fn short(text: Text<'_>) -> Option<String> {
-    text.0
-        .filter(|text| !text.is_empty())
-        .map(|text| super::cut(&text, TEXT_MAX).to_owned())
+    text.0.filter(|text| !text.is_empty()).map(|text| super::cut(&text, TEXT_MAX).to_owned())
 }
 
 /// How a session was authenticated.
@@ -232,10 +230,7 @@ impl<'de> Visitor<'de> for EntryVisitor {
     anything_else_is_nothing!();
 
     fn visit_str<E: Error>(self, method: &str) -> Result<Self::Value, E> {
-        Ok(Entry {
-            method: Text(Some(method.to_owned().into())),
-            timestamp: None,
-        })
+        Ok(Entry { method: Text(Some(method.to_owned().into())), timestamp: None })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
@@ -306,10 +301,7 @@ mod tests {
                 issued_at: Some(1_795_478_870),
                 not_before: None,
                 aal: Some(Aal::Aal2),
-                amr: Amr {
-                    methods: Some("totp,password".to_owned()),
-                    oldest: Some(10),
-                },
+                amr: Amr { methods: Some("totp,password".to_owned()), oldest: Some(10) },
                 role: Some("authenticated".to_owned()),
                 client_id: Some("c".to_owned()),
                 anonymous: true,
@@ -325,10 +317,7 @@ mod tests {
             (r#"{"session_id":""}"#.to_owned(), Named::Nothing),
             (format!(r#"{{"session_id":"{NIL}"}}"#), Named::Nothing),
             (r#"{"session_id":"custom-session-string"}"#.to_owned(), Named::Odd),
-            (
-                format!(r#"{{"session_id":"{SESSION}"}}"#),
-                Named::Id(SessionId::parse(SESSION).unwrap()),
-            ),
+            (format!(r#"{{"session_id":"{SESSION}"}}"#), Named::Id(SessionId::parse(SESSION).unwrap())),
         ];
         for (payload, expected) in table {
             assert_eq!(read(&payload).unwrap().session, expected, "{payload}");
@@ -368,15 +357,7 @@ mod tests {
 
     #[test]
     fn only_three_parts_make_a_token() {
-        for text in [
-            "",
-            "a",
-            "e30.e30",
-            "e30.e30.e30.e30",
-            "e30.%%.e30",
-            "..",
-            "e30.e30=.x",
-        ] {
+        for text in ["", "a", "e30.e30", "e30.e30.e30.e30", "e30.%%.e30", "..", "e30.e30=.x"] {
             assert_eq!(Claims::unverified(text), None, "{text}");
         }
         assert!(Claims::unverified("e30.e30.").is_some());

@@ -157,10 +157,7 @@ mod tests {
                 r#"{"user":{"x":[1],"id":"u"},"refresh_token":"r","access_token":"a\u0062"}"#,
                 Some(("ab", Some("u"))),
             ),
-            (
-                r#"{"access_token":"a","refresh_token":"r","user":7,"weak_password":null}"#,
-                Some(("a", None)),
-            ),
+            (r#"{"access_token":"a","refresh_token":"r","user":7,"weak_password":null}"#, Some(("a", None))),
             (r#"{"access_token":"a"}"#, None),
             (r#"{"access_token":"a","refresh_token":null}"#, None),
             (r#"{"access_token":1,"refresh_token":"r"}"#, None),
@@ -182,14 +179,8 @@ mod tests {
     #[test]
     fn tokens_are_found_in_the_last_fragment_of_a_redirect() {
         let table = [
-            (
-                "http://x/cb?a=1#access_token=a&refresh_token=r&sb=&type=signup",
-                true,
-            ),
-            (
-                "http://x/cb#/route#access_token=a&expires_in=1&refresh_token=r",
-                true,
-            ),
+            ("http://x/cb?a=1#access_token=a&refresh_token=r&sb=&type=signup", true),
+            ("http://x/cb#/route#access_token=a&expires_in=1&refresh_token=r", true),
             ("#access_token=a&refresh_token=r", true),
             ("http://x/cb?access_token=a&refresh_token=r", false),
             ("http://x/cb?code=c", false),

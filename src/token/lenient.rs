@@ -140,19 +140,13 @@ mod tests {
         let texts: Vec<Text<'_>> =
             serde_json::from_str(r#"["a", 1, -1, 1.5, null, true, [1,[2]], {"b":{}}, "c\n"]"#).unwrap();
         let texts: Vec<_> = texts.iter().map(|text| text.0.as_deref()).collect();
-        assert_eq!(
-            texts,
-            [Some("a"), None, None, None, None, None, None, None, Some("c\n")]
-        );
+        assert_eq!(texts, [Some("a"), None, None, None, None, None, None, None, Some("c\n")]);
     }
 
     #[test]
     fn times_are_whole_seconds() {
         let times: Vec<Time> = serde_json::from_str("[12, 12.9, -3, null, 1e30]").unwrap();
-        assert_eq!(
-            times,
-            [Some(12), Some(12), Some(0), None, Some(u64::MAX)].map(Time)
-        );
+        assert_eq!(times, [Some(12), Some(12), Some(0), None, Some(u64::MAX)].map(Time));
         assert!(serde_json::from_str::<Time>("\"12\"").is_err());
     }
 }

@@ -68,12 +68,7 @@ struct Head {
 impl Framing {
     /// A reader at the start of a connection; heads larger than `max_head` bytes are refused.
     pub fn new(max_head: usize) -> Self {
-        Self {
-            state: State::Between,
-            head: Head::default(),
-            carried: Vec::new(),
-            max_head,
-        }
+        Self { state: State::Between, head: Head::default(), carried: Vec::new(), max_head }
     }
 
     /// What the next byte belongs to.
@@ -160,8 +155,7 @@ impl Framing {
         }
         self.count(upto)?;
         if self.state != State::Lost {
-            self.carried
-                .extend_from_slice(rest.get(..upto).unwrap_or_default());
+            self.carried.extend_from_slice(rest.get(..upto).unwrap_or_default());
         }
         Ok(rest.get(upto..).unwrap_or_default())
     }
@@ -343,19 +337,10 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(Stage::Between)),
             ("\r\nGET / HTTP/1.1\r\n\r\n", Ok(Stage::Between)),
             ("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab", Ok(Stage::Body)),
-            (
-                "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
-                Ok(Stage::Between),
-            ),
+            ("POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", Ok(Stage::Between)),
             ("POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", Ok(Stage::Between)),
-            (
-                "POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\naGET /",
-                Ok(Stage::Head),
-            ),
-            (
-                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
-                Ok(Stage::Body),
-            ),
+            ("POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\naGET /", Ok(Stage::Head)),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", Ok(Stage::Body)),
             (
                 "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\n\r\n",
                 Ok(Stage::Between),
@@ -373,69 +358,27 @@ mod tests {
                 "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
                 Err(Violation::Ambiguous),
             ),
-            (
-                "POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
-                Err(Violation::Ambiguous),
-            ),
-            (
-                "POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n",
-                Err(Violation::Ambiguous),
-            ),
-            (
-                "POST / HTTP/1.1\r\nContent-Length: 3, 3\r\n\r\n",
-                Err(Violation::Ambiguous),
-            ),
-            (
-                "POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\n",
-                Err(Violation::Ambiguous),
-            ),
-            (
-                "POST / HTTP/1.1\r\nContent-Length:\r\n\r\n",
-                Err(Violation::Ambiguous),
-            ),
-            (
-                "POST / HTTP/1.1\r\nContent-Length : 3\r\n\r\n",
-                Err(Violation::Ambiguous),
-            ),
-            (
-                "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-                Err(Violation::Ambiguous),
-            ),
-            (
-                "POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n",
-                Err(Violation::Ambiguous),
-            ),
-            (
-                "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
-                Err(Violation::Ambiguous),
-            ),
+            ("POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", Err(Violation::Ambiguous)),
+            ("POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", Err(Violation::Ambiguous)),
+            ("POST / HTTP/1.1\r\nContent-Length: 3, 3\r\n\r\n", Err(Violation::Ambiguous)),
+            ("POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\n", Err(Violation::Ambiguous)),
+            ("POST / HTTP/1.1\r\nContent-Length:\r\n\r\n", Err(Violation::Ambiguous)),
+            ("POST / HTTP/1.1\r\nContent-Length : 3\r\n\r\n", Err(Violation::Ambiguous)),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Err(Violation::Ambiguous)),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n", Err(Violation::Ambiguous)),
+            ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Err(Violation::Ambiguous)),
             // line ends
             ("GET / HTTP/1.1\nHost: a\n\n", Err(Violation::Ambiguous)),
             ("GET / HTTP/1.1\r\nHost: a\n\r\n", Err(Violation::Ambiguous)),
-            (
-                "GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
-                Err(Violation::Ambiguous),
-            ),
-            (
-                "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
-                Err(Violation::Ambiguous),
-            ),
+            ("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", Err(Violation::Ambiguous)),
+            ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", Err(Violation::Ambiguous)),
             // size
             (many.as_str(), Err(Violation::HeadTooLarge)),
             (long.as_str(), Err(Violation::HeadTooLarge)),
             // hyper's decoder answers these; nothing after them is framed
-            (
-                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-                Ok(Stage::Body),
-            ),
-            (
-                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n",
-                Ok(Stage::Body),
-            ),
-            (
-                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
-                Ok(Stage::Body),
-            ),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", Ok(Stage::Body)),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n", Ok(Stage::Body)),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", Ok(Stage::Body)),
         ];
         for (text, expected) in table {
             for size in [1, 2, 3, 7, 10_000] {

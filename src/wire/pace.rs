@@ -24,17 +24,12 @@ impl CoarseClock {
     /// A clock that starts now.
     #[expect(clippy::new_without_default, reason = "reading the time is no default")]
     pub fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            now: AtomicU64::new(1),
-        }
+        Self { start: Instant::now(), now: AtomicU64::new(1) }
     }
 
     /// Sets the clock; returns the time.
     pub fn set(&self) -> u64 {
-        let now = u64::try_from(self.start.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1);
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         self.now.store(now, Relaxed);
         now
     }
@@ -204,12 +199,7 @@ mod tests {
         let table: [(&str, Set, u64, Option<Overdue>); 10] = [
             ("a silent connection", |_| (), 5_002, Some(Overdue::Stuck)),
             ("a silent connection, in time", |_| (), 5_000, None),
-            (
-                "a slow head",
-                |pace| pace.at_stage(Stage::Head, 1),
-                5_002,
-                Some(Overdue::Stuck),
-            ),
+            ("a slow head", |pace| pace.at_stage(Stage::Head, 1), 5_002, Some(Overdue::Stuck)),
             ("waiting for GoTrue", Pace::request_begins, 60_000, None),
             (
                 "kept alive",

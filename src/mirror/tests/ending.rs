@@ -14,20 +14,11 @@ fn a_logout_ends_its_own_session_first_and_the_others_once_gotrue_agrees() {
             exchange(Good(ME), "POST /logout?scope=local", 204),
             "end this of me (logout) here | end this of me (logout)",
         ),
-        (
-            exchange(Good(ME), "POST /logout?scope=others", 204),
-            "end all but this of me (logout)",
-        ),
+        (exchange(Good(ME), "POST /logout?scope=others", 204), "end all but this of me (logout)"),
         (exchange(Good(ME), "POST /logout?scope=all", 400), ""),
         (exchange(Good(ME), "POST /logout?scope=all", 204), ""),
-        (
-            exchange(Good(ME), "POST /logout", 500),
-            "end this of me (logout) here | ",
-        ),
-        (
-            exchange(Good(ME), "POST /logout", 502),
-            "end this of me (logout) here | ",
-        ),
+        (exchange(Good(ME), "POST /logout", 500), "end this of me (logout) here | "),
+        (exchange(Good(ME), "POST /logout", 502), "end this of me (logout) here | "),
         (exchange(Good(ME), "POST /logout/", 404), ""),
         (exchange(Good(ME), "GET /logout", 405), ""),
         (exchange(Nobody, "POST /logout", 401).code("no_authorization"), ""),
@@ -42,10 +33,7 @@ fn a_logout_without_a_session_means_all_and_with_an_odd_one_nothing() {
         (exchange(Good(NIL_SESSION), "POST /logout?scope=others", 204), all),
         (exchange(Good(NO_SESSION), "POST /logout?scope=local", 500), ""),
         (exchange(Good(ODD_SESSION), "POST /logout", 204), ""),
-        (
-            exchange(Good(ODD_SESSION), "POST /logout", 403).code("bad_jwt"),
-            "",
-        ),
+        (exchange(Good(ODD_SESSION), "POST /logout", 403).code("bad_jwt"), ""),
         (exchange(Good(NO_SUB), "POST /logout", 403).code("bad_jwt"), ""),
         (exchange(Good(ODD_SUB), "POST /logout", 400).code("bad_jwt"), ""),
     ]);
@@ -54,26 +42,14 @@ fn a_logout_without_a_session_means_all_and_with_an_odd_one_nothing() {
 #[test]
 fn an_expired_token_ends_its_own_session_for_a_while() {
     check([
-        (
-            exchange(Expired(LATELY), "POST /logout", 403).code("bad_jwt"),
-            "end this of me (logout) here | ",
-        ),
+        (exchange(Expired(LATELY), "POST /logout", 403).code("bad_jwt"), "end this of me (logout) here | "),
         (
             exchange(Expired(LATELY), "POST /logout?scope=local", 403).code("bad_jwt"),
             "end this of me (logout) here | ",
         ),
-        (
-            exchange(Expired(LATELY), "POST /logout?scope=others", 403).code("bad_jwt"),
-            "",
-        ),
-        (
-            exchange(Expired(LATELY), "POST /logout?scope=all", 403).code("bad_jwt"),
-            "",
-        ),
-        (
-            exchange(Expired(LONG_AGO), "POST /logout", 403).code("bad_jwt"),
-            "",
-        ),
+        (exchange(Expired(LATELY), "POST /logout?scope=others", 403).code("bad_jwt"), ""),
+        (exchange(Expired(LATELY), "POST /logout?scope=all", 403).code("bad_jwt"), ""),
+        (exchange(Expired(LONG_AGO), "POST /logout", 403).code("bad_jwt"), ""),
     ]);
     let off = Mirror::new(None, Duration::ZERO);
     exchange(Expired(LATELY), "POST /logout", 403).decide(|asked, _| assert_eq!(off.before(asked), None));
@@ -87,26 +63,12 @@ fn a_new_password_ends_the_other_sessions() {
         (exchange(Good(ME), "PUT /user", 200).body(set), others),
         (exchange(Good(ME), "PUT /user/", 200).body(set), others),
         (exchange(NoKeys(ME), "PUT /user", 200).body(set), others),
-        (
-            exchange(Good(ME), "PUT /user", 200).body(r#"{"Password":"x"}"#),
-            others,
-        ),
-        (
-            exchange(Good(ME), "PUT /user", 200).body(r#"{"password":null}"#),
-            "",
-        ),
+        (exchange(Good(ME), "PUT /user", 200).body(r#"{"Password":"x"}"#), others),
+        (exchange(Good(ME), "PUT /user", 200).body(r#"{"password":null}"#), ""),
         (exchange(Good(ME), "PUT /user", 200).body(r#"{"data":{}}"#), ""),
-        (
-            exchange(Good(ME), "PUT /user", 422)
-                .body(set)
-                .code("same_password"),
-            "",
-        ),
+        (exchange(Good(ME), "PUT /user", 422).body(set).code("same_password"), ""),
         (exchange(Good(ME), "PUT /user", 200), ""),
-        (
-            exchange(Good(NO_SESSION), "PUT /user", 200).body(set),
-            "end all of me (password_changed)",
-        ),
+        (exchange(Good(NO_SESSION), "PUT /user", 200).body(set), "end all of me (password_changed)"),
         (exchange(Good(ODD_SESSION), "PUT /user", 200).body(set), ""),
     ]);
 }
@@ -119,26 +81,11 @@ fn what_an_admin_does_to_a_user_is_followed() {
             exchange(Good(NO_SUB), ADMIN_USER, 200).body(r#"{"password":"x"}"#),
             "end all of me (password_changed)",
         ),
+        (exchange(Good(NO_SUB), ADMIN_USER, 200).body(r#"{"password":null}"#), ""),
+        (exchange(Good(NO_SUB), ADMIN_USER, 200).body(r#"{"role":"x"}"#).answer(banned), ""),
+        (exchange(Good(NO_SUB), ADMIN_USER, 403).body(r#"{"password":"x"}"#).code("not_admin"), ""),
         (
-            exchange(Good(NO_SUB), ADMIN_USER, 200).body(r#"{"password":null}"#),
-            "",
-        ),
-        (
-            exchange(Good(NO_SUB), ADMIN_USER, 200)
-                .body(r#"{"role":"x"}"#)
-                .answer(banned),
-            "",
-        ),
-        (
-            exchange(Good(NO_SUB), ADMIN_USER, 403)
-                .body(r#"{"password":"x"}"#)
-                .code("not_admin"),
-            "",
-        ),
-        (
-            exchange(Good(NO_SUB), ADMIN_USER, 200)
-                .body(r#"{"ban_duration":"1h"}"#)
-                .answer(banned),
+            exchange(Good(NO_SUB), ADMIN_USER, 200).body(r#"{"ban_duration":"1h"}"#).answer(banned),
             "suspend me until Some(18001)",
         ),
         (
@@ -160,23 +107,12 @@ fn what_an_admin_does_to_a_user_is_followed() {
             "end all of me (password_changed), suspend me until Some(18001)",
         ),
         (
-            exchange(
-                Good(NO_SUB),
-                "DELETE /admin/users/0191d1a0-0000-7000-8000-00000000000a",
-                200,
-            )
-            .answer("{}"),
+            exchange(Good(NO_SUB), "DELETE /admin/users/0191d1a0-0000-7000-8000-00000000000a", 200)
+                .answer("{}"),
             "end all of me (user_deleted)",
         ),
         (exchange(Good(NO_SUB), "DELETE /admin/users/me", 200), ""),
-        (
-            exchange(
-                Good(NO_SUB),
-                "DELETE /admin/oauth/clients/0191d1a0-0000-7000-8000-0000000000c1",
-                204,
-            ),
-            "",
-        ),
+        (exchange(Good(NO_SUB), "DELETE /admin/oauth/clients/0191d1a0-0000-7000-8000-0000000000c1", 204), ""),
     ]);
 }
 
@@ -186,22 +122,10 @@ fn a_removed_factor_lowers_sessions_only_where_one_may_stand_on_it() {
     check([
         (exchange(Good(ME), "DELETE /factors/f", 200), "lower me"),
         (exchange(Good(ME_AAL1), "DELETE /factors/f", 200), ""),
-        (
-            exchange(Good(ME_AAL1), "DELETE /factors/f", 422).code("insufficient_aal"),
-            "",
-        ),
-        (
-            exchange(Good(NO_SUB), by_admin, 200).answer(r#"{"status":"verified"}"#),
-            "lower me",
-        ),
-        (
-            exchange(Good(NO_SUB), by_admin, 200).answer(r#"{"status":"unverified"}"#),
-            "",
-        ),
-        (
-            exchange(Good(NO_SUB), by_admin, 404).code("mfa_factor_not_found"),
-            "",
-        ),
+        (exchange(Good(ME_AAL1), "DELETE /factors/f", 422).code("insufficient_aal"), ""),
+        (exchange(Good(NO_SUB), by_admin, 200).answer(r#"{"status":"verified"}"#), "lower me"),
+        (exchange(Good(NO_SUB), by_admin, 200).answer(r#"{"status":"unverified"}"#), ""),
+        (exchange(Good(NO_SUB), by_admin, 404).code("mfa_factor_not_found"), ""),
     ]);
 }
 
@@ -216,13 +140,7 @@ fn a_revoked_grant_ends_the_clients_sessions() {
             ),
             "end client's client of me (grant_revoked)",
         ),
-        (
-            exchange(Good(ME), "DELETE /user/oauth/grants?client_id=x", 204),
-            "",
-        ),
-        (
-            exchange(Good(ME), "DELETE /user/oauth/grants", 400).code("validation_failed"),
-            "",
-        ),
+        (exchange(Good(ME), "DELETE /user/oauth/grants?client_id=x", 204), ""),
+        (exchange(Good(ME), "DELETE /user/oauth/grants", 400).code("validation_failed"), ""),
     ]);
 }

@@ -59,9 +59,6 @@ fn nothing_that_was_sent_is_printed() {
         .decide(|asked, answered| {
             let decision = mirror().after(asked, answered);
             let printed = format!("{asked:?} {answered:?} {decision:?}");
-            assert!(
-                !printed.contains("canary") && !printed.contains("Bearer"),
-                "{printed}"
-            );
+            assert!(!printed.contains("canary") && !printed.contains("Bearer"), "{printed}");
         });
 }
