@@ -198,7 +198,8 @@ mod tests {
 
     #[test]
     fn a_long_request_id_is_cut() {
-        let line = AccessLine { request_id: &[b'x'; 60_000], ..line() };
+        let long = vec![b'x'; 60_000];
+        let line = AccessLine { request_id: &long, ..line() };
         let json: serde_json::Value = serde_json::from_str(&printed(&line, LogFormat::Json)).unwrap();
         assert_eq!(json["request_id"].as_str().unwrap().len(), 128);
     }

@@ -4,13 +4,13 @@
 
 use std::{borrow::Cow, error::Error};
 
-use tracing::{field::display, info, warn};
+use tracing::{field, info, warn};
 
 use crate::{
     keys::Verdict,
     metrics::{MirrorEvent, MirrorResult, Refusal},
     request_id,
-    session::{Change, Outcome, Reason, Seconds, SessionId, Unrecorded, UserId, Which},
+    session::{Change, Origin, Outcome, Reason, Seconds, SessionId, Unrecorded, UserId, Which},
 };
 
 /// Longest OAuth client id that is printed, in bytes; GoTrue's are UUIDs.
@@ -31,16 +31,17 @@ impl By<'_> {
     }
 }
 
-/// The store took a change: a line for endings, for suspensions, and for a refresh of a session that
-/// was revoked here. Sessions that begin or go on are no audit matter; metrics count them.
+/// The store took a change: a line for endings and suspensions, and for a sign-in whose session was
+/// revoked before it was recorded (for a refresh, [`refused_refresh`] says so). Sessions that begin
+/// or go on are no audit matter; metrics count them.
 pub fn changed(change: &Change, outcome: Outcome, by: By<'_>) {
     let result = MirrorResult::from(outcome).as_str();
     match change {
         Change::End { user, which, reason, .. } => ended(*user, which, *reason, outcome, by),
         Change::Suspend { user, until } => suspended(*user, *until, result, by),
         Change::Banned { user, until } => suspended(*user, Some(*until), result, by),
-        Change::Record { record, .. } if outcome == Outcome::Revoked => {
-            revoked_refresh(record.user, record.session, by);
+        Change::Record { origin: Origin::SignIn, record } if outcome == Outcome::Revoked => {
+            not_recorded(record.user, record.session, result, by)
         }
         Change::Record { .. } | Change::LowerAal { .. } => {}
     }
@@ -52,10 +53,10 @@ pub fn failed(change: &Change, error: &(dyn Error + 'static), by: By<'_>) {
     warn!(
         target: "audit",
         event = MirrorEvent::of(change).as_str(),
-        user = display(change.user()),
+        user = %change.user(),
         which = subject.which,
-        session = subject.session.map(display),
-        kept = subject.kept.map(display),
+        session = subject.session.map(field::display),
+        kept = subject.kept.map(field::display),
         client_id = subject.client_id.as_deref(),
         reason = subject.reason.map(Reason::as_str),
         result = "failed",
@@ -84,13 +85,28 @@ pub fn refused(verdict: &Verdict, why: Refusal, by: By<'_>) {
     let claims = verdict.proven();
     info!(
         target: "audit",
-        user = claims.and_then(|claims| claims.user.id()).map(display),
-        session = claims.and_then(|claims| claims.session.id()).map(display),
+        user = claims.and_then(|claims| claims.user.id()).map(field::display),
+        session = claims.and_then(|claims| claims.session.id()).map(field::display),
         reason = why.as_str(),
         result = "refused",
         route = by.route,
         request_id = &*by.id(),
         "a request was refused"
+    );
+}
+
+/// The client did not get the tokens that GoTrue handed out for a session that was revoked here
+/// (contract §6.3).
+pub fn refused_refresh(user: UserId, session: SessionId, by: By<'_>) {
+    info!(
+        target: "audit",
+        user = %user,
+        session = %session,
+        reason = Refusal::RefreshRevoked.as_str(),
+        result = "refused",
+        route = by.route,
+        request_id = &*by.id(),
+        "a refresh of a revoked session was refused"
     );
 }
 
@@ -102,10 +118,10 @@ fn ended(user: UserId, which: &Which, reason: Reason, outcome: Outcome, by: By<'
     };
     info!(
         target: "audit",
-        user = display(user),
+        user = %user,
         which = subject.which,
-        session = subject.session.map(display),
-        kept = subject.kept.map(display),
+        session = subject.session.map(field::display),
+        kept = subject.kept.map(field::display),
         client_id = subject.client_id.as_deref(),
         reason = reason.as_str(),
         result = MirrorResult::from(outcome).as_str(),
@@ -119,7 +135,7 @@ fn ended(user: UserId, which: &Which, reason: Reason, outcome: Outcome, by: By<'
 fn suspended(user: UserId, until: Option<Seconds>, result: &str, by: By<'_>) {
     info!(
         target: "audit",
-        user = display(user),
+        user = %user,
         until,
         result,
         route = by.route,
@@ -129,15 +145,15 @@ fn suspended(user: UserId, until: Option<Seconds>, result: &str, by: By<'_>) {
     );
 }
 
-fn revoked_refresh(user: UserId, session: SessionId, by: By<'_>) {
+fn not_recorded(user: UserId, session: SessionId, result: &str, by: By<'_>) {
     info!(
         target: "audit",
-        user = display(user),
-        session = display(session),
-        result = MirrorResult::Revoked.as_str(),
+        user = %user,
+        session = %session,
+        result,
         route = by.route,
         request_id = &*by.id(),
-        "a revoked session was not brought back"
+        "a revoked session was not recorded"
     );
 }
 
@@ -187,11 +203,7 @@ fn cut(client: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::LogFormat,
-        session::{Origin, Record},
-        telemetry::captured,
-    };
+    use crate::{config::LogFormat, session::Record, telemetry::captured};
 
     const BY: By<'_> = By { route: "/logout", request_id: b"r\"1" };
 
@@ -214,9 +226,9 @@ mod tests {
         }
     }
 
-    fn record() -> Change {
+    fn record(origin: Origin) -> Change {
         Change::Record {
-            origin: Origin::Refresh,
+            origin,
             record: Box::new(Record {
                 user: user(),
                 session: session(),
@@ -267,15 +279,17 @@ mod tests {
     }
 
     #[test]
-    fn only_endings_suspensions_and_revoked_refreshes_are_audited() {
+    fn of_changes_only_endings_and_suspensions_are_audited() {
         let ban = |until| Change::Suspend { user: user(), until };
         let lower = Change::LowerAal { user: user() };
         let table = [
-            (record(), Outcome::Created, ""),
-            (record(), Outcome::Refreshed, ""),
-            (record(), Outcome::Unchanged, ""),
-            (record(), Outcome::Revoked, "info audit: a revoked session was not brought back"),
+            (record(Origin::SignIn), Outcome::Created, ""),
+            (record(Origin::Refresh), Outcome::Refreshed, ""),
+            (record(Origin::Refresh), Outcome::Unchanged, ""),
+            (record(Origin::Refresh), Outcome::Revoked, ""),
+            (record(Origin::SignIn), Outcome::Revoked, "info audit: a revoked session was not recorded"),
             (ban(Some(7)), Outcome::Marked, "info audit: user suspended"),
+            (Change::Banned { user: user(), until: 7 }, Outcome::Unchanged, "info audit: user suspended"),
             (ban(None), Outcome::Marked, "info audit: suspension lifted"),
             (ending(Which::All), Outcome::Unchanged, "info audit: sessions ended"),
             (lower, Outcome::Marked, ""),
@@ -290,7 +304,7 @@ mod tests {
     #[test]
     fn a_change_that_failed_names_the_cause() {
         let cause = std::io::Error::other("the store did not answer in time");
-        let line = logged(|| failed(&record(), &cause, BY));
+        let line = logged(|| failed(&record(Origin::SignIn), &cause, BY));
         assert!(line.starts_with("warn audit: a change was not recorded event="), "{line}");
         assert!(
             line.contains(
@@ -311,6 +325,19 @@ mod tests {
             line,
             "info audit: a request was refused reason=session_revoked result=refused \
              route=/logout request_id=\"r\\\"1\"\n"
+        );
+    }
+
+    #[test]
+    fn a_refused_refresh_names_its_session() {
+        let line = logged(|| refused_refresh(user(), session(), BY));
+        assert!(
+            line.starts_with(
+                "info audit: a refresh of a revoked session was refused \
+                 user=0191d1a0-0000-7000-8000-00000000000a session=0191d1a0-0000-7000-8000-000000000001 \
+                 reason=refresh_revoked result=refused"
+            ),
+            "{line}"
         );
     }
 

@@ -47,11 +47,11 @@ pub enum Error {
 /// when the guard is dropped.
 pub fn init(log: &config::Log) -> Result<(LogBuffer, Guard), Error> {
     let (buffer, guard) = LogBuffer::new(Box::new(io::stderr())).map_err(Error::Thread)?;
-    subscriber(log, &buffer).try_init()?;
+    subscriber(*log, &buffer).try_init()?;
     Ok((buffer, guard))
 }
 
-fn subscriber(log: &config::Log, buffer: &LogBuffer) -> impl Subscriber + Send + Sync + use<> {
+fn subscriber(log: config::Log, buffer: &LogBuffer) -> impl Subscriber + Send + Sync + use<> {
     tracing_subscriber::registry()
         .with(level(log.level))
         .with(events::Events::new(log.format, buffer.clone()))
@@ -219,7 +219,7 @@ pub(crate) fn captured(format: config::LogFormat, run: impl FnOnce()) -> String 
     let log = config::Log { format, level: LogLevel::Info, access: false };
     let sink = tests::Sink::default();
     let (buffer, guard) = LogBuffer::new(Box::new(sink.clone())).unwrap();
-    tracing::subscriber::with_default(subscriber(&log, &buffer), run);
+    tracing::subscriber::with_default(subscriber(log, &buffer), run);
     drop(guard);
     sink.text()
 }
