@@ -141,6 +141,16 @@ impl KeyRing {
         Ok(Self { fetched: fetched.into(), ..self.clone() })
     }
 
+    /// This ring with the configured keys of another: for secrets that were exchanged.
+    #[must_use]
+    pub fn with_configured(&self, other: &Self) -> Self {
+        Self {
+            configured: Arc::clone(&other.configured),
+            fetched: Arc::clone(&self.fetched),
+            skipped: other.skipped,
+        }
+    }
+
     /// No key at all: nothing can be verified here.
     pub fn is_empty(&self) -> bool {
         self.configured.is_empty() && self.fetched.is_empty()

@@ -6,7 +6,10 @@
 //! part. Dependencies point down this list and never back; `tests/it/layering.rs` holds them to it.
 
 pub mod access;
+pub mod admin;
+pub mod app;
 pub mod audit;
+pub mod body;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -18,7 +21,10 @@ pub mod keys;
 pub mod listener;
 pub mod metrics;
 pub mod mirror;
+pub mod probe;
+pub mod proxy;
 pub mod readiness;
+pub mod reload;
 pub mod request_id;
 pub mod rfc3339;
 pub mod route;

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 
 use super::{Proxy, Timing, facts::Facts};
 use crate::{
+    audit,
     body::{self, Body, Held, Read, Stream, Unread},
     clock, headers,
     headers::Peer,
@@ -141,7 +142,10 @@ impl Mirrored {
     fn revoked(&self, decision: &Decision<'_>, outcomes: &[Outcome]) -> Option<Refusal> {
         let refresh = |change: &Change| matches!(change, Change::Record { origin: Origin::Refresh, .. });
         let mut made = decision.changes.iter().zip(outcomes);
-        made.find(|(change, outcome)| refresh(change) && **outcome == Outcome::Revoked)?;
+        let (revoked, _) = made.find(|(change, outcome)| refresh(change) && **outcome == Outcome::Revoked)?;
+        if let Change::Record { record, .. } = revoked {
+            audit::refused_refresh(record.user, record.session, self.facts.by());
+        }
         if let Some(issued) = &decision.issued {
             let (proxy, token) = (Arc::clone(&self.proxy), issued.access_token().to_owned());
             self.sessions.tasks.spawn(async move { proxy.end_in_gotrue(&token).await });
