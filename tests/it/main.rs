@@ -8,6 +8,7 @@
     reason = "a test that cannot go on fails; clippy.toml knows that of test functions, not of what they share"
 )]
 
+mod admin;
 mod config;
 mod decisions;
 mod live;
