@@ -78,10 +78,8 @@ async fn a_hanging_redis_costs_the_timeout_and_comes_back() {
         assert_eq!(cause, "timeout");
         assert!(waited < BOUND, "{waited:?}");
     }
-    let many = (0..100).map(|_| failure(&store));
     let started = Instant::now();
     let mut waiting = tokio::task::JoinSet::new();
-    drop(many);
     let store = std::sync::Arc::new(store);
     for _ in 0..100 {
         let store = std::sync::Arc::clone(&store);
@@ -140,7 +138,7 @@ async fn callers_that_give_up_first_count_too() {
     assert!(works(&store).await);
     relay.swallow();
     for _ in 0..3 {
-        let impatient = tokio::time::timeout(TIMEOUT - Duration::from_millis(10), works(&store));
+        let impatient = tokio::time::timeout(Duration::from_millis(240), works(&store));
         assert!(impatient.await.is_err());
     }
     assert!(works(&store).await);
