@@ -7,7 +7,7 @@ use redis::AsyncCommands;
 use super::*;
 
 /// A login waits so long at most: `store.timeout`, and what a busy machine adds.
-const BOUND: Duration = Duration::from_millis(250 + 150);
+const BOUND: Duration = Duration::from_millis(250 + 250);
 
 /// The error's word, and how long it took to come.
 async fn failure(store: &Store) -> (&'static str, Duration) {
@@ -158,7 +158,7 @@ async fn a_wrong_password_fails_fast_and_heals_when_it_is_reloaded() {
     for _ in 0..3 {
         let (cause, waited) = failure(&store).await;
         assert_eq!(cause, "auth");
-        assert!(waited < Duration::from_millis(100), "{waited:?}");
+        assert!(waited < Duration::from_millis(200), "{waited:?}");
     }
     std::fs::write(&path, "right").unwrap();
     source.reload().unwrap();
