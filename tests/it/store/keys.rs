@@ -173,14 +173,14 @@ async fn nothing_that_comes_later_shortens_a_life() {
     record.expires_at = NOW + 2 * SESSION_TTL;
     let user = record.user;
     apply(&store, &sign_in(&record)).await;
-    let shorter = Record {
+    let renewed = Record {
         expires_at: NOW + 7200,
         ..refreshed(&record, 1)
     };
-    assert_eq!(apply(&store, &refresh(&shorter)).await, Outcome::Refreshed);
+    assert_eq!(apply(&store, &refresh(&renewed)).await, Outcome::Refreshed);
     let index = format!("gotrue:{{{user}}}:sessions");
-    let score: u64 = redis.zscore(&index, record.session.to_string()).await.unwrap();
-    assert_eq!(score, NOW + 2 * SESSION_TTL);
+    let stays: u64 = redis.zscore(&index, record.session.to_string()).await.unwrap();
+    assert_eq!(stays, NOW + 2 * SESSION_TTL);
 
     // The tombstone outlives the record's access token, whatever the ending knew; and grows, if need be.
     let tombstone = format!("gotrue:{{{user}}}:revoked:{}", record.session);
