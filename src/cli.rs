@@ -103,36 +103,19 @@ pub fn invocation(
             return Err(refuse(&Problems(problems)));
         }
     };
-    let command = matches
-        .subcommand_name()
-        .and_then(Command::named)
-        .unwrap_or(Command::Serve);
+    let command = matches.subcommand_name().and_then(Command::named).unwrap_or(Command::Serve);
     let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
     let (flags, unread) = flags(matches);
     let mut draft = Draft::read(file(matches, &env).as_deref(), &env, flags);
-    problems
-        .into_iter()
-        .chain(unread)
-        .for_each(|problem| draft.add(problem));
+    problems.into_iter().chain(unread).for_each(|problem| draft.add(problem));
     if matches!(command, Command::Serve | Command::Validate) {
         draft.check_files();
     }
     let loaded = draft.finish().map_err(|problems| refuse(&problems))?;
     let printed = matches.get_flag(PRINT_CONFIG).then(|| loaded.effective());
-    let Loaded {
-        config,
-        file,
-        warnings,
-        ..
-    } = loaded;
+    let Loaded { config, file, warnings, .. } = loaded;
     let warnings = warnings.iter().map(ToString::to_string).collect();
-    Ok(Invocation {
-        command,
-        config,
-        file,
-        printed,
-        warnings,
-    })
+    Ok(Invocation { command, config, file, printed, warnings })
 }
 
 const CONFIG: &str = "config";
@@ -191,10 +174,7 @@ fn flags(matches: &ArgMatches) -> (Vec<(&'static Key, Given)>, Vec<Problem>) {
         let values: Vec<OsString> = values.cloned().collect();
         let place = Place::Flag(key.flag());
         if values.len() > 1 && !key.kind.is_list() {
-            problems.push(Problem::Twice {
-                key: key.name.to_owned(),
-                place,
-            });
+            problems.push(Problem::Twice { key: key.name.to_owned(), place });
             continue;
         }
         match source::given_by(key, &values.join(",".as_ref()), place) {
@@ -207,13 +187,9 @@ fn flags(matches: &ArgMatches) -> (Vec<(&'static Key, Given)>, Vec<Problem>) {
 
 /// The configuration file that was named.
 fn file(matches: &ArgMatches, env: &[(OsString, OsString)]) -> Option<PathBuf> {
-    let variable = || {
-        env.iter()
-            .find(|(name, value)| name == CONFIG_VARIABLE && !value.is_empty())
-    };
+    let variable = || env.iter().find(|(name, value)| name == CONFIG_VARIABLE && !value.is_empty());
     let flag = matches.get_one::<OsString>(CONFIG);
-    flag.or_else(|| variable().map(|(_, value)| value))
-        .map(PathBuf::from)
+    flag.or_else(|| variable().map(|(_, value)| value)).map(PathBuf::from)
 }
 
 /// Takes out what clap would stop at, so that it is told together with everything else that is wrong, and
@@ -225,18 +201,15 @@ fn sift(args: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<Problem
     let mut command = None;
     while let Some((position, arg)) = args.next() {
         let text = arg.to_string_lossy().into_owned();
-        let (name, value) = text
-            .split_once('=')
-            .map_or((text.as_str(), None), |(name, value)| (name, Some(value)));
+        let (name, value) =
+            text.split_once('=').map_or((text.as_str(), None), |(name, value)| (name, Some(value)));
         let key = KEYS.iter().find(|key| key.flag() == name);
         if key.is_some() || name == CONFIG_FLAG {
             match (key, value.is_none().then(|| args.next())) {
                 (Some(key), Some(None)) => problems.push(without_value(key)),
-                (_, next) => kept.extend(
-                    [Some(arg), next.flatten().map(|(_, value)| value)]
-                        .into_iter()
-                        .flatten(),
-                ),
+                (_, next) => {
+                    kept.extend([Some(arg), next.flatten().map(|(_, value)| value)].into_iter().flatten())
+                }
             }
         } else if BARE.contains(&text.as_str()) {
             kept.push(arg);
@@ -262,33 +235,18 @@ fn is_stray(arg: &OsStr) -> bool {
 
 fn without_value(key: &Key) -> Problem {
     let place = Place::Flag(key.flag());
-    Problem::Value {
-        key: key.name.to_owned(),
-        place,
-        expected: key.kind.expected(),
-    }
+    Problem::Value { key: key.name.to_owned(), place, expected: key.kind.expected() }
 }
 
 fn unknown_flag(name: &str) -> Problem {
-    let known = KEYS
-        .iter()
-        .map(Key::flag)
-        .chain(BARE.map(str::to_owned))
-        .chain([CONFIG_FLAG.to_owned()]);
-    Problem::UnknownPlace {
-        place: Place::Flag(name.to_owned()),
-        nearest: spelling::nearest(name, known),
-    }
+    let known = KEYS.iter().map(Key::flag).chain(BARE.map(str::to_owned)).chain([CONFIG_FLAG.to_owned()]);
+    Problem::UnknownPlace { place: Place::Flag(name.to_owned()), nearest: spelling::nearest(name, known) }
 }
 
 fn stray_argument(position: usize, text: &str) -> Problem {
     let commands = Command::ALL.map(Command::name);
     let nearest = spelling::nearest(text, commands.into_iter().map(str::to_owned));
-    Problem::Argument {
-        position,
-        commands: commands.join(", "),
-        nearest,
-    }
+    Problem::Argument { position, commands: commands.join(", "), nearest }
 }
 
 /// The first paragraph of what clap says, without its own heading.

@@ -20,10 +20,7 @@ const WRONG_USE: u8 = 2;
 
 fn main() -> ExitCode {
     match cli::invocation(env::args_os().skip(1), env::vars_os()) {
-        Ok(Invocation {
-            printed: Some(text), ..
-        })
-        | Err(Stop::Say(text)) => say(&text),
+        Ok(Invocation { printed: Some(text), .. }) | Err(Stop::Say(text)) => say(&text),
         Ok(invocation) => obey(invocation),
         Err(Stop::Refuse(text)) => {
             complain(&format!("error: {text}"));
@@ -33,22 +30,14 @@ fn main() -> ExitCode {
 }
 
 fn obey(invocation: Invocation) -> ExitCode {
-    let Invocation {
-        command,
-        config,
-        file,
-        warnings,
-        ..
-    } = invocation;
+    let Invocation { command, config, file, warnings, .. } = invocation;
     if matches!(command, Command::Serve | Command::Validate) {
         for warning in &warnings {
             complain(&format!("warning: {warning}"));
         }
     }
     if command == Command::Validate {
-        let file = file.map_or("no configuration file".to_owned(), |path| {
-            path.display().to_string()
-        });
+        let file = file.map_or("no configuration file".to_owned(), |path| path.display().to_string());
         return say(&format!("ok: {file}\n"));
     }
     run(command, config)

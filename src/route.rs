@@ -37,9 +37,7 @@ macro_rules! routes {
 }
 
 /// The closed set of `method` labels.
-pub const METHODS: [&str; 8] = [
-    "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other",
-];
+pub const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other"];
 
 routes! {
     /// Sign-in by password, PKCE code, id_token or web3; refresh.
@@ -172,11 +170,7 @@ impl Route {
 fn segments<'a>(path: &'a str, base: &str) -> Option<[Option<&'a str>; 4]> {
     let mut parts = path.strip_prefix(base)?.split('/');
     let found = [parts.next(), parts.next(), parts.next(), parts.next()];
-    let first_is_there = found
-        .first()
-        .copied()
-        .flatten()
-        .is_some_and(|first| !first.is_empty());
+    let first_is_there = found.first().copied().flatten().is_some_and(|first| !first.is_empty());
     (first_is_there && parts.next().is_none()).then_some(found)
 }
 
@@ -194,10 +188,7 @@ pub fn client_in_path(path: &str) -> Option<&str> {
 
 /// The `method` label: the method itself if it is one of [`METHODS`], else `other`.
 pub fn method_label(method: &Method) -> &'static str {
-    METHODS
-        .into_iter()
-        .find(|known| *known == method.as_str())
-        .unwrap_or("other")
+    METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
 #[cfg(test)]
@@ -249,10 +240,7 @@ mod tests {
     #[test]
     fn ids_come_out_of_admin_paths() {
         let user = "0191d1a0-0000-7000-8000-000000000001";
-        assert_eq!(
-            user_in_path(&format!("/admin/users/{user}/factors/f")),
-            UserId::parse(user)
-        );
+        assert_eq!(user_in_path(&format!("/admin/users/{user}/factors/f")), UserId::parse(user));
         assert_eq!(user_in_path("/admin/users/me"), None);
         assert_eq!(client_in_path("/admin/oauth/clients/c1/"), Some("c1"));
     }

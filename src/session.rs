@@ -72,9 +72,7 @@ impl RefreshRef {
     /// `None` unless it has the length and the alphabet of one.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = text.len() == 43
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
         fits.then(|| Self(text.to_owned()))
     }
 

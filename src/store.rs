@@ -31,10 +31,9 @@ impl Source {
     /// When a file cannot be read, or the address or the CA file is not one.
     pub fn new(config: &config::Store, session_ttl: Duration) -> Result<Self, OpenError> {
         Ok(match &config.target {
-            StoreTarget::Memory => Self::Memory(Arc::new(memory::Memory::new(
-                config.memory_max_sessions,
-                session_ttl,
-            ))),
+            StoreTarget::Memory => {
+                Self::Memory(Arc::new(memory::Memory::new(config.memory_max_sessions, session_ttl)))
+            }
             StoreTarget::Redis { .. } => Self::Redis(redis::Source::new(config, session_ttl)?),
         })
     }
@@ -168,17 +167,8 @@ pub enum Error {
 
 impl Error {
     /// Every word that [`Error::cause`] can give, for metrics that start at zero.
-    pub const CAUSES: [&'static str; 9] = [
-        "timeout",
-        "refused",
-        "auth",
-        "read_only",
-        "out_of_memory",
-        "loading",
-        "protocol",
-        "full",
-        "other",
-    ];
+    pub const CAUSES: [&'static str; 9] =
+        ["timeout", "refused", "auth", "read_only", "out_of_memory", "loading", "protocol", "full", "other"];
 
     /// The word for it in logs and metrics.
     pub fn cause(&self) -> &'static str {

@@ -24,9 +24,7 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
         path_prefix: from.read("path_prefix", parse::path_prefix)?,
         tls: tls(from),
         upstream: upstream(from)?,
-        admin: Admin {
-            listen: from.read("admin.listen", parse::address)?,
-        },
+        admin: Admin { listen: from.read("admin.listen", parse::address)? },
         lookup: from.optional("lookup", parse::switch)?.unwrap_or(store.is_some()),
         store,
         jwt: Jwt {
@@ -34,17 +32,12 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
             keys: from.secret("jwt.keys", "jwt.keys_file"),
             jwks: from.read("jwt.jwks", parse::jwks)?,
         },
-        session: Session {
-            ttl: from.duration("session.ttl")?,
-        },
+        session: Session { ttl: from.duration("session.ttl")? },
         enforce: from.read("enforce", parse::switch)?,
         expired_grace: from.duration("logout.expired_grace")?,
         limits: limits(from)?,
         trusted_proxies: from.read("forwarded.trusted_proxies", parse::networks)?,
-        drain: Drain {
-            delay: from.duration("drain.delay")?,
-            deadline: from.duration("drain.deadline")?,
-        },
+        drain: Drain { delay: from.duration("drain.delay")?, deadline: from.duration("drain.deadline")? },
         readiness: from.read("readiness.require", |text| Some(readiness(text)))?,
         log: Log {
             format: from.read("log.format", parse::log_format)?,
@@ -57,10 +50,7 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
 }
 
 fn tls(from: Reader<'_>) -> Option<Tls> {
-    Some(Tls {
-        cert_file: from.file("tls.cert_file")?,
-        key_file: from.file("tls.key_file")?,
-    })
+    Some(Tls { cert_file: from.file("tls.cert_file")?, key_file: from.file("tls.key_file")? })
 }
 
 fn upstream(from: Reader<'_>) -> Result<Upstream, Problem> {
@@ -110,10 +100,7 @@ fn limits(from: Reader<'_>) -> Result<Limits, Problem> {
 
 fn readiness(text: &str) -> Readiness {
     let requires = |word| parse::list(text).any(|item| item == word);
-    Readiness {
-        upstream: requires("upstream"),
-        store: requires("store"),
-    }
+    Readiness { upstream: requires("upstream"), store: requires("store") }
 }
 
 fn workers(text: &str) -> Option<usize> {
@@ -144,9 +131,7 @@ impl Reader<'_> {
         let Some(given) = self.0.get(name) else {
             return Ok(None);
         };
-        parse(given.text.reveal())
-            .map(Some)
-            .ok_or_else(|| self.unfit(name))
+        parse(given.text.reveal()).map(Some).ok_or_else(|| self.unfit(name))
     }
 
     fn duration(self, name: &'static str) -> Result<Duration, Problem> {
@@ -162,10 +147,7 @@ impl Reader<'_> {
     }
 
     fn secret(self, name: &'static str, file: &'static str) -> Option<SecretSource> {
-        let value = self
-            .0
-            .get(name)
-            .map(|given| SecretSource::Value(Secret::new(given.text.reveal())));
+        let value = self.0.get(name).map(|given| SecretSource::Value(Secret::new(given.text.reveal())));
         value.or_else(|| self.file(file).map(SecretSource::File))
     }
 
@@ -176,10 +158,6 @@ impl Reader<'_> {
             Default::Value(text) => format!("{}, such as {text}", key.kind.expected()),
             Default::Unset { .. } => key.kind.expected(),
         });
-        Problem::Value {
-            key: name.to_owned(),
-            place: place.unwrap_or(Place::Default),
-            expected,
-        }
+        Problem::Value { key: name.to_owned(), place: place.unwrap_or(Place::Default), expected }
     }
 }

@@ -48,11 +48,7 @@ impl Draft {
         let text = file.as_ref().map(|(path, text)| (path.as_path(), text.as_str()));
         let (values, found) = Values::merge(text, variables, flags);
         let problems = unread.into_iter().chain(found).collect();
-        Self {
-            file: file.map(|(path, _)| path),
-            values,
-            problems,
-        }
+        Self { file: file.map(|(path, _)| path), values, problems }
     }
 
     /// Adds a problem that was found elsewhere, to be told with the others.
@@ -70,11 +66,7 @@ impl Draft {
     /// # Errors
     /// Everything that was wrong with it.
     pub fn finish(self) -> Result<Loaded, Problems> {
-        let Self {
-            file,
-            values,
-            mut problems,
-        } = self;
+        let Self { file, values, mut problems } = self;
         let config = match build::config(&values) {
             Ok(config) => config,
             Err(problem) => {
@@ -85,12 +77,7 @@ impl Draft {
         problems.extend(rules::contradictions(&values, &config));
         if problems.is_empty() {
             let warnings = rules::warnings(&values, &config);
-            Ok(Loaded {
-                config,
-                file,
-                warnings,
-                values,
-            })
+            Ok(Loaded { config, file, warnings, values })
         } else {
             Err(Problems(problems))
         }

@@ -33,9 +33,7 @@ impl SecretSource {
 pub(super) fn problems(values: &Values) -> Vec<Problem> {
     let files = KEYS.iter().filter(|key| key.kind == Kind::File);
     let given = files.filter_map(|key| Some((key, values.get(key.name)?)));
-    given
-        .flat_map(|(key, given)| of_file(values, key, given))
-        .collect()
+    given.flat_map(|(key, given)| of_file(values, key, given)).collect()
 }
 
 /// What is wrong with the file that one key names.
@@ -47,23 +45,18 @@ fn of_file(values: &Values, key: &'static Key, given: &Given) -> Vec<Problem> {
             Err(source) => Err(FileError::Unreadable { path, source }),
         },
         Some(value) => match text(&path) {
-            Ok(text) if !value.kind.admits(&text) => Err(FileError::Content {
-                path,
-                expected: value.kind.expected(),
-            }),
+            Ok(text) if !value.kind.admits(&text) => {
+                Err(FileError::Content { path, expected: value.kind.expected() })
+            }
             other => other,
         },
     };
     match content {
-        Ok(text) if key.name == "store.url_file" => parse::store_url(&text)
-            .map(|url| rules::store(values, url))
-            .unwrap_or_default(),
+        Ok(text) if key.name == "store.url_file" => {
+            parse::store_url(&text).map(|url| rules::store(values, url)).unwrap_or_default()
+        }
         Ok(_) => Vec::new(),
-        Err(source) => vec![Problem::NamedFile {
-            key: key.name,
-            place: given.place.clone(),
-            source,
-        }],
+        Err(source) => vec![Problem::NamedFile { key: key.name, place: given.place.clone(), source }],
     }
 }
 
@@ -78,11 +71,7 @@ fn text(path: &Path) -> Result<String, FileError> {
                     text.pop();
                 }
             }
-            if text.is_empty() {
-                Err(FileError::Empty { path })
-            } else {
-                Ok(text)
-            }
+            if text.is_empty() { Err(FileError::Empty { path }) } else { Ok(text) }
         }
         Err(source) => Err(FileError::Unreadable { path, source }),
     }
@@ -97,9 +86,6 @@ pub(super) fn configuration(named: Option<&Path>) -> Result<Option<(PathBuf, Str
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some((path.to_owned(), text))),
         Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Problem::ConfigFile {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(Problem::ConfigFile { path: path.to_owned(), source }),
     }
 }

@@ -48,16 +48,7 @@ impl Key {
         help: &'static str,
     ) -> Self {
         let default = Default::Value(default);
-        Self {
-            name,
-            kind,
-            default,
-            help,
-            secret: false,
-            reloaded: false,
-            needs_store: false,
-            gotrue: None,
-        }
+        Self { name, kind, default, help, secret: false, reloaded: false, needs_store: false, gotrue: None }
     }
 
     pub(super) const fn unset(
@@ -68,10 +59,7 @@ impl Key {
         help: &'static str,
     ) -> Self {
         let default = Default::Unset { means, example };
-        Self {
-            default,
-            ..Self::new(name, kind, "", help)
-        }
+        Self { default, ..Self::new(name, kind, "", help) }
     }
 
     pub(super) const fn secret(self) -> Self {
@@ -79,24 +67,15 @@ impl Key {
     }
 
     pub(super) const fn reloaded(self) -> Self {
-        Self {
-            reloaded: true,
-            ..self
-        }
+        Self { reloaded: true, ..self }
     }
 
     pub(super) const fn needs_store(self) -> Self {
-        Self {
-            needs_store: true,
-            ..self
-        }
+        Self { needs_store: true, ..self }
     }
 
     pub(super) const fn gotrue(self, variable: &'static str) -> Self {
-        Self {
-            gotrue: Some(variable),
-            ..self
-        }
+        Self { gotrue: Some(variable), ..self }
     }
 
     /// `store.key_prefix` → `store-key-prefix`, without the dashes in front.
@@ -111,10 +90,7 @@ impl Key {
 
     /// `store.key_prefix` → `SIDECAR_STORE_KEY_PREFIX`
     pub fn variable(&self) -> String {
-        format!(
-            "{VARIABLE_PREFIX}{}",
-            self.name.replace('.', "_").to_ascii_uppercase()
-        )
+        format!("{VARIABLE_PREFIX}{}", self.name.replace('.', "_").to_ascii_uppercase())
     }
 
     /// `store.key_prefix` → `store` and `key_prefix`; `listen` → none and `listen`.
@@ -127,9 +103,7 @@ impl Key {
 
     /// `jwt.secret` → `jwt.secret_file`: the key that names a file with the value of this one.
     pub fn twin(&self) -> Option<&'static Self> {
-        keys::KEYS
-            .iter()
-            .find(|other| other.name.strip_suffix("_file") == Some(self.name))
+        keys::KEYS.iter().find(|other| other.name.strip_suffix("_file") == Some(self.name))
     }
 
     /// `jwt.secret_file` → `jwt.secret`: the key whose value is in the file that this one names.

@@ -90,12 +90,7 @@ pub static KEYS: &[Key] = &[
         "15s",
         "From sending a request to the head of GoTrue's answer; then 504. GoTrue's own limit is 10s.",
     ),
-    Key::new(
-        "upstream.connect_timeout",
-        Duration("10ms", "1m"),
-        "2s",
-        "For connecting to GoTrue; then 502.",
-    ),
+    Key::new("upstream.connect_timeout", Duration("10ms", "1m"), "2s", "For connecting to GoTrue; then 502."),
     Key::new(
         "upstream.idle_timeout",
         Duration("10ms", "1h"),
@@ -108,12 +103,7 @@ pub static KEYS: &[Key] = &[
         "256",
         "Connections to GoTrue at once; further requests wait for one, within upstream.timeout.",
     ),
-    Key::new(
-        "admin.listen",
-        Address,
-        "0.0.0.0:9464",
-        "The listener for /livez, /readyz and /metrics.",
-    ),
+    Key::new("admin.listen", Address, "0.0.0.0:9464", "The listener for /livez, /readyz and /metrics."),
     Key::unset(
         "store.url",
         StoreUrl,
@@ -122,14 +112,8 @@ pub static KEYS: &[Key] = &[
         "Where sessions are mirrored. In YAML \"memory:\" needs the quotes.",
     )
     .secret(),
-    Key::unset(
-        "store.url_file",
-        File,
-        "no file",
-        "/run/secrets/store-url",
-        "A file that holds store.url.",
-    )
-    .reloaded(),
+    Key::unset("store.url_file", File, "no file", "/run/secrets/store-url", "A file that holds store.url.")
+        .reloaded(),
     Key::unset(
         "store.password",
         Text,
@@ -156,13 +140,8 @@ pub static KEYS: &[Key] = &[
         "Certificates to trust for a rediss:// store instead of the system's, PEM.",
     )
     .needs_store(),
-    Key::new(
-        "store.key_prefix",
-        KeyPrefix,
-        "gotrue",
-        "The first part of every key in the store.",
-    )
-    .needs_store(),
+    Key::new("store.key_prefix", KeyPrefix, "gotrue", "The first part of every key in the store.")
+        .needs_store(),
     Key::new(
         "store.timeout",
         Duration("1ms", "30s"),
@@ -220,14 +199,8 @@ pub static KEYS: &[Key] = &[
     )
     .secret()
     .gotrue("GOTRUE_JWT_KEYS"),
-    Key::unset(
-        "jwt.keys_file",
-        File,
-        "no file",
-        "/run/secrets/jwt-keys.json",
-        "A file that holds jwt.keys.",
-    )
-    .reloaded(),
+    Key::unset("jwt.keys_file", File, "no file", "/run/secrets/jwt-keys.json", "A file that holds jwt.keys.")
+        .reloaded(),
     Key::new(
         "jwt.jwks",
         Jwks,
@@ -248,12 +221,7 @@ pub static KEYS: &[Key] = &[
         "How long after its expiry a well-signed token still ends its own session; 0s for never.",
     )
     .needs_store(),
-    Key::new(
-        "limits.header_bytes",
-        Size("8KiB", "1MiB"),
-        "64KiB",
-        "Size of a request's head; above it 431.",
-    ),
+    Key::new("limits.header_bytes", Size("8KiB", "1MiB"), "64KiB", "Size of a request's head; above it 431."),
     Key::new(
         "limits.header_read_timeout",
         Duration("10ms", "10m"),
@@ -278,12 +246,7 @@ pub static KEYS: &[Key] = &[
         "10000",
         "Clients' connections at once; further ones wait to be accepted.",
     ),
-    Key::new(
-        "limits.streams",
-        Count(1, 10_000),
-        "100",
-        "Requests at once on one HTTP/2 connection.",
-    ),
+    Key::new("limits.streams", Count(1, 10_000), "100", "Requests at once on one HTTP/2 connection."),
     Key::new(
         "limits.request_body_bytes",
         Size("1KiB", "64MiB"),
@@ -320,24 +283,14 @@ pub static KEYS: &[Key] = &[
         "upstream",
         "What must be well for /readyz to say so.",
     ),
-    Key::new(
-        "log.format",
-        OneOf(&["json", "text"]),
-        "json",
-        "The form of the log on stderr.",
-    ),
+    Key::new("log.format", OneOf(&["json", "text"]), "json", "The form of the log on stderr."),
     Key::new(
         "log.level",
         OneOf(&["off", "error", "warn", "info", "debug", "trace"]),
         "info",
         "The least level that is logged.",
     ),
-    Key::new(
-        "log.access",
-        Switch,
-        "true",
-        "A line in the log for every request, at level info.",
-    ),
+    Key::new("log.access", Switch, "true", "A line in the log for every request, at level info."),
     Key::new(
         "runtime.workers",
         AutoCount(1, 64),
@@ -364,9 +317,7 @@ mod tests {
         for key in KEYS {
             assert!(seen.insert(key.name), "{} twice", key.name);
             assert!(
-                key.name
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.'),
+                key.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.'),
                 "{}",
                 key.name
             );

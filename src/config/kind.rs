@@ -147,32 +147,16 @@ mod tests {
     #[test]
     fn bounds_belong_to_the_range() {
         let duration = Kind::Duration("10ms", "1m");
-        for (text, admitted) in [
-            ("10ms", true),
-            ("60s", true),
-            ("9ms", false),
-            ("61s", false),
-            ("x", false),
-        ] {
+        for (text, admitted) in [("10ms", true), ("60s", true), ("9ms", false), ("61s", false), ("x", false)]
+        {
             assert_eq!(duration.admits(text), admitted, "{text}");
         }
         let size = Kind::Size("8KiB", "1MiB");
-        for (text, admitted) in [
-            ("8192", true),
-            ("1024KiB", true),
-            ("8191", false),
-            ("2MiB", false),
-        ] {
+        for (text, admitted) in [("8192", true), ("1024KiB", true), ("8191", false), ("2MiB", false)] {
             assert_eq!(size.admits(text), admitted, "{text}");
         }
         let count = Kind::Count(1, 64);
-        for (text, admitted) in [
-            ("1", true),
-            ("64", true),
-            ("0", false),
-            ("65", false),
-            ("auto", false),
-        ] {
+        for (text, admitted) in [("1", true), ("64", true), ("0", false), ("65", false), ("auto", false)] {
             assert_eq!(count.admits(text), admitted, "{text}");
         }
         assert!(Kind::AutoCount(1, 64).admits("auto"));
@@ -187,12 +171,7 @@ mod tests {
             assert_eq!(one.admits(text), admitted, "{text}");
         }
         let any = Kind::AnyOf(&["upstream", "store"]);
-        for (text, admitted) in [
-            ("", true),
-            ("store", true),
-            ("upstream, store", true),
-            ("redis", false),
-        ] {
+        for (text, admitted) in [("", true), ("store", true), ("upstream, store", true), ("redis", false)] {
             assert_eq!(any.admits(text), admitted, "{text}");
         }
     }

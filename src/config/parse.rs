@@ -15,13 +15,7 @@ use super::{Jwks, LogFormat, LogLevel, UpstreamUrl};
 pub const AUTO: &str = "auto";
 
 /// A duration's units in milliseconds, the largest first.
-const UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-];
+const UNITS: [(&str, u64); 5] = [("ms", 1), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
 
 /// A size's units in bytes; none for bytes.
 const SIZES: [(&str, usize); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
@@ -61,17 +55,13 @@ pub fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
-    let (number, unit) = UNITS
-        .iter()
-        .find_map(|(unit, ms)| Some((text.strip_suffix(unit)?, *ms)))?;
+    let (number, unit) = UNITS.iter().find_map(|(unit, ms)| Some((text.strip_suffix(unit)?, *ms)))?;
     count(number)?.checked_mul(unit).map(Duration::from_millis)
 }
 
 /// `65536`, `64KiB`, `1MiB`, `1GiB`: bytes.
 pub fn size(text: &str) -> Option<usize> {
-    let (number, unit) = SIZES
-        .iter()
-        .find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)))?;
+    let (number, unit) = SIZES.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)))?;
     usize::try_from(count(number)?).ok()?.checked_mul(unit)
 }
 
@@ -84,11 +74,7 @@ pub fn list(text: &str) -> impl Iterator<Item = &str> {
 /// `10.0.0.0/8, fd00::/8, 192.168.1.7`; a single address is a network of its own.
 pub fn networks(text: &str) -> Option<Vec<IpNet>> {
     list(text)
-        .map(|item| {
-            item.parse()
-                .ok()
-                .or_else(|| item.parse::<IpAddr>().ok().map(IpNet::from))
-        })
+        .map(|item| item.parse().ok().or_else(|| item.parse::<IpAddr>().ok().map(IpNet::from)))
         .collect()
 }
 
@@ -102,20 +88,10 @@ pub fn upstream_url(text: &str) -> Option<UpstreamUrl> {
     let uri = plain_uri(text)?;
     let tls = uri.scheme_str() == Some("https");
     let authority = uri.authority()?.clone();
-    let host = authority
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
     let path = uri.path().strip_suffix('/').unwrap_or(uri.path()).to_owned();
-    (path.is_empty() || is_path(&path)).then_some(UpstreamUrl {
-        tls,
-        authority,
-        host,
-        port,
-        path,
-    })
+    (path.is_empty() || is_path(&path)).then_some(UpstreamUrl { tls, authority, host, port, path })
 }
 
 /// `upstream`, `off`, or an address.
@@ -129,16 +105,12 @@ pub fn jwks(text: &str) -> Option<Jwks> {
 
 /// A JSON array of objects; what they hold is for the verifier to judge.
 pub fn json_keys(text: &str) -> Option<()> {
-    serde_json::from_str::<Vec<serde_json::Map<String, serde_json::Value>>>(text)
-        .ok()
-        .map(drop)
+    serde_json::from_str::<Vec<serde_json::Map<String, serde_json::Value>>>(text).ok().map(drop)
 }
 
 /// Braces would move a key to another Cluster slot (contract §5), spaces would not survive a shell.
 pub fn key_prefix(text: &str) -> Option<String> {
-    let plain = text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte));
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte));
     (plain && (1..=64).contains(&text.len())).then(|| text.to_owned())
 }
 
@@ -154,40 +126,22 @@ pub fn store_url(text: &str) -> Option<StoreUrl> {
         "redis+unix" => &["db", "user", "pass", "protocol"],
         _ => return None,
     };
-    let known = url
-        .query_pairs()
-        .all(|(name, _)| parameters.contains(&name.as_ref()));
+    let known = url.query_pairs().all(|(name, _)| parameters.contains(&name.as_ref()));
     let info = redis::IntoConnectionInfo::into_connection_info(text).ok()?;
     let settings = info.redis_settings();
     let password = settings.password().is_some_and(|password| !password.is_empty());
-    (known && settings.db() >= 0).then(|| StoreUrl::Redis {
-        tls: url.scheme() == "rediss",
-        password,
-    })
+    (known && settings.db() >= 0).then(|| StoreUrl::Redis { tls: url.scheme() == "rediss", password })
 }
 
 /// A store's address without user, password and parameters, for people to read.
 pub fn store_url_in_sight(text: &str) -> String {
     let Some(url) = redis::parse_redis_url(text) else {
-        return if text == "memory:" {
-            text.to_owned()
-        } else {
-            "(secret)".to_owned()
-        };
+        return if text == "memory:" { text.to_owned() } else { "(secret)".to_owned() };
     };
-    let user = if url.username().is_empty() && url.password().is_none() {
-        ""
-    } else {
-        "(secret)@"
-    };
+    let user = if url.username().is_empty() && url.password().is_none() { "" } else { "(secret)@" };
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
     let query = if url.query().is_some() { "?(secret)" } else { "" };
-    format!(
-        "{}://{user}{}{port}{}{query}",
-        url.scheme(),
-        url.host_str().unwrap_or_default(),
-        url.path()
-    )
+    format!("{}://{user}{}{port}{}{query}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
 /// `log.format`
@@ -230,12 +184,9 @@ fn plain_uri(text: &str) -> Option<Uri> {
 
 /// `/a/b`: visible ASCII, no empty or dotted segment, nothing that ends a path.
 fn is_path(text: &str) -> bool {
-    let visible = text
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && !b"?#\\%".contains(&byte));
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\%".contains(&byte));
     let segments = text.strip_prefix('/').is_some_and(|rest| {
-        rest.split('/')
-            .all(|segment| !segment.is_empty() && segment != "." && segment != "..")
+        rest.split('/').all(|segment| !segment.is_empty() && segment != "." && segment != "..")
     });
     visible && segments
 }
@@ -300,25 +251,14 @@ mod tests {
         assert_eq!(items("  "), Vec::<&str>::new());
         assert_eq!(items("a"), ["a"]);
         assert_eq!(items(" a , b,c "), ["a", "b", "c"]);
-        assert_eq!(
-            items("a,,b"),
-            ["a", "", "b"],
-            "an empty item is for the kind to refuse"
-        );
+        assert_eq!(items("a,,b"), ["a", "", "b"], "an empty item is for the kind to refuse");
     }
 
     #[test]
     fn a_network_may_be_one_address() {
         let parsed = networks("10.0.0.0/8, fd00::/8,192.168.1.7")
             .map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
-        assert_eq!(
-            parsed,
-            Some(vec![
-                "10.0.0.0/8".into(),
-                "fd00::/8".into(),
-                "192.168.1.7/32".into()
-            ])
-        );
+        assert_eq!(parsed, Some(vec!["10.0.0.0/8".into(), "fd00::/8".into(), "192.168.1.7/32".into()]));
         assert_eq!(networks(""), Some(vec![]));
         for text in ["10.0.0.0/33", "localhost", "10.0.0.0/8,", "10/8"] {
             assert_eq!(networks(text), None, "{text}");
@@ -343,22 +283,13 @@ mod tests {
             ("http://127.0.0.1:9997", (false, "127.0.0.1", 9997, "")),
             ("http://gotrue", (false, "gotrue", 80, "")),
             ("https://auth.internal/", (true, "auth.internal", 443, "")),
-            (
-                "http://127.0.0.1:54321/auth/v1",
-                (false, "127.0.0.1", 54321, "/auth/v1"),
-            ),
-            (
-                "http://127.0.0.1:54321/auth/v1/",
-                (false, "127.0.0.1", 54321, "/auth/v1"),
-            ),
+            ("http://127.0.0.1:54321/auth/v1", (false, "127.0.0.1", 54321, "/auth/v1")),
+            ("http://127.0.0.1:54321/auth/v1/", (false, "127.0.0.1", 54321, "/auth/v1")),
             ("https://[::1]:8443", (true, "::1", 8443, "")),
         ];
         for (text, (tls, host, port, path)) in table {
             let url = upstream_url(text).unwrap_or_else(|| panic!("{text}"));
-            assert_eq!(
-                (url.tls, url.host.as_str(), url.port, url.path.as_str()),
-                (tls, host, port, path)
-            );
+            assert_eq!((url.tls, url.host.as_str(), url.port, url.path.as_str()), (tls, host, port, path));
         }
         for text in [
             "",
@@ -389,18 +320,8 @@ mod tests {
     fn keys_come_from_gotrue_an_address_or_nowhere() {
         assert_eq!(jwks("upstream"), Some(Jwks::Upstream));
         assert_eq!(jwks("off"), Some(Jwks::Off));
-        assert!(matches!(
-            jwks("https://id.example/jwks.json?v=1"),
-            Some(Jwks::Url(_))
-        ));
-        for text in [
-            "",
-            "on",
-            "Upstream",
-            "jwks.json",
-            "ftp://a/b",
-            "https://user:password@id.example/",
-        ] {
+        assert!(matches!(jwks("https://id.example/jwks.json?v=1"), Some(Jwks::Url(_))));
+        for text in ["", "on", "Upstream", "jwks.json", "ftp://a/b", "https://user:password@id.example/"] {
             assert_eq!(jwks(text), None, "{text}");
         }
     }
@@ -438,10 +359,7 @@ mod tests {
             ("redis://redis?protocol=resp3", redis(false, false)),
             ("rediss://redis:6380", redis(true, false)),
             ("redis+unix:///run/redis.sock", redis(false, false)),
-            (
-                "redis+unix:///run/redis.sock?db=2&user=u&pass=p",
-                redis(false, true),
-            ),
+            ("redis+unix:///run/redis.sock?db=2&user=u&pass=p", redis(false, true)),
             ("", None),
             ("memory", None),
             ("memory://", None),
@@ -468,15 +386,9 @@ mod tests {
         let table = [
             ("memory:", "memory:"),
             ("redis://127.0.0.1:6379/3", "redis://127.0.0.1:6379/3"),
-            (
-                "rediss://user:canary@redis:6379/0",
-                "rediss://(secret)@redis:6379/0",
-            ),
+            ("rediss://user:canary@redis:6379/0", "rediss://(secret)@redis:6379/0"),
             ("redis://:canary@redis", "redis://(secret)@redis"),
-            (
-                "redis+unix:///run/redis.sock?user=u&pass=canary",
-                "redis+unix:///run/redis.sock?(secret)",
-            ),
+            ("redis+unix:///run/redis.sock?user=u&pass=canary", "redis+unix:///run/redis.sock?(secret)"),
             ("canary", "(secret)"),
         ];
         for (text, expected) in table {

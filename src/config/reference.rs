@@ -28,10 +28,7 @@ const WIDTH: usize = 100;
 pub fn yaml() -> String {
     layout(HEAD, |key, indent| {
         let mut text = String::new();
-        for line in [help(key), expectation(key)]
-            .iter()
-            .flat_map(|text| wrapped(text, WIDTH))
-        {
+        for line in [help(key), expectation(key)].iter().flat_map(|text| wrapped(text, WIDTH)) {
             let _ = writeln!(text, "{indent}# {line}");
         }
         let name = key.section().1;
@@ -65,33 +62,20 @@ pub fn flag_help(key: &Key) -> String {
         Default::Value(value) => value,
         Default::Unset { means, .. } => means,
     };
-    let seen = if key.secret {
-        " Visible to everyone who can list processes: prefer the _file."
-    } else {
-        ""
-    };
+    let seen = if key.secret { " Visible to everyone who can list processes: prefer the _file." } else { "" };
     let expected = key.kind.expected();
-    format!(
-        "{}{seen} Expects {expected}. [default: {default}] [env: {}]",
-        key.help,
-        key.variable()
-    )
+    format!("{}{seen} Expects {expected}. [default: {default}] [env: {}]", key.help, key.variable())
 }
 
 /// What holds, as YAML with the places as comments. Secrets are hidden.
 pub(super) fn effective(values: &Values) -> String {
     layout("", |key, indent| {
         let name = key.section().1;
-        let place = values
-            .get(key.name)
-            .map_or("default".to_owned(), |given| given.place.to_string());
+        let place = values.get(key.name).map_or("default".to_owned(), |given| given.place.to_string());
         let place = place.replace(char::is_control, " ");
         match (values.text(key), key.default) {
             (Some(text), _) => {
-                format!(
-                    "{indent}{name}: {}  # {place}\n",
-                    scalar(key, &in_sight(key, text))
-                )
+                format!("{indent}{name}: {}  # {place}\n", scalar(key, &in_sight(key, text)))
             }
             (None, Default::Unset { means, .. }) => format!("{indent}#{name}: unset: {means}\n"),
             (None, Default::Value(_)) => String::new(),
@@ -130,11 +114,7 @@ fn expectation(key: &Key) -> String {
 
 /// Help and whether changes are noticed.
 fn help(key: &Key) -> String {
-    let reloaded = if key.reloaded {
-        " Read again when it changes."
-    } else {
-        ""
-    };
+    let reloaded = if key.reloaded { " Read again when it changes." } else { "" };
     format!("{}{reloaded}", key.help)
 }
 
@@ -161,9 +141,7 @@ fn scalar(key: &Key, text: &str) -> String {
 
 /// A text in YAML: in quotes unless every reader takes it for text without them.
 fn quoted(text: &str) -> String {
-    let letters = text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"._-/:".contains(&byte));
+    let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/:".contains(&byte));
     let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
     let colons = text.ends_with(':') || text.contains("::");
     let word =
@@ -197,13 +175,7 @@ mod tests {
 
     #[test]
     fn text_is_quoted_where_yaml_would_read_something_else() {
-        for text in [
-            "gotrue",
-            "0.0.0.0:9999",
-            "http://127.0.0.1:9997",
-            "/auth/v1",
-            "10.0.0.0/8",
-        ] {
+        for text in ["gotrue", "0.0.0.0:9999", "http://127.0.0.1:9997", "/auth/v1", "10.0.0.0/8"] {
             assert_eq!(quoted(text), text);
         }
         for text in [
@@ -223,11 +195,7 @@ mod tests {
             "a\nb",
         ] {
             assert_ne!(quoted(text), text);
-            assert_eq!(
-                serde_yaml::from_str::<String>(&quoted(text)).ok().as_deref(),
-                Some(text),
-                "{text}"
-            );
+            assert_eq!(serde_yaml::from_str::<String>(&quoted(text)).ok().as_deref(), Some(text), "{text}");
         }
     }
 

@@ -24,47 +24,24 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
         (
             half("tls.cert_file", "tls.key_file"),
             &["tls.cert_file", "tls.key_file"],
-            Rule::Without {
-                other: "tls.key_file",
-            },
+            Rule::Without { other: "tls.key_file" },
         ),
         (
             half("tls.key_file", "tls.cert_file"),
             &["tls.key_file", "tls.cert_file"],
-            Rule::Without {
-                other: "tls.cert_file",
-            },
+            Rule::Without { other: "tls.cert_file" },
         ),
-        (
-            config.enforce && !config.lookup && given.a_store(),
-            &["enforce", "lookup"],
-            Rule::NeedsLookup,
-        ),
+        (config.enforce && !config.lookup && given.a_store(), &["enforce", "lookup"], Rule::NeedsLookup),
         (
             upstream.ca_file.is_some() && !upstream.url.tls,
             &["upstream.ca_file", "upstream.url"],
-            Rule::NeedsTls {
-                other: "upstream.url",
-                scheme: "https://",
-            },
+            Rule::NeedsTls { other: "upstream.url", scheme: "https://" },
         ),
-        (
-            same_port(config.listen, config.admin.listen),
-            &["admin.listen", "listen"],
-            Rule::SamePort,
-        ),
-        (
-            comes_back(&upstream.url, config.listen),
-            &["upstream.url", "listen"],
-            Rule::Loop,
-        ),
+        (same_port(config.listen, config.admin.listen), &["admin.listen", "listen"], Rule::SamePort),
+        (comes_back(&upstream.url, config.listen), &["upstream.url", "listen"], Rule::Loop),
     ];
-    let url = values
-        .get("store.url")
-        .and_then(|given| parse::store_url(given.text.reveal()));
-    let features = KEYS
-        .iter()
-        .filter(|key| !given.a_store() && given.asks_for_a_store(key));
+    let url = values.get("store.url").and_then(|given| parse::store_url(given.text.reveal()));
+    let features = KEYS.iter().filter(|key| !given.a_store() && given.asks_for_a_store(key));
     features
         .filter_map(|key| given.problem(&[key.name], Rule::NeedsStore))
         .chain(url.into_iter().flat_map(|url| store(values, url)))
@@ -78,30 +55,17 @@ pub(super) fn store(values: &Values, url: StoreUrl) -> Vec<Problem> {
         return Vec::new();
     };
     let given = Given(values);
-    let address = ["store.url", "store.url_file"]
-        .iter()
-        .find_map(|key| values.get(key));
+    let address = ["store.url", "store.url_file"].iter().find_map(|key| values.get(key));
     let place = address.map_or(Place::Default, |given| given.place.clone());
     let two_passwords = Rule::TwoPasswords { place };
     let rules: [(bool, &[&'static str], Rule); 3] = [
         (
             !tls && given.has("store.ca_file"),
             &["store.ca_file"],
-            Rule::NeedsTls {
-                other: "store.url",
-                scheme: "rediss://",
-            },
+            Rule::NeedsTls { other: "store.url", scheme: "rediss://" },
         ),
-        (
-            password && given.has("store.password"),
-            &["store.password"],
-            two_passwords.clone(),
-        ),
-        (
-            password && given.has("store.password_file"),
-            &["store.password_file"],
-            two_passwords,
-        ),
+        (password && given.has("store.password"), &["store.password"], two_passwords.clone()),
+        (password && given.has("store.password_file"), &["store.password_file"], two_passwords),
     ];
     given.broken(rules).collect()
 }
@@ -109,13 +73,8 @@ pub(super) fn store(values: &Values, url: StoreUrl) -> Vec<Problem> {
 /// What works but was probably not meant.
 pub(super) fn warnings(values: &Values, config: &Config) -> Vec<Warning> {
     let short = ["jwt.secret", "store.ref_key"].into_iter().filter_map(|key| {
-        let given = values
-            .get(key)
-            .filter(|given| given.text.reveal().len() < HS256_BYTES)?;
-        Some(Warning::ShortSecret {
-            key,
-            place: given.place.clone(),
-        })
+        let given = values.get(key).filter(|given| given.text.reveal().len() < HS256_BYTES)?;
+        Some(Warning::ShortSecret { key, place: given.place.clone() })
     });
     let without_effect: &[&'static str] = match values.get("store.url") {
         Some(given) if parse::store_url(given.text.reveal()) == Some(StoreUrl::Memory) => {
@@ -124,19 +83,13 @@ pub(super) fn warnings(values: &Values, config: &Config) -> Vec<Warning> {
         Some(_) => &["store.memory_max_sessions"],
         None => &[],
     };
-    let without_effect = without_effect.iter().filter_map(|key| {
-        Some(Warning::NoEffect {
-            key,
-            place: values.get(key)?.place.clone(),
-        })
-    });
+    let without_effect = without_effect
+        .iter()
+        .filter_map(|key| Some(Warning::NoEffect { key, place: values.get(key)?.place.clone() }));
     let jwt = &config.jwt;
     let no_keys =
         config.store.is_some() && jwt.jwks == Jwks::Off && jwt.secret.is_none() && jwt.keys.is_none();
-    short
-        .chain(without_effect)
-        .chain(no_keys.then_some(Warning::NoKeys))
-        .collect()
+    short.chain(without_effect).chain(no_keys.then_some(Warning::NoKeys)).collect()
 }
 
 /// What was given, asked for the sake of rules.
@@ -150,9 +103,7 @@ impl<'a> Given<'a> {
 
     /// Whether a store was given, well or badly.
     fn a_store(self) -> bool {
-        ["store.url", "store.url_file"]
-            .iter()
-            .any(|key| self.has(key) || self.0.is_refused(key))
+        ["store.url", "store.url_file"].iter().any(|key| self.has(key) || self.0.is_refused(key))
     }
 
     /// Whether the value of `key` makes no sense without a store. A default or a switch that is off asks for
@@ -186,11 +137,7 @@ impl<'a> Given<'a> {
             return None;
         }
         let (key, given) = keys.iter().find_map(|key| Some((*key, self.0.get(key)?)))?;
-        Some(Problem::Contradiction {
-            key,
-            place: given.place.clone(),
-            rule,
-        })
+        Some(Problem::Contradiction { key, place: given.place.clone(), rule })
     }
 }
 
@@ -202,11 +149,8 @@ fn same_port(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// Whether requests to `url` arrive at `listen` of this machine.
 fn comes_back(url: &UpstreamUrl, listen: SocketAddr) -> bool {
-    let ip = if url.host == "localhost" {
-        Ok(IpAddr::from([127, 0, 0, 1]))
-    } else {
-        url.host.parse::<IpAddr>()
-    };
+    let ip =
+        if url.host == "localhost" { Ok(IpAddr::from([127, 0, 0, 1])) } else { url.host.parse::<IpAddr>() };
     let here = ip.is_ok_and(|ip| {
         let local = ip.is_loopback() || ip.is_unspecified();
         ip == listen.ip() || local && listen.ip().is_unspecified()

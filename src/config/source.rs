@@ -41,15 +41,12 @@ impl Values {
         let mut values = Self::default();
         let mut problems = Vec::new();
         let layers = [
-            file.map(|(path, text)| yaml::read(path, text))
-                .unwrap_or_default(),
+            file.map(|(path, text)| yaml::read(path, text)).unwrap_or_default(),
             ours(variables),
             (flags, Vec::new()),
         ];
         for (layer, found) in layers {
-            values
-                .given
-                .extend(layer.into_iter().map(|(key, given)| (key.name, given)));
+            values.given.extend(layer.into_iter().map(|(key, given)| (key.name, given)));
             problems.extend(found);
         }
         values.unset_empty();
@@ -92,15 +89,8 @@ impl Values {
     fn twins(&self) -> Vec<Problem> {
         let both = |key: &'static Key| {
             let (twin, given) = (key.twin()?, self.get(key.name)?);
-            let rule = Rule::ValueAndFile {
-                other: twin.name,
-                place: self.get(twin.name)?.place.clone(),
-            };
-            Some(Problem::Contradiction {
-                key: key.name,
-                place: given.place.clone(),
-                rule,
-            })
+            let rule = Rule::ValueAndFile { other: twin.name, place: self.get(twin.name)?.place.clone() };
+            Some(Problem::Contradiction { key: key.name, place: given.place.clone(), rule })
         };
         KEYS.iter().filter_map(both).collect()
     }
@@ -109,9 +99,7 @@ impl Values {
     fn take_inadmissible(&mut self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for key in KEYS {
-            let admitted = self
-                .get(key.name)
-                .is_none_or(|given| key.kind.admits(given.text.reveal()));
+            let admitted = self.get(key.name).is_none_or(|given| key.kind.admits(given.text.reveal()));
             if admitted {
                 continue;
             }
@@ -148,10 +136,7 @@ fn ours(variables: &[(OsString, OsString)]) -> Layer {
             None if is_service_link(&name) => {}
             None => {
                 let known = KEYS.iter().map(Key::variable).chain([CONFIG_VARIABLE.to_owned()]);
-                problems.push(Problem::UnknownPlace {
-                    place,
-                    nearest: spelling::nearest(&name, known),
-                });
+                problems.push(Problem::UnknownPlace { place, nearest: spelling::nearest(&name, known) });
             }
         }
     }
@@ -166,13 +151,9 @@ fn gotrues(
     let (mut given, mut problems) = (Vec::new(), Vec::new());
     for key in KEYS {
         let Some(variable) = key.gotrue else { continue };
-        let explicit = [Some(key), key.twin()]
-            .into_iter()
-            .flatten()
-            .any(|key| values.get(key.name).is_some());
-        let found = variables
-            .iter()
-            .find(|(name, value)| name == variable && !value.is_empty());
+        let explicit =
+            [Some(key), key.twin()].into_iter().flatten().any(|key| values.get(key.name).is_some());
+        let found = variables.iter().find(|(name, value)| name == variable && !value.is_empty());
         let Some((_, value)) = found.filter(|_| !explicit) else {
             continue;
         };
@@ -187,10 +168,7 @@ fn gotrues(
 /// A value from outside of the file, which must be text.
 pub(crate) fn given_by(key: &'static Key, value: &OsStr, place: Place) -> Result<Given, Problem> {
     match value.to_str() {
-        Some(text) => Ok(Given {
-            text: Secret::new(text),
-            place,
-        }),
+        Some(text) => Ok(Given { text: Secret::new(text), place }),
         None => Err(Problem::Value {
             key: key.name.to_owned(),
             place,
@@ -203,10 +181,7 @@ pub(crate) fn given_by(key: &'static Key, value: &OsStr, place: Place) -> Result
 fn is_service_link(name: &str) -> bool {
     let port = name.split_once("_PORT").is_some_and(|(_, rest)| {
         rest.is_empty()
-            || rest.starts_with('_')
-                && rest
-                    .trim_start_matches('_')
-                    .starts_with(|c: char| c.is_ascii_digit())
+            || rest.starts_with('_') && rest.trim_start_matches('_').starts_with(|c: char| c.is_ascii_digit())
     });
     name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || port
 }
@@ -216,10 +191,7 @@ mod tests {
     use super::*;
 
     fn variables(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-        pairs
-            .iter()
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect()
+        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
 
     fn merged(file: &str, pairs: &[(&str, &str)]) -> (Values, Vec<String>) {
@@ -234,20 +206,11 @@ mod tests {
             let (values, problems) = merged(file, &gotrue);
             assert_eq!(problems, Vec::<String>::new());
             assert!(values.get("jwt.keys").is_none(), "an empty variable is none");
-            values
-                .get("jwt.secret")
-                .map(|given| (given.text.reveal().to_owned(), given.place.to_string()))
+            values.get("jwt.secret").map(|given| (given.text.reveal().to_owned(), given.place.to_string()))
         };
         assert_eq!(secret(""), Some(("theirs".into(), "GOTRUE_JWT_SECRET".into())));
-        assert_eq!(
-            secret("jwt: {secret: ours}"),
-            Some(("ours".into(), "f.yaml:1".into()))
-        );
-        assert_eq!(
-            secret("jwt: {secret_file: /run/ours}"),
-            None,
-            "a file counts as given"
-        );
+        assert_eq!(secret("jwt: {secret: ours}"), Some(("ours".into(), "f.yaml:1".into())));
+        assert_eq!(secret("jwt: {secret_file: /run/ours}"), None, "a file counts as given");
     }
 
     #[test]
@@ -256,24 +219,15 @@ mod tests {
         let (values, problems) = merged(file, &[("SIDECAR_STORE_URL", ""), ("SIDECAR_PATH_PREFIX", "")]);
         assert_eq!(problems, Vec::<String>::new());
         assert!(values.get("store.url").is_none());
-        assert_eq!(
-            values.get("path_prefix").map(|given| given.text.reveal()),
-            Some("")
-        );
+        assert_eq!(values.get("path_prefix").map(|given| given.text.reveal()), Some(""));
         let (_, problems) = merged(file, &[("SIDECAR_LOG_LEVEL", "")]);
         assert_eq!(problems.len(), 1, "a level cannot be nothing: {problems:?}");
     }
 
     #[test]
     fn an_unknown_variable_is_a_problem_with_a_suggestion() {
-        let (_, problems) = merged(
-            "",
-            &[
-                ("SIDECAR_STORE_TIMOUT", "canary"),
-                ("SIDECAR_X", "canary"),
-                ("PATH", "x"),
-            ],
-        );
+        let (_, problems) =
+            merged("", &[("SIDECAR_STORE_TIMOUT", "canary"), ("SIDECAR_X", "canary"), ("PATH", "x")]);
         assert_eq!(
             problems,
             [
@@ -307,18 +261,12 @@ mod tests {
         let value = OsString::from_vec(vec![0xff, b'c']);
         let (_, problems) = Values::merge(None, &[("SIDECAR_STORE_PASSWORD".into(), value)], vec![]);
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            problems,
-            ["store.password (SIDECAR_STORE_PASSWORD): expected some text, in UTF-8"]
-        );
+        assert_eq!(problems, ["store.password (SIDECAR_STORE_PASSWORD): expected some text, in UTF-8"]);
     }
 
     #[test]
     fn a_value_and_its_file_are_one_too_many_whatever_their_layers() {
-        let (_, problems) = merged(
-            "store:\n  url_file: /a",
-            &[("SIDECAR_STORE_URL", "redis://canary")],
-        );
+        let (_, problems) = merged("store:\n  url_file: /a", &[("SIDECAR_STORE_URL", "redis://canary")]);
         assert_eq!(
             problems,
             [

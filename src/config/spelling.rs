@@ -18,9 +18,7 @@ fn distance(one: &str, other: &str) -> usize {
         let mut next = vec![left];
         for (pair, target) in row.windows(2).zip(other.chars()) {
             if let [diagonal, up] = *pair {
-                left = (diagonal + usize::from(letter != target))
-                    .min(up + 1)
-                    .min(left + 1);
+                left = (diagonal + usize::from(letter != target)).min(up + 1).min(left + 1);
                 next.push(left);
             }
         }

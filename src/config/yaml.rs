@@ -14,12 +14,7 @@ use super::{
 
 /// What the file at `path` with the content `text` gives, and what is wrong with it.
 pub(super) fn read(path: &Path, text: &str) -> (Vec<(&'static Key, Given)>, Vec<Problem>) {
-    let mut layer = Layer {
-        path,
-        lines: lines_of_keys(text),
-        given: Vec::new(),
-        problems: Vec::new(),
-    };
+    let mut layer = Layer { path, lines: lines_of_keys(text), given: Vec::new(), problems: Vec::new() };
     match serde_yaml::from_str(text) {
         Ok(Node::Null) => {}
         Ok(Node::Mapping(entries)) => layer.section(None, entries),
@@ -28,10 +23,7 @@ pub(super) fn read(path: &Path, text: &str) -> (Vec<(&'static Key, Given)>, Vec<
             message: "the top is not a mapping of keys".to_owned(),
         }),
         Err(error) => {
-            layer.problems.push(Problem::Yaml {
-                path: path.to_owned(),
-                message: error.to_string(),
-            });
+            layer.problems.push(Problem::Yaml { path: path.to_owned(), message: error.to_string() });
         }
     }
     (layer.given, layer.problems)
@@ -61,10 +53,7 @@ impl Layer<'_> {
             } else if section.is_none() && keys::is_section(&name) {
                 self.children(name, node, place);
             } else {
-                let known = KEYS
-                    .iter()
-                    .flat_map(|key| [Some(key.name), key.section().0])
-                    .flatten();
+                let known = KEYS.iter().flat_map(|key| [Some(key.name), key.section().0]).flatten();
                 let nearest = spelling::nearest(&name, known.map(str::to_owned));
                 self.problems.push(Problem::UnknownKey { name, place, nearest });
             }
@@ -78,11 +67,7 @@ impl Layer<'_> {
             Node::Mapping(entries) => self.section(Some(&section), entries),
             Node::Text(_) | Node::Plain(_) | Node::List(_) => {
                 let expected = "a mapping of keys".to_owned();
-                self.problems.push(Problem::Value {
-                    key: section,
-                    place,
-                    expected,
-                });
+                self.problems.push(Problem::Value { key: section, place, expected });
             }
         }
     }
@@ -96,42 +81,23 @@ impl Layer<'_> {
             Node::Plain(_) => Err(format!("{}, in quotes", key.kind.expected())),
             Node::List(items) if key.kind.is_list() => {
                 let items: Option<Vec<String>> = items.into_iter().map(Node::into_item).collect();
-                items
-                    .map(|items| items.join(","))
-                    .ok_or_else(|| key.kind.expected())
+                items.map(|items| items.join(",")).ok_or_else(|| key.kind.expected())
             }
             Node::List(_) | Node::Mapping(_) => Err(format!("one value: {}", key.kind.expected())),
         };
         match text {
-            Ok(text) => self.given.push((
-                key,
-                Given {
-                    text: Secret::new(text),
-                    place,
-                },
-            )),
-            Err(expected) => self.problems.push(Problem::Value {
-                key: key.name.to_owned(),
-                place,
-                expected,
-            }),
+            Ok(text) => self.given.push((key, Given { text: Secret::new(text), place })),
+            Err(expected) => self.problems.push(Problem::Value { key: key.name.to_owned(), place, expected }),
         }
     }
 
     /// The place of a key that was read `before` times already; of its section if it has no line of its own.
     fn place(&self, name: &str, before: usize) -> Place {
         let line = |name: &str, skip| {
-            self.lines
-                .iter()
-                .filter(|(other, _)| other == name)
-                .nth(skip)
-                .map(|(_, line)| *line)
+            self.lines.iter().filter(|(other, _)| other == name).nth(skip).map(|(_, line)| *line)
         };
         let section = || name.split_once('.').and_then(|(section, _)| line(section, 0));
-        Place::File {
-            path: self.path.to_owned(),
-            line: line(name, before).or_else(section),
-        }
+        Place::File { path: self.path.to_owned(), line: line(name, before).or_else(section) }
     }
 }
 
@@ -274,25 +240,15 @@ mod tests {
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(
             given,
-            [
-                "listen=127.0.0.1:1 f.yaml:2",
-                "store.timeout=5s f.yaml:5",
-                "store.key_prefix=a: b f.yaml:6"
-            ]
+            ["listen=127.0.0.1:1 f.yaml:2", "store.timeout=5s f.yaml:5", "store.key_prefix=a: b f.yaml:6"]
         );
     }
 
     #[test]
     fn an_empty_file_or_section_gives_nothing() {
-        for text in [
-            "",
-            "# nothing\n",
-            "---\n",
-            "~",
-            "tls:\n",
-            "tls: {}\n",
-            "store: ~\ntls:\n  # cert_file: x\n",
-        ] {
+        for text in
+            ["", "# nothing\n", "---\n", "~", "tls:\n", "tls: {}\n", "store: ~\ntls:\n  # cert_file: x\n"]
+        {
             assert_eq!(layer(text), (vec![], vec![]), "{text}");
         }
     }
@@ -317,41 +273,26 @@ mod tests {
         let (given, problems) =
             layer("limits: {streams: 7}\nlog: {access: false}\nstore: {password: 0x1f}\n");
         assert_eq!(given, ["limits.streams=7 f.yaml:1", "log.access=false f.yaml:2"]);
-        assert_eq!(
-            problems,
-            ["store.password (f.yaml:3): expected some text, in quotes"]
-        );
+        assert_eq!(problems, ["store.password (f.yaml:3): expected some text, in quotes"]);
     }
 
     #[test]
     fn wrong_shapes_name_key_line_and_expectation() {
         let table = [
             ("store: canary\n", "store (f.yaml:1): expected a mapping of keys"),
-            (
-                "store: [canary]\n",
-                "store (f.yaml:1): expected a mapping of keys",
-            ),
+            ("store: [canary]\n", "store (f.yaml:1): expected a mapping of keys"),
             (
                 "store:\n  key_prefix:\n    canary: 1\n",
                 "store.key_prefix (f.yaml:2): expected one value: 1 to 64",
             ),
-            (
-                "log:\n  level: [canary]\n",
-                "log.level (f.yaml:2): expected one value: one of off, error",
-            ),
+            ("log:\n  level: [canary]\n", "log.level (f.yaml:2): expected one value: one of off, error"),
             (
                 "readiness:\n  require: [[canary]]\n",
                 "readiness.require (f.yaml:2): expected a list of any of",
             ),
-            (
-                "listen: 1.2.3.4:5\nlisten: 1.2.3.4:6\n",
-                "listen (f.yaml:2): given twice; expected once",
-            ),
+            ("listen: 1.2.3.4:5\nlisten: 1.2.3.4:6\n", "listen (f.yaml:2): given twice; expected once"),
             ("tls:\nlog:\ntls:\n", "tls (f.yaml:3): given twice; expected once"),
-            (
-                "stoer:\n  url: canary\n",
-                "stoer (f.yaml:1): unknown key; did you mean store?",
-            ),
+            ("stoer:\n  url: canary\n", "stoer (f.yaml:1): unknown key; did you mean store?"),
             (
                 "store:\n  timout: canary\n",
                 "store.timout (f.yaml:2): unknown key; did you mean store.timeout?",
@@ -372,25 +313,13 @@ mod tests {
 
     #[test]
     fn malformed_yaml_is_reported_where_the_parser_stopped() {
-        for text in [
-            "a: [",
-            "a: b: c",
-            "\ta: b",
-            "a: 'b",
-            "- a\nb: c",
-            "%",
-            "a: *b",
-            "a: b\n---\na: c\n",
-            "a: !x y",
-        ] {
+        for text in
+            ["a: [", "a: b: c", "\ta: b", "a: 'b", "- a\nb: c", "%", "a: *b", "a: b\n---\na: c\n", "a: !x y"]
+        {
             let (given, problems) = layer(text);
             assert!(given.is_empty(), "{text}");
             assert_eq!(problems.len(), 1, "{text}: {problems:?}");
-            assert!(
-                problems[0].starts_with("f.yaml: expected YAML: "),
-                "{}",
-                problems[0]
-            );
+            assert!(problems[0].starts_with("f.yaml: expected YAML: "), "{}", problems[0]);
         }
         let (_, problems) = layer("log:\n  level: [info\n");
         assert!(problems[0].contains("line"), "{}", problems[0]);
@@ -400,10 +329,7 @@ mod tests {
     fn a_text_or_a_list_is_no_configuration() {
         for text in ["canary", "[canary]", "12"] {
             let (_, problems) = layer(text);
-            assert_eq!(
-                problems,
-                ["f.yaml: expected YAML: the top is not a mapping of keys"]
-            );
+            assert_eq!(problems, ["f.yaml: expected YAML: the top is not a mapping of keys"]);
         }
     }
 

@@ -12,9 +12,7 @@ pub(super) struct Keys {
 impl Keys {
     /// `store.key_prefix`.
     pub(super) fn new(prefix: &str) -> Self {
-        Self {
-            prefix: prefix.into(),
-        }
+        Self { prefix: prefix.into() }
     }
 
     /// What all keys of a user begin with; scripts make names of it.

@@ -99,14 +99,7 @@ impl Table {
     fn apply(&mut self, change: &Change, now: Seconds) -> Result<Outcome, Error> {
         match change {
             Change::Record { origin, record } => return self.record(*origin, record, now),
-            Change::End {
-                user,
-                which,
-                sent_ms,
-                expires_at,
-                ended_in_gotrue,
-                ..
-            } => {
+            Change::End { user, which, sent_ms, expires_at, ended_in_gotrue, .. } => {
                 let least = rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue);
                 let ended = self.end(*user, which, *sent_ms, *expires_at, least, now);
                 return Ok(Outcome::Ended(ended));
@@ -270,10 +263,7 @@ impl Table {
         for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
             self.tokens.insert(token.clone(), id);
         }
-        self.sessions
-            .entry(record.user)
-            .or_default()
-            .insert(record.session);
+        self.sessions.entry(record.user).or_default().insert(record.session);
         self.records.insert(id, record, end);
     }
 

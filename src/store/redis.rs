@@ -111,11 +111,8 @@ impl Redis {
         now: Seconds,
         touch: bool,
     ) -> Result<State, Error> {
-        let keys = [
-            self.keys.record(user, session),
-            self.keys.tombstone(user, session),
-            self.keys.marks(user),
-        ];
+        let keys =
+            [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
         let mut pipeline = Pipeline::with_capacity(1);
@@ -135,9 +132,7 @@ impl Redis {
             return Ok(None);
         };
         let mut read = Pipeline::with_capacity(1);
-        read.cmd("HMGET")
-            .arg(self.keys.record(user, session))
-            .arg(&["refresh_ref", "previous_ref"]);
+        read.cmd("HMGET").arg(self.keys.record(user, session)).arg(&["refresh_ref", "previous_ref"]);
         let replies = self.run(&read).await?;
         let agrees = reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str()));
         Ok(agrees.then_some((user, session)))
@@ -168,21 +163,12 @@ impl Redis {
     fn script(&self, change: &Change, now: Seconds) -> Cmd {
         match change {
             Change::Record { origin, record } => self.record_script(*origin, record, now),
-            Change::End {
-                user,
-                which,
-                reason,
-                sent_ms,
-                expires_at,
-                ended_in_gotrue,
-            } => {
+            Change::End { user, which, reason, sent_ms, expires_at, ended_in_gotrue } => {
                 let keys = [self.keys.index(*user), self.keys.marks(*user)];
                 let mut call = self.scripts.end.call(&keys);
                 let (which, subject) = meant(which);
                 call.arg(self.keys.base(*user)).arg(now).arg(which).arg(subject);
-                call.arg(rules::tombstone_text(*reason, now))
-                    .arg(sent_ms)
-                    .arg(expires_at.unwrap_or(0));
+                call.arg(rules::tombstone_text(*reason, now)).arg(sent_ms).arg(expires_at.unwrap_or(0));
                 call.arg(rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue));
                 call.arg(rules::SKEW).arg(self.session_ttl).arg(rules::LONGEST);
                 call

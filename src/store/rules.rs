@@ -23,11 +23,7 @@ pub(super) fn record_ttl(session_ttl: Seconds, expires_at: Seconds, now: Seconds
 
 /// The least that a tombstone lives: where GoTrue goes on knowing the session, as long as a session could.
 pub(super) fn least_tombstone_ttl(session_ttl: Seconds, ended_in_gotrue: bool) -> Seconds {
-    if ended_in_gotrue {
-        SHORTEST_TOMBSTONE
-    } else {
-        session_ttl
-    }
+    if ended_in_gotrue { SHORTEST_TOMBSTONE } else { session_ttl }
 }
 
 /// How long a tombstone lives: it outlives the newest access token; where none is known, a session.
@@ -38,20 +34,14 @@ pub(super) fn tombstone_ttl(
     now: Seconds,
 ) -> Seconds {
     match expires_at.filter(|expires_at| *expires_at > 0) {
-        Some(expires_at) => least
-            .max((expires_at.saturating_add(SKEW)).saturating_sub(now))
-            .min(LONGEST),
+        Some(expires_at) => least.max((expires_at.saturating_add(SKEW)).saturating_sub(now)).min(LONGEST),
         None => session_ttl,
     }
 }
 
 /// How long `not_before` lives: as long as any session that it revokes, known or not.
 pub(super) fn mark_ttl(session_ttl: Seconds, expires_at: Option<Seconds>, now: Seconds) -> Seconds {
-    record_ttl(
-        session_ttl,
-        expires_at.map_or(0, |at| at.saturating_add(SKEW)),
-        now,
-    )
+    record_ttl(session_ttl, expires_at.map_or(0, |at| at.saturating_add(SKEW)), now)
 }
 
 /// How long `suspended_until` lives.
@@ -203,27 +193,9 @@ mod tests {
             ("an earlier second", Refresh, record(1_999, 'c', None), b(), false),
             ("same token, later", Refresh, record(2_001, 'b', None), b(), true),
             ("a later sign-in", SignIn, record(2_001, 'a', None), b(), true),
-            (
-                "higher, earlier",
-                Refresh,
-                counted(1_999, 5),
-                counted(2_000, 4),
-                true,
-            ),
-            (
-                "lower, later",
-                Refresh,
-                counted(2_001, 3),
-                counted(2_000, 4),
-                false,
-            ),
-            (
-                "equal, later",
-                Refresh,
-                counted(2_001, 4),
-                counted(2_000, 4),
-                true,
-            ),
+            ("higher, earlier", Refresh, counted(1_999, 5), counted(2_000, 4), true),
+            ("lower, later", Refresh, counted(2_001, 3), counted(2_000, 4), false),
+            ("equal, later", Refresh, counted(2_001, 4), counted(2_000, 4), true),
             ("only one counts", Refresh, counted(1_999, 4), b(), false),
         ]);
     }
@@ -242,28 +214,10 @@ mod tests {
             ("the one before", Refresh, before.clone(), b(), false),
             ("a sign-in", SignIn, before, b(), false),
             ("a lift", Refresh, lifted(record(2_000, 'x', None)), b(), true),
-            (
-                "before a lift",
-                Refresh,
-                b(),
-                lifted(record(2_000, 'x', None)),
-                false,
-            ),
+            ("before a lift", Refresh, b(), lifted(record(2_000, 'x', None)), false),
             ("a stranger", Refresh, stranger, b(), true),
-            (
-                "no token, twice",
-                Refresh,
-                without_token(),
-                without_token(),
-                false,
-            ),
-            (
-                "no token, a lift",
-                Refresh,
-                lifted(without_token()),
-                without_token(),
-                true,
-            ),
+            ("no token, twice", Refresh, without_token(), without_token(), false),
+            ("no token, a lift", Refresh, lifted(without_token()), without_token(), true),
         ]);
     }
 
@@ -277,14 +231,8 @@ mod tests {
         let new = with(record(3_000, 'c', None), |it| it.created_at = 900);
         let stored = merged(Refresh, new, &old);
         assert_eq!((stored.created_at, stored.began_ms), (1_000, 1_000_500));
-        assert_eq!(
-            (stored.client_id.as_deref(), stored.seen_at),
-            (Some("client"), Some(2_500))
-        );
-        assert_eq!(
-            (stored.refresh_ref, stored.previous_ref),
-            (token('c'), token('b'))
-        );
+        assert_eq!((stored.client_id.as_deref(), stored.seen_at), (Some("client"), Some(2_500)));
+        assert_eq!((stored.refresh_ref, stored.previous_ref), (token('c'), token('b')));
 
         let unchanged_token = merged(Refresh, record(3_000, 'b', Some('b')), &old);
         assert_eq!(unchanged_token.previous_ref, token('a'));

@@ -27,11 +27,7 @@ struct Call {
 impl Call {
     /// With a file of this content.
     fn with_file(text: &str) -> Self {
-        let call = Self {
-            folder: tempfile::tempdir().unwrap(),
-            args: vec![],
-            env: vec![],
-        };
+        let call = Self { folder: tempfile::tempdir().unwrap(), args: vec![], env: vec![] };
         let path = call.path("sidecar.yaml");
         fs::write(&path, text).unwrap();
         call.arg("--config").arg(path)
@@ -66,9 +62,7 @@ impl Call {
 
     /// What is said when it is refused, one line for each problem, with the file's name but not its folder.
     fn refusal(&self) -> Vec<String> {
-        let Err(Stop::Refuse(text)) = self.stop() else {
-            panic!("not refused")
-        };
+        let Err(Stop::Refuse(text)) = self.stop() else { panic!("not refused") };
         let text = text.replace(&format!("{}/", self.folder.path().display()), "");
         text.lines().skip(1).map(|line| line.trim().to_owned()).collect()
     }
@@ -84,11 +78,7 @@ fn samples(key: &Key) -> [String; 3] {
         Kind::Jwks => ["off", "https://a/jwks.json", "http://b/jwks.json"],
         Kind::JsonKeys => ["[]", r#"[{"kty":"oct"}]"#, r#"[{"kty":"EC"}]"#],
         Kind::KeyPrefix => ["a", "b:c", "2024"],
-        Kind::Text => [
-            "a secret of more than 32 bytes, 1",
-            "0x1f",
-            "# \"quoted\": 'twice' \\",
-        ],
+        Kind::Text => ["a secret of more than 32 bytes, 1", "0x1f", "# \"quoted\": 'twice' \\"],
         Kind::Networks => ["10.0.0.0/8", "10.0.0.0/8,fd00::/8", "192.168.1.7"],
         Kind::AutoCount(..) => ["1", "2", "64"],
         Kind::Switch => ["true", "false", "true"],
@@ -118,11 +108,7 @@ fn surroundings(call: Call, key: &Key) -> Call {
 
 /// A file with one key, quoted as JSON is.
 fn file_with(key: &Key, value: &str) -> String {
-    let value = if key.kind.is_plain() {
-        value.to_owned()
-    } else {
-        format!("{value:?}")
-    };
+    let value = if key.kind.is_plain() { value.to_owned() } else { format!("{value:?}") };
     match key.section() {
         (Some(section), name) => format!("{section}:\n  {name}: {value}\n"),
         (None, name) => format!("{name}: {value}\n"),
@@ -137,10 +123,7 @@ fn shown(call: &Call, key: &Key) -> String {
     if let Some(section) = section {
         assert!(lines.any(|line| line == format!("{section}:")), "{section}");
     }
-    let line = lines
-        .map(str::trim)
-        .find(|line| line.starts_with(&format!("{name}:")))
-        .unwrap();
+    let line = lines.map(str::trim).find(|line| line.starts_with(&format!("{name}:"))).unwrap();
     line.to_owned()
 }
 
@@ -151,11 +134,7 @@ fn every_key_can_be_given_in_all_three_places_and_the_nearer_one_wins() {
         // A subcommand that does not read the named files, which are not there.
         let mut call = surroundings(Call::with_file(&file_with(key, &in_file)), key);
         call = call.args(["drain", "--print-config"]);
-        assert!(
-            shown(&call, key).contains("sidecar.yaml:"),
-            "{} in the file",
-            key.name
-        );
+        assert!(shown(&call, key).contains("sidecar.yaml:"), "{} in the file", key.name);
         call = call.env(&key.variable(), &in_env);
         let line = shown(&call, key);
         assert!(line.ends_with(&format!("# {}", key.variable())), "{line}");
@@ -166,20 +145,14 @@ fn every_key_can_be_given_in_all_three_places_and_the_nearer_one_wins() {
             assert!(line.contains("(secret)") || key.name == "store.url", "{line}");
         } else {
             let items: Vec<_> = in_flag.split(',').collect();
-            assert!(
-                items.iter().all(|item| line.contains(item)),
-                "{line} for {in_flag}"
-            );
+            assert!(items.iter().all(|item| line.contains(item)), "{line} for {in_flag}");
         }
     }
 }
 
 #[test]
 fn every_key_refuses_what_it_does_not_admit_in_all_three_places() {
-    for key in KEYS
-        .iter()
-        .filter(|key| !matches!(key.kind, Kind::File | Kind::Text))
-    {
+    for key in KEYS.iter().filter(|key| !matches!(key.kind, Kind::File | Kind::Text)) {
         let bad = "no such value";
         let expected = format!("): expected {}", key.kind.expected());
         let places = [
@@ -193,11 +166,7 @@ fn every_key_refuses_what_it_does_not_admit_in_all_three_places() {
         for (call, place) in places {
             let problems = call.refusal();
             assert_eq!(problems.len(), 1, "{problems:?}");
-            assert!(
-                problems[0].starts_with(&format!("{} ({place}", key.name)),
-                "{}",
-                problems[0]
-            );
+            assert!(problems[0].starts_with(&format!("{} ({place}", key.name)), "{}", problems[0]);
             assert!(problems[0].ends_with(&expected), "{}", problems[0]);
         }
     }
@@ -226,9 +195,7 @@ fn a_store_turns_lookup_on() {
     let config = Call::with_file("store: {url: 'memory:'}").invocation().config;
     assert!(matches!(config.store.unwrap().target, StoreTarget::Memory));
     assert!(config.lookup);
-    let config = Call::with_file("store: {url: 'memory:'}\nlookup: false")
-        .invocation()
-        .config;
+    let config = Call::with_file("store: {url: 'memory:'}\nlookup: false").invocation().config;
     assert!(!config.lookup);
 }
 
@@ -236,14 +203,7 @@ fn a_store_turns_lookup_on() {
 fn five_mistakes_in_three_places_are_told_at_once() {
     let call = Call::with_file("listen: 9999\nstore:\n  timout: 5s\nlimits:\n  header_bytes: 1KiB\n")
         .env("SIDECAR_LOG_LEVEL", "loud")
-        .args([
-            "--upstream-url",
-            "gotrue:9997",
-            "--enforced",
-            "true",
-            "--session-ttl",
-            "40d",
-        ]);
+        .args(["--upstream-url", "gotrue:9997", "--enforced", "true", "--session-ttl", "40d"]);
     assert_eq!(
         call.refusal(),
         [
@@ -260,12 +220,8 @@ fn five_mistakes_in_three_places_are_told_at_once() {
 
 #[test]
 fn flags_and_commands_stand_in_any_order() {
-    let in_front = Call::with_file("")
-        .args(["--log-level", "warn", "validate"])
-        .invocation();
-    let behind = Call::with_file("")
-        .args(["validate", "--log-level=warn"])
-        .invocation();
+    let in_front = Call::with_file("").args(["--log-level", "warn", "validate"]).invocation();
+    let behind = Call::with_file("").args(["validate", "--log-level=warn"]).invocation();
     for invocation in [in_front, behind] {
         assert_eq!(invocation.command, Command::Validate);
         assert_eq!(invocation.config.log.level, LogLevel::Warn);
@@ -287,18 +243,16 @@ fn a_lists_flag_can_be_repeated() {
 
 #[test]
 fn wrong_arguments_are_told_together_with_the_rest() {
-    let call = Call::with_file("log: {level: loud}")
-        .args(["valdate", "--no-such-thing", "7"])
-        .args([
-            "--log-format",
-            "text",
-            "--log-format=json",
-            "drain",
-            "validate",
-            "--listen",
-            "--enforce",
-            "--drain-delay",
-        ]);
+    let call = Call::with_file("log: {level: loud}").args(["valdate", "--no-such-thing", "7"]).args([
+        "--log-format",
+        "text",
+        "--log-format=json",
+        "drain",
+        "validate",
+        "--listen",
+        "--enforce",
+        "--drain-delay",
+    ]);
     let problems = call.refusal();
     let commands = "expected a flag or one command of serve, validate, healthcheck, drain";
     let expected = [
@@ -320,24 +274,14 @@ fn wrong_arguments_are_told_together_with_the_rest() {
 fn what_only_clap_refuses_is_told_in_its_words() {
     let problems = Call::with_file("").args(["--config", "b"]).refusal();
     assert_eq!(problems.len(), 1, "{problems:?}");
-    assert!(
-        problems[0].contains("'--config <FILE>' cannot be used multiple times"),
-        "{}",
-        problems[0]
-    );
+    assert!(problems[0].contains("'--config <FILE>' cannot be used multiple times"), "{}", problems[0]);
 }
 
 #[test]
 fn a_missing_or_unreadable_file_is_named() {
     let call = Call::with_file("");
     let named = |path: PathBuf| {
-        Call {
-            folder: tempfile::tempdir().unwrap(),
-            args: vec![],
-            env: vec![],
-        }
-        .arg("--config")
-        .arg(path)
+        Call { folder: tempfile::tempdir().unwrap(), args: vec![], env: vec![] }.arg("--config").arg(path)
     };
     for path in [call.path("no.yaml"), call.folder.path().to_owned()] {
         let problems = named(path.clone()).refusal();

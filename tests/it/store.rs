@@ -43,11 +43,7 @@ fn config(target: StoreTarget) -> config::Store {
 }
 
 fn redis_target(url: String) -> StoreTarget {
-    StoreTarget::Redis {
-        url: SecretSource::Value(Secret::new(url)),
-        password: None,
-        ca_file: None,
-    }
+    StoreTarget::Redis { url: SecretSource::Value(Secret::new(url)), password: None, ca_file: None }
 }
 
 fn open(config: &config::Store) -> Store {
@@ -142,17 +138,11 @@ fn refreshed(record: &Record, later: Seconds) -> Record {
 }
 
 fn sign_in(record: &Record) -> Change {
-    Change::Record {
-        origin: Origin::SignIn,
-        record: Box::new(record.clone()),
-    }
+    Change::Record { origin: Origin::SignIn, record: Box::new(record.clone()) }
 }
 
 fn refresh(record: &Record) -> Change {
-    Change::Record {
-        origin: Origin::Refresh,
-        record: Box::new(record.clone()),
-    }
+    Change::Record { origin: Origin::Refresh, record: Box::new(record.clone()) }
 }
 
 /// An ending by GoTrue that was sent a second after `NOW`.

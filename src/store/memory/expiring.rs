@@ -17,10 +17,7 @@ pub(super) struct Expiring<K, V> {
 impl<K: Copy + Eq + Hash + Ord, V> Expiring<K, V> {
     /// An empty one.
     pub(super) fn new() -> Self {
-        Self {
-            entries: HashMap::new(),
-            ends: BTreeSet::new(),
-        }
+        Self { entries: HashMap::new(), ends: BTreeSet::new() }
     }
 
     /// How many entries it holds.

@@ -53,12 +53,7 @@ impl Link {
         Self {
             client,
             timeout,
-            current: Mutex::new(Current {
-                generation: 0,
-                attempt: None,
-                silences: 0,
-                replaced: None,
-            }),
+            current: Mutex::new(Current { generation: 0, attempt: None, silences: 0, replaced: None }),
         }
     }
 
@@ -73,10 +68,7 @@ impl Link {
             Err(_elapsed) => Err(Error::Timeout),
         };
         waiting.answered = !matches!(replies, Err(Error::Timeout));
-        if replies
-            .as_ref()
-            .is_ok_and(|replies| replies.iter().any(reply::is_lasting_refusal))
-        {
+        if replies.as_ref().is_ok_and(|replies| replies.iter().any(reply::is_lasting_refusal)) {
             self.suspect();
         }
         replies
@@ -160,11 +152,7 @@ impl Link {
     fn heard(&self, answered: bool) {
         let silences = {
             let mut current = self.current();
-            current.silences = if answered {
-                0
-            } else {
-                current.silences.saturating_add(1)
-            };
+            current.silences = if answered { 0 } else { current.silences.saturating_add(1) };
             current.silences
         };
         if silences >= SILENCES {
@@ -179,28 +167,21 @@ impl Link {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link")
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+        f.debug_struct("Link").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
 /// Connects, and asks whether Redis is ready for us: without a password where one is wanted it says so to a
 /// short command, and closes at a long one.
 async fn connect(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
-    let mut connection = client
-        .get_multiplexed_async_connection_with_config(config)
-        .await?;
+    let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
     ::redis::cmd("PING").exec_async(&mut connection).await?;
     Ok(connection)
 }
 
 async fn replies(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
-    let (skipped, wanted) = if pipeline.is_transaction() {
-        (pipeline.len() + 1, 1)
-    } else {
-        (0, pipeline.len())
-    };
+    let (skipped, wanted) =
+        if pipeline.is_transaction() { (pipeline.len() + 1, 1) } else { (0, pipeline.len()) };
     connection.send_packed_commands(pipeline, skipped, wanted).await
 }
 
@@ -213,11 +194,7 @@ struct Waiting<'a> {
 
 impl<'a> Waiting<'a> {
     fn new(link: &'a Link) -> Self {
-        Self {
-            link,
-            since: Instant::now(),
-            answered: false,
-        }
+        Self { link, since: Instant::now(), answered: false }
     }
 }
 

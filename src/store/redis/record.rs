@@ -28,16 +28,11 @@ pub(super) fn fields(record: &Record) -> Vec<(&'static str, Cow<'_, str>)> {
         ("amr", text(&record.amr)),
         ("role", text(&record.role)),
         ("client_id", text(&record.client_id)),
-        (
-            "anonymous",
-            Some(Cow::Borrowed(if record.anonymous { "1" } else { "0" })),
-        ),
+        ("anonymous", Some(Cow::Borrowed(if record.anonymous { "1" } else { "0" }))),
         ("ip", text(&record.ip)),
         ("user_agent", text(&record.user_agent)),
     ];
-    all.into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect()
+    all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// Reads the fields back. `None` when they are of another version, or lack a time that every record has;

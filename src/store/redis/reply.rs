@@ -37,9 +37,7 @@ pub(super) fn is_lasting_refusal(reply: &Value) -> bool {
 pub(super) fn outcome(reply: &Value) -> Result<Outcome, Error> {
     sound(reply)?;
     match (reply, text(reply)) {
-        (Value::Int(ended), _) => u64::try_from(*ended)
-            .map(Outcome::Ended)
-            .map_err(|_| Error::Protocol),
+        (Value::Int(ended), _) => u64::try_from(*ended).map(Outcome::Ended).map_err(|_| Error::Protocol),
         (_, Some("created")) => Ok(Outcome::Created),
         (_, Some("refreshed")) => Ok(Outcome::Refreshed),
         (_, Some("unchanged")) => Ok(Outcome::Unchanged),
@@ -59,10 +57,9 @@ pub(super) fn state(user: UserId, session: SessionId, reply: &Value) -> Result<S
     match (text(head), rest) {
         (Some("revoked"), _) => Ok(State::Revoked),
         (Some("unknown"), _) => Ok(State::Unknown),
-        (Some("suspended"), [until]) => text(until)
-            .and_then(|until| until.parse().ok())
-            .map(State::Suspended)
-            .ok_or(Error::Protocol),
+        (Some("suspended"), [until]) => {
+            text(until).and_then(|until| until.parse().ok()).map(State::Suspended).ok_or(Error::Protocol)
+        }
         (Some("live"), fields) => {
             let fields = pairs(fields);
             let record = record::read(user, session, &fields);
@@ -90,10 +87,7 @@ pub(super) fn texts(reply: &Value) -> Result<Vec<Option<&str>>, Error> {
 
 fn pairs(items: &[Value]) -> HashMap<&str, &str> {
     let (pairs, _) = items.as_chunks();
-    pairs
-        .iter()
-        .filter_map(|[name, value]| Some((text(name)?, text(value)?)))
-        .collect()
+    pairs.iter().filter_map(|[name, value]| Some((text(name)?, text(value)?))).collect()
 }
 
 fn text(value: &Value) -> Option<&str> {
@@ -137,9 +131,7 @@ fn io_error(error: &RedisError) -> Error {
     let Some(io) = shared.and_then(|shared| shared.downcast_ref::<io::Error>()) else {
         return Error::Refused(io::ErrorKind::Other);
     };
-    let tls = io
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let tls = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(tls) => Error::Tls(tls.clone()),
         None => Error::Refused(io.kind()),
@@ -187,26 +179,8 @@ mod tests {
         let (user, session) = ids();
         let tables: [&[&str]; 4] = [
             &[],
-            &[
-                "v",
-                "2",
-                "created_at",
-                "1",
-                "refreshed_at",
-                "1",
-                "expires_at",
-                "1",
-            ],
-            &[
-                "v",
-                "1",
-                "created_at",
-                "yesterday",
-                "refreshed_at",
-                "1",
-                "expires_at",
-                "1",
-            ],
+            &["v", "2", "created_at", "1", "refreshed_at", "1", "expires_at", "1"],
+            &["v", "1", "created_at", "yesterday", "refreshed_at", "1", "expires_at", "1"],
             &["v", "1", "created_at", "1", "refreshed_at"],
         ];
         for fields in tables {
@@ -218,10 +192,7 @@ mod tests {
     #[test]
     fn a_hint_that_names_no_ids_is_none() {
         let (user, session) = ids();
-        assert_eq!(
-            hint(&bulk(&format!("{user}/{session}"))),
-            Ok(Some((user, session)))
-        );
+        assert_eq!(hint(&bulk(&format!("{user}/{session}"))), Ok(Some((user, session))));
         for odd in ["", "/", "a/b", &format!("{user}"), &format!("{user}/{session}/x")] {
             assert_eq!(hint(&bulk(odd)), Ok(None));
         }

@@ -28,13 +28,7 @@ impl Scripts {
     pub(super) fn loading(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.atomic();
-        for script in [
-            &self.record,
-            &self.end,
-            &self.suspend,
-            &self.lower_aal,
-            &self.lookup,
-        ] {
+        for script in [&self.record, &self.end, &self.suspend, &self.lower_aal, &self.lookup] {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
         pipeline

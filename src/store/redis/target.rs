@@ -21,12 +21,7 @@ const GONE: Duration = Duration::from_secs(2);
 /// # Errors
 /// When a file cannot be read, or the address or the CA file cannot be used.
 pub(super) fn client(target: &StoreTarget) -> Result<Client, OpenError> {
-    let StoreTarget::Redis {
-        url,
-        password,
-        ca_file,
-    } = target
-    else {
+    let StoreTarget::Redis { url, password, ca_file } = target else {
         return Err(OpenError::Url);
     };
     let text = secret("store.url_file", url)?;
@@ -39,10 +34,7 @@ pub(super) fn client(target: &StoreTarget) -> Result<Client, OpenError> {
     let client = match (info.addr(), ca_file) {
         (ConnectionAddr::TcpTls { insecure: true, .. }, _) => return Err(OpenError::Url),
         (ConnectionAddr::TcpTls { .. }, Some(path)) => {
-            let certificates = TlsCertificates {
-                client_tls: None,
-                root_cert: Some(certificates(path)?),
-            };
+            let certificates = TlsCertificates { client_tls: None, root_cert: Some(certificates(path)?) };
             Client::build_with_tls(info, certificates)
         }
         _ => Client::open(info),
@@ -58,28 +50,17 @@ fn secret(key: &'static str, source: &SecretSource) -> Result<String, OpenError>
 }
 
 fn certificates(path: &Path) -> Result<Vec<u8>, OpenError> {
-    let pem = fs::read(path).map_err(|source| OpenError::CaUnreadable {
-        path: path.to_owned(),
-        source,
-    })?;
+    let pem = fs::read(path).map_err(|source| OpenError::CaUnreadable { path: path.to_owned(), source })?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match read {
         Ok(read) if !read.is_empty() => Ok(pem),
-        _ => Err(OpenError::CaContent {
-            path: path.to_owned(),
-        }),
+        _ => Err(OpenError::CaContent { path: path.to_owned() }),
     }
 }
 
 fn tcp_settings() -> TcpSettings {
-    let keepalive = TcpKeepalive::new()
-        .with_time(GONE)
-        .with_interval(Duration::from_secs(1))
-        .with_retries(2);
-    TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive)
-        .set_user_timeout(GONE)
+    let keepalive = TcpKeepalive::new().with_time(GONE).with_interval(Duration::from_secs(1)).with_retries(2);
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(GONE)
 }
 
 #[cfg(test)]
@@ -88,11 +69,7 @@ mod tests {
     use crate::config::Secret;
 
     fn target(url: &str) -> StoreTarget {
-        StoreTarget::Redis {
-            url: SecretSource::Value(Secret::new(url)),
-            password: None,
-            ca_file: None,
-        }
+        StoreTarget::Redis { url: SecretSource::Value(Secret::new(url)), password: None, ca_file: None }
     }
 
     #[test]
@@ -120,10 +97,7 @@ mod tests {
         ] {
             let error = client(&target(url)).expect_err(url);
             let shown = format!("{error} {error:?}");
-            assert!(
-                shown.contains("redis+unix://") && !shown.contains("canary"),
-                "{shown}"
-            );
+            assert!(shown.contains("redis+unix://") && !shown.contains("canary"), "{shown}");
         }
     }
 
@@ -137,18 +111,10 @@ mod tests {
             password: None,
             ca_file: Some(ca_file.to_owned()),
         };
-        let missing = client(&with(Path::new("/does/not/exist")))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            missing.starts_with("store.ca_file: ") && missing.contains("/does/not/exist"),
-            "{missing}"
-        );
+        let missing = client(&with(Path::new("/does/not/exist"))).unwrap_err().to_string();
+        assert!(missing.starts_with("store.ca_file: ") && missing.contains("/does/not/exist"), "{missing}");
         let content = client(&with(&empty)).unwrap_err().to_string();
-        assert!(
-            content.contains("PEM") && content.contains("empty.pem"),
-            "{content}"
-        );
+        assert!(content.contains("PEM") && content.contains("empty.pem"), "{content}");
         let no_password = StoreTarget::Redis {
             url: SecretSource::Value(Secret::new("redis://redis.local")),
             password: Some(SecretSource::File(folder.path().join("missing"))),

@@ -48,11 +48,7 @@ fn sidecar_yaml_has_every_key_once_with_its_help_and_default() {
             let (_, body) = text.split_once(&format!("\n{section}:\n")).unwrap();
             body
         });
-        let mark = if matches!(key.default, Default::Value(_)) {
-            ""
-        } else {
-            "#"
-        };
+        let mark = if matches!(key.default, Default::Value(_)) { "" } else { "#" };
         let lines = body
             .lines()
             .take_while(|line| section.is_none() || line.is_empty() || line.starts_with(' '))
@@ -73,10 +69,7 @@ fn sidecar_yaml_is_the_defaults() {
 #[test]
 fn the_examples_in_sidecar_yaml_can_be_uncommented() {
     let text = document("sidecar.yaml", |_| reference::yaml());
-    for key in KEYS
-        .iter()
-        .filter(|key| matches!(key.default, Default::Unset { .. }))
-    {
+    for key in KEYS.iter().filter(|key| matches!(key.default, Default::Unset { .. })) {
         let (section, name) = key.section();
         let indent = if section.is_some() { "  " } else { "" };
         let text = match section {
@@ -96,10 +89,7 @@ fn the_examples_in_sidecar_yaml_can_be_uncommented() {
 fn the_readme_has_the_table_of_keys() {
     let between = |text: &str| {
         let (_, rest) = text.split_once(BEGIN).expect("README.md has <!-- keys -->");
-        rest.split_once(END)
-            .expect("README.md has <!-- /keys -->")
-            .0
-            .to_owned()
+        rest.split_once(END).expect("README.md has <!-- /keys -->").0.to_owned()
     };
     let text = document("README.md", |old| {
         let (before, _) = old.split_once(BEGIN).expect("README.md has <!-- keys -->");
@@ -134,12 +124,7 @@ fn help_names_flag_variable_expectation_and_default() {
             Default::Value(text) => text,
             Default::Unset { means, .. } => means,
         };
-        for part in [
-            key.flag(),
-            key.variable(),
-            key.kind.expected(),
-            format!("[default: {default}]"),
-        ] {
+        for part in [key.flag(), key.variable(), key.kind.expected(), format!("[default: {default}]")] {
             assert!(help.contains(&part), "{part}");
         }
     }
@@ -149,14 +134,7 @@ fn help_names_flag_variable_expectation_and_default() {
 fn the_effective_configuration_is_a_configuration() {
     let call =
         Call::with_file("listen: '[::1]:7000'\nforwarded: {trusted_proxies: [10.0.0.0/8, 'fd00::/8']}\n")
-            .args([
-                "--log-level",
-                "off",
-                "--store-url",
-                "rediss://redis/3",
-                "--store-key-prefix",
-                "2024",
-            ])
+            .args(["--log-level", "off", "--store-url", "rediss://redis/3", "--store-key-prefix", "2024"])
             .env("SIDECAR_DRAIN_DELAY", "0");
     let first = call.arg("--print-config").invocation();
     let second = Call::with_file(first.printed.as_deref().unwrap()).invocation();

@@ -17,26 +17,11 @@ fn contradictions_name_both_sides() {
     let table: &[(&str, &[&str])] = &[
         ("lookup: true", &["lookup (sidecar.yaml:1): needs a store"]),
         ("enforce: true", &["enforce (sidecar.yaml:1): needs a store"]),
-        (
-            "store: {password: canary}",
-            &["store.password (sidecar.yaml:1): needs a store"],
-        ),
-        (
-            "readiness: {require: [store]}",
-            &["readiness.require (sidecar.yaml:1): needs a store"],
-        ),
-        (
-            "logout:\n  expired_grace: 2h",
-            &["logout.expired_grace (sidecar.yaml:2): needs a store"],
-        ),
-        (
-            "tls:\n  cert_file: a",
-            &["tls.cert_file (sidecar.yaml:2): expected tls.key_file as well"],
-        ),
-        (
-            "tls:\n  key_file: a",
-            &["tls.key_file (sidecar.yaml:2): expected tls.cert_file as well"],
-        ),
+        ("store: {password: canary}", &["store.password (sidecar.yaml:1): needs a store"]),
+        ("readiness: {require: [store]}", &["readiness.require (sidecar.yaml:1): needs a store"]),
+        ("logout:\n  expired_grace: 2h", &["logout.expired_grace (sidecar.yaml:2): needs a store"]),
+        ("tls:\n  cert_file: a", &["tls.cert_file (sidecar.yaml:2): expected tls.key_file as well"]),
+        ("tls:\n  key_file: a", &["tls.key_file (sidecar.yaml:2): expected tls.cert_file as well"]),
         (
             "store: {url: 'memory:'}\nenforce: true\nlookup: false",
             &["enforce (sidecar.yaml:2): needs lookup; expected lookup to be true"],
@@ -59,18 +44,12 @@ fn contradictions_name_both_sides() {
             "jwt:\n  secret: canary\n  secret_file: /a",
             &["jwt.secret (sidecar.yaml:2): given together with jwt.secret_file (sidecar.yaml:3)"],
         ),
-        (
-            "listen: 0.0.0.0:9464",
-            &["listen (sidecar.yaml:1): listen and admin.listen are the same port"],
-        ),
+        ("listen: 0.0.0.0:9464", &["listen (sidecar.yaml:1): listen and admin.listen are the same port"]),
         (
             "listen: 127.0.0.1:7000\nadmin:\n  listen: '[::]:7000'",
             &["admin.listen (sidecar.yaml:3): listen and admin.listen are the same port; expected"],
         ),
-        (
-            "listen: 127.0.0.1:9997",
-            &["listen (sidecar.yaml:1): upstream.url is where listen is"],
-        ),
+        ("listen: 127.0.0.1:9997", &["listen (sidecar.yaml:1): upstream.url is where listen is"]),
         (
             "upstream:\n  url: http://localhost:9999",
             &["upstream.url (sidecar.yaml:2): upstream.url is where listen is; expected GoTrue's"],
@@ -111,18 +90,12 @@ fn ports_that_do_not_meet_are_no_contradiction() {
 #[test]
 fn settings_without_effect_are_warned_of() {
     let table = [
-        (
-            "store: {url: 'memory:', password: canary}",
-            "store.password (sidecar.yaml:1): has no effect",
-        ),
+        ("store: {url: 'memory:', password: canary}", "store.password (sidecar.yaml:1): has no effect"),
         (
             "store: {url: 'redis://a', memory_max_sessions: 7}",
             "store.memory_max_sessions (sidecar.yaml:1): has",
         ),
-        (
-            "jwt: {secret: canary}",
-            "jwt.secret (sidecar.yaml:1): shorter than 32 bytes",
-        ),
+        ("jwt: {secret: canary}", "jwt.secret (sidecar.yaml:1): shorter than 32 bytes"),
         ("store: {url: 'memory:'}\njwt: {jwks: 'off'}", "jwt.jwks is off"),
     ];
     for (file, expected) in table {
@@ -156,11 +129,7 @@ fn what_a_file_holds_is_checked_like_a_value() {
         ("store.url_file", "canary", "expected memory:, redis://"),
         ("store.url_file", "redis://:canary@a", ""),
         ("jwt.secret_file", "\n", "expected something in the file"),
-        (
-            "jwt.keys_file",
-            "canary",
-            "expected a JSON array of JWKs in the file",
-        ),
+        ("jwt.keys_file", "canary", "expected a JSON array of JWKs in the file"),
         ("jwt.keys_file", "[]\n", ""),
     ];
     for (name, content, expected) in table {
@@ -183,22 +152,13 @@ fn what_a_file_holds_is_checked_like_a_value() {
 fn a_secret_file_ends_without_its_newline() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
-    for (content, expected) in [
-        ("a", "a"),
-        ("a\n", "a"),
-        ("a\r\n", "a"),
-        ("a\n\n", "a\n"),
-        (" a ", " a "),
-    ] {
+    for (content, expected) in [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a ", " a ")] {
         fs::write(&path, content).unwrap();
         let secret = SecretSource::File(path.clone()).read().unwrap();
         assert_eq!(secret.reveal(), expected, "{content:?}");
     }
     fs::write(&path, [0xff, 0xfe]).unwrap();
-    for source in [
-        SecretSource::File(path.clone()),
-        SecretSource::File(folder.path().join("none")),
-    ] {
+    for source in [SecretSource::File(path.clone()), SecretSource::File(folder.path().join("none"))] {
         let error = source.read().unwrap_err().to_string();
         assert!(error.starts_with("expected a readable file at "), "{error}");
     }

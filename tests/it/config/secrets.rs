@@ -11,10 +11,7 @@ const CANARY: &str = "hunter2canary";
 /// Everything that a call says.
 fn said(call: &Call) -> String {
     match call.stop() {
-        Ok(invocation) => format!(
-            "{invocation:?}{}",
-            invocation.printed.as_deref().unwrap_or_default()
-        ),
+        Ok(invocation) => format!("{invocation:?}{}", invocation.printed.as_deref().unwrap_or_default()),
         Err(Stop::Say(text) | Stop::Refuse(text)) => text,
     }
 }
@@ -46,11 +43,7 @@ fn no_secret_is_shown_whatever_its_place() {
                     Call::with_file("").arg(format!("{}={value}", key.flag())),
                 ];
                 for call in calls {
-                    let store = if key.name == "store.url" {
-                        ""
-                    } else {
-                        "redis://redis"
-                    };
+                    let store = if key.name == "store.url" { "" } else { "redis://redis" };
                     let call = call.env("SIDECAR_STORE_URL", store).arg(extra);
                     let said = said(&call);
                     assert!(!said.contains(CANARY), "{} {value}: {said}", key.name);
@@ -86,18 +79,14 @@ fn no_secret_is_shown_when_the_names_around_it_are_wrong() {
     let calls = [
         Call::with_file("").env("SIDECAR_STORE_PASWORD", CANARY),
         Call::with_file("").env("GOTRUE_JWT_KEYS", CANARY),
-        Call::with_file("")
-            .env("GOTRUE_JWT_SECRET", CANARY)
-            .arg("--print-config"),
+        Call::with_file("").env("GOTRUE_JWT_SECRET", CANARY).arg("--print-config"),
         Call::with_file("").args(["--store-pasword", CANARY]),
         Call::with_file("").arg(format!("--store-pasword={CANARY}")),
         Call::with_file("").args(["--store-password", "correct", CANARY]),
         Call::with_file("").args(["--store-password", CANARY, "--store-password", CANARY]),
         Call::with_file("").args(["--enforce", CANARY, "--store-url", CANARY, "--store-url"]),
         Call::with_file("").args(["validate", "drain", CANARY]),
-        Call::with_file("")
-            .env("SIDECAR_STORE_PASSWORD", CANARY)
-            .arg("--help"),
+        Call::with_file("").env("SIDECAR_STORE_PASSWORD", CANARY).arg("--help"),
     ];
     for call in calls {
         let said = said(&call);
@@ -113,10 +102,7 @@ fn a_printed_store_keeps_what_is_no_secret() {
         "--print-config",
     ]);
     let printed = call.invocation().printed.unwrap();
-    assert!(
-        printed.contains("url: \"rediss://(secret)@redis:6380/3\"  # --store-url\n"),
-        "{printed}"
-    );
+    assert!(printed.contains("url: \"rediss://(secret)@redis:6380/3\"  # --store-url\n"), "{printed}");
 }
 
 proptest! {

@@ -64,11 +64,7 @@ async fn redis_by_tcp_conforms() {
 #[tokio::test]
 async fn redis_by_tcp_in_resp3_conforms() {
     let server = RedisServer::start();
-    conform(&open(&config(redis_target(format!(
-        "{}?protocol=resp3",
-        server.url()
-    )))))
-    .await;
+    conform(&open(&config(redis_target(format!("{}?protocol=resp3", server.url()))))).await;
 }
 
 #[tokio::test]
@@ -94,10 +90,7 @@ async fn redis_with_user_password_file_database_and_prefix_conforms() {
     let server = RedisServer::with_options(&user);
     let (_folder, path) = password_file("p@ss:word/#?");
     let mut config = config(StoreTarget::Redis {
-        url: SecretSource::Value(Secret::new(format!(
-            "redis://sidecar@127.0.0.1:{}/7",
-            server.port()
-        ))),
+        url: SecretSource::Value(Secret::new(format!("redis://sidecar@127.0.0.1:{}/7", server.port()))),
         password: Some(SecretSource::File(path)),
         ca_file: None,
     });

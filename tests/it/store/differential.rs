@@ -18,11 +18,7 @@ const TOKENS: u64 = 5;
 #[derive(Clone, Debug)]
 enum Step {
     Apply(Vec<Change>),
-    Lookup {
-        user: UserId,
-        session: SessionId,
-        touch: bool,
-    },
+    Lookup { user: UserId, session: SessionId, touch: bool },
     Owner(RefreshRef),
     Wait(Seconds),
 }
@@ -51,18 +47,8 @@ fn a_client() -> impl Strategy<Value = Option<String>> {
 fn a_record() -> impl Strategy<Value = Record> {
     let who = (1..=USERS, 1..=SESSIONS);
     let tokens = (a_token(), a_token(), prop::option::of(1..4_u64));
-    let times = (
-        0..4_u64,
-        prop::option::of(0..4000_u64),
-        0..4_u64,
-        prop::option::of(0..90_u64),
-        0..3_u64,
-    );
-    let rest = (
-        select(vec![None, Some(Aal::Aal1), Some(Aal::Aal2)]),
-        a_client(),
-        any::<bool>(),
-    );
+    let times = (0..4_u64, prop::option::of(0..4000_u64), 0..4_u64, prop::option::of(0..90_u64), 0..3_u64);
+    let rest = (select(vec![None, Some(Aal::Aal1), Some(Aal::Aal2)]), a_client(), any::<bool>());
     (who, tokens, times, rest).prop_map(|(who, tokens, times, rest)| Record {
         user: user_id(who.0),
         session: session_id(who.1),
@@ -159,13 +145,8 @@ async fn told(store: &Store, history: &[Step]) -> Vec<String> {
 /// With the tokens' references, which `Debug` keeps to itself.
 fn shown(state: &State) -> String {
     let tokens = match state {
-        State::Live(record) => [&record.refresh_ref, &record.previous_ref].map(|token| {
-            token
-                .as_ref()
-                .map(RefreshRef::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        }),
+        State::Live(record) => [&record.refresh_ref, &record.previous_ref]
+            .map(|token| token.as_ref().map(RefreshRef::as_str).unwrap_or_default().to_owned()),
         _ => Default::default(),
     };
     format!("{state:?} {tokens:?}")
@@ -177,19 +158,12 @@ async fn flush(redis: &mut MultiplexedConnection) {
 
 /// Runs a property against one Redis that is emptied for every case.
 fn for_all<S: Strategy>(cases: u32, strategy: &S, property: &impl AsyncFn(&RedisServer, &Store, S::Value)) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = RedisServer::start();
     let mut config = config(redis_target(server.unix_url()));
     config.timeout = Duration::from_secs(5);
     let store = open(&config);
-    let mut runner = TestRunner::new(Config {
-        cases,
-        failure_persistence: None,
-        ..Config::default()
-    });
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(strategy, |value| {
         runtime.block_on(async {
             flush(&mut server.client().await).await;
@@ -220,11 +194,7 @@ fn a_history_told_twice_revokes_the_same() {
         for change in history.iter().chain(&history) {
             apply(store, change).await;
             for (user, session) in &revoked {
-                assert_eq!(
-                    look(store, *user, *session).await,
-                    State::Revoked,
-                    "came back after {change:?}"
-                );
+                assert_eq!(look(store, *user, *session).await, State::Revoked, "came back after {change:?}");
             }
             for user in (1..=USERS).map(user_id) {
                 for session in (1..=SESSIONS).map(session_id) {

@@ -59,11 +59,7 @@ async fn forgotten_scripts_are_loaded_again() {
         let changes = [sign_in(&old), sign_in(&new), end(user, Which::One(old.session))];
         let outcomes = store.apply(&changes, NOW).await.unwrap();
         assert_eq!(outcomes, [Outcome::Created, Outcome::Created, Outcome::Ended(1)]);
-        let _: () = redis::cmd("SCRIPT")
-            .arg("FLUSH")
-            .query_async(&mut redis)
-            .await
-            .unwrap();
+        let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut redis).await.unwrap();
     }
 }
 
@@ -85,13 +81,7 @@ async fn a_hanging_redis_costs_the_timeout_and_comes_back() {
         let store = std::sync::Arc::clone(&store);
         waiting.spawn(async move { failure(&store).await.0 });
     }
-    assert!(
-        waiting
-            .join_all()
-            .await
-            .into_iter()
-            .all(|cause| cause == "timeout")
-    );
+    assert!(waiting.join_all().await.into_iter().all(|cause| cause == "timeout"));
     assert!(started.elapsed() < BOUND, "{:?}", started.elapsed());
     server.go_on();
     assert!(works(&store).await);
@@ -102,10 +92,7 @@ async fn a_redis_that_hangs_from_the_start_costs_the_timeout() {
     let server = RedisServer::start();
     server.hang();
     // With a login on the connection: the handshake hangs, not the command.
-    let store = open(&config(redis_target(format!(
-        "redis://:password@127.0.0.1:{}",
-        server.port()
-    ))));
+    let store = open(&config(redis_target(format!("redis://:password@127.0.0.1:{}", server.port()))));
     for _ in 0..3 {
         let (cause, waited) = failure(&store).await;
         assert_eq!(cause, "timeout");
@@ -181,10 +168,7 @@ async fn no_password_where_one_is_wanted_is_auth() {
 async fn what_the_user_may_not_do_is_auth() {
     let user = ["--user", "narrow", "on", ">p", "~elsewhere:*", "+@all"];
     let server = RedisServer::with_options(&user);
-    let store = open(&config(redis_target(format!(
-        "redis://narrow:p@127.0.0.1:{}",
-        server.port()
-    ))));
+    let store = open(&config(redis_target(format!("redis://narrow:p@127.0.0.1:{}", server.port()))));
     let (cause, _) = failure(&store).await;
     assert_eq!(cause, "auth");
 }
@@ -208,23 +192,13 @@ async fn a_replica_is_read_only_and_left_when_it_is_promoted() {
     let (store, mut redis) = (on(&server), server.client().await);
     let record = signed_in(somebody(), some_session());
     apply(&store, &sign_in(&record)).await;
-    let _: () = redis::cmd("REPLICAOF")
-        .arg("127.0.0.1")
-        .arg(1)
-        .query_async(&mut redis)
-        .await
-        .unwrap();
+    let _: () = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).query_async(&mut redis).await.unwrap();
     let (cause, _) = failure(&store).await;
     assert_eq!(cause, "read_only");
     // It can still be asked, and a touch that it refuses is no failure.
     let found = store.lookup(record.user, record.session, NOW, true).await;
     assert_eq!(found, Ok(State::Live(Box::new(record))));
-    let _: () = redis::cmd("REPLICAOF")
-        .arg("NO")
-        .arg("ONE")
-        .query_async(&mut redis)
-        .await
-        .unwrap();
+    let _: () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query_async(&mut redis).await.unwrap();
     assert!(works(&store).await);
 }
 
@@ -238,13 +212,8 @@ async fn a_full_redis_takes_no_session_but_every_ending() {
     for record in &records {
         apply(&store, &sign_in(record)).await;
     }
-    let _: () = redis::cmd("CONFIG")
-        .arg("SET")
-        .arg("maxmemory")
-        .arg("1mb")
-        .query_async(&mut redis)
-        .await
-        .unwrap();
+    let _: () =
+        redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1mb").query_async(&mut redis).await.unwrap();
     let before: u64 = redis::cmd("DBSIZE").query_async(&mut redis).await.unwrap();
     let (cause, _) = failure(&store).await;
     assert_eq!(cause, "out_of_memory");
@@ -253,14 +222,8 @@ async fn a_full_redis_takes_no_session_but_every_ending() {
     let found = store.lookup(user, records[0].session, NOW, true).await;
     assert_eq!(found, Ok(State::Live(Box::new(records[0].clone()))));
 
-    assert_eq!(
-        apply(&store, &end(user, Which::One(records[0].session))).await,
-        Outcome::Ended(1)
-    );
-    assert_eq!(
-        apply(&store, &end(user, Which::Others(records[3].session))).await,
-        Outcome::Ended(2)
-    );
+    assert_eq!(apply(&store, &end(user, Which::One(records[0].session))).await, Outcome::Ended(1));
+    assert_eq!(apply(&store, &end(user, Which::Others(records[3].session))).await, Outcome::Ended(2));
     assert_eq!(apply(&store, &Change::LowerAal { user }).await, Outcome::Marked);
     assert_eq!(live(&store, user, records[3].session).await.aal, Some(Aal::Aal1));
     assert_eq!(apply(&store, &end(user, Which::All)).await, Outcome::Ended(1));
@@ -286,10 +249,7 @@ async fn a_loading_redis_is_named() {
     }
     let mut reloading = server.client().await;
     tokio::spawn(async move {
-        let _done: Result<(), _> = redis::cmd("DEBUG")
-            .arg("RELOAD")
-            .query_async(&mut reloading)
-            .await;
+        let _done: Result<(), _> = redis::cmd("DEBUG").arg("RELOAD").query_async(&mut reloading).await;
     });
     let started = Instant::now();
     let mut causes = Vec::new();

@@ -16,12 +16,7 @@ pub(super) async fn assert_every_key_expires(redis: &mut MultiplexedConnection) 
 }
 
 async fn keys(redis: &mut MultiplexedConnection) -> BTreeSet<String> {
-    redis
-        .keys::<_, Vec<String>>("*")
-        .await
-        .unwrap()
-        .into_iter()
-        .collect()
+    redis.keys::<_, Vec<String>>("*").await.unwrap().into_iter().collect()
 }
 
 #[tokio::test]
@@ -37,10 +32,7 @@ async fn keys_and_fields_are_those_of_contract_section_5() {
     let key = format!("gotrue:{{{user}}}:session:{session}");
     let index = format!("gotrue:{{{user}}}:sessions");
     let hint = format!("gotrue:refresh:{token}");
-    assert_eq!(
-        keys(&mut redis).await,
-        BTreeSet::from([key.clone(), index.clone(), hint.clone()])
-    );
+    assert_eq!(keys(&mut redis).await, BTreeSet::from([key.clone(), index.clone(), hint.clone()]));
 
     let fields: HashMap<String, String> = redis.hgetall(&key).await.unwrap();
     let expected = [
@@ -58,17 +50,12 @@ async fn keys_and_fields_are_those_of_contract_section_5() {
         ("anonymous", "0"),
         ("ip", "192.0.2.1"),
     ];
-    let expected: HashMap<_, _> = expected
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
+    let expected: HashMap<_, _> = expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     assert_eq!(fields, expected);
 
     let members: Vec<(String, u64)> = redis.zrange_withscores(&index, 0, -1).await.unwrap();
     assert_eq!(members, [(session.to_string(), NOW + SESSION_TTL)]);
-    assert_eq!(
-        redis.get::<_, String>(&hint).await.unwrap(),
-        format!("{user}/{session}")
-    );
+    assert_eq!(redis.get::<_, String>(&hint).await.unwrap(), format!("{user}/{session}"));
     for key in [&key, &index, &hint] {
         assert_eq!(redis.ttl::<_, u64>(key).await.unwrap(), SESSION_TTL, "{key}");
     }
@@ -82,33 +69,17 @@ async fn tombstones_and_marks_are_those_of_contract_section_5() {
     let user = record.user;
     apply(&store, &sign_in(&record)).await;
     apply(&store, &end(user, Which::All)).await;
-    apply(
-        &store,
-        &Change::Suspend {
-            user,
-            until: Some(NOW + 100),
-        },
-    )
-    .await;
+    apply(&store, &Change::Suspend { user, until: Some(NOW + 100) }).await;
 
     let tombstone = format!("gotrue:{{{user}}}:revoked:{}", record.session);
     let marks = format!("gotrue:{{{user}}}:marks");
     let hint = format!("gotrue:refresh:{}", record.refresh_ref.as_ref().unwrap().as_str());
-    assert_eq!(
-        keys(&mut redis).await,
-        BTreeSet::from([tombstone.clone(), marks.clone(), hint])
-    );
-    assert_eq!(
-        redis.get::<_, String>(&tombstone).await.unwrap(),
-        format!("logout:{NOW}")
-    );
+    assert_eq!(keys(&mut redis).await, BTreeSet::from([tombstone.clone(), marks.clone(), hint]));
+    assert_eq!(redis.get::<_, String>(&tombstone).await.unwrap(), format!("logout:{NOW}"));
     assert_eq!(redis.ttl::<_, u64>(&tombstone).await.unwrap(), 3660);
     let fields: HashMap<String, u64> = redis.hgetall(&marks).await.unwrap();
     let expected = [("not_before", NOW + 1), ("suspended_until", NOW + 100)];
-    assert_eq!(
-        fields,
-        expected.map(|(name, value)| (name.to_owned(), value)).into()
-    );
+    assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value)).into());
     assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), SESSION_TTL);
 
     apply(&store, &Change::Suspend { user, until: None }).await;
@@ -154,11 +125,7 @@ async fn lives_are_as_long_as_the_contract_says() {
     ] {
         let session = some_session();
         apply(&store, &ending(session, expires_at, ended_in_gotrue)).await;
-        assert_eq!(
-            ttl(&mut redis, "revoked", session).await,
-            expected,
-            "{expires_at:?} {ended_in_gotrue}"
-        );
+        assert_eq!(ttl(&mut redis, "revoked", session).await, expected, "{expires_at:?} {ended_in_gotrue}");
         // A second ending does not shorten it.
         apply(&store, &ending(session, Some(NOW), true)).await;
         assert_eq!(ttl(&mut redis, "revoked", session).await, expected);
@@ -173,10 +140,7 @@ async fn nothing_that_comes_later_shortens_a_life() {
     record.expires_at = NOW + 2 * SESSION_TTL;
     let user = record.user;
     apply(&store, &sign_in(&record)).await;
-    let renewed = Record {
-        expires_at: NOW + 7200,
-        ..refreshed(&record, 1)
-    };
+    let renewed = Record { expires_at: NOW + 7200, ..refreshed(&record, 1) };
     assert_eq!(apply(&store, &refresh(&renewed)).await, Outcome::Refreshed);
     let index = format!("gotrue:{{{user}}}:sessions");
     let stays: u64 = redis.zscore(&index, record.session.to_string()).await.unwrap();
@@ -184,16 +148,9 @@ async fn nothing_that_comes_later_shortens_a_life() {
 
     // The tombstone outlives the record's access token, whatever the ending knew; and grows, if need be.
     let tombstone = format!("gotrue:{{{user}}}:revoked:{}", record.session);
-    for (expires_at, life) in [
-        (Some(NOW + 10), 7260),
-        (Some(NOW + 9000), 9060),
-        (Some(NOW + 20), 9060),
-    ] {
+    for (expires_at, life) in [(Some(NOW + 10), 7260), (Some(NOW + 9000), 9060), (Some(NOW + 20), 9060)] {
         let mut one = end(user, Which::One(record.session));
-        if let Change::End {
-            expires_at: known, ..
-        } = &mut one
-        {
+        if let Change::End { expires_at: known, .. } = &mut one {
             *known = expires_at;
         }
         apply(&store, &one).await;
@@ -209,10 +166,7 @@ async fn a_touch_keeps_the_time_to_live() {
     apply(&store, &sign_in(&record)).await;
     let key = format!("gotrue:{{{}}}:session:{}", record.user, record.session);
     let _: () = redis.expire(&key, 500).await.unwrap();
-    store
-        .lookup(record.user, record.session, NOW, true)
-        .await
-        .unwrap();
+    store.lookup(record.user, record.session, NOW, true).await.unwrap();
     assert_eq!(redis.hget::<_, _, u64>(&key, "seen_at").await.unwrap(), NOW);
     assert_eq!(redis.ttl::<_, u64>(&key).await.unwrap(), 500);
 }
@@ -223,10 +177,7 @@ async fn the_index_forgets_what_has_expired() {
     let (store, mut redis) = (on(&server), server.client().await);
     let user = somebody();
     let index = format!("gotrue:{{{user}}}:sessions");
-    let _: () = redis
-        .zadd(&index, some_session().to_string(), NOW - 1)
-        .await
-        .unwrap();
+    let _: () = redis.zadd(&index, some_session().to_string(), NOW - 1).await.unwrap();
     let _: () = redis.zadd(&index, "{odd}:session:text", NOW + 99).await.unwrap();
     let vanished = some_session();
     let _: () = redis.zadd(&index, vanished.to_string(), NOW + 99).await.unwrap();
@@ -258,10 +209,7 @@ async fn what_others_wrote_is_an_error_or_unknown_and_never_followed() {
     }
 
     // A record of another kind or another version is unknown.
-    for fields in [
-        [("v", "2"), ("created_at", "5")],
-        [("v", "1"), ("created_at", "nan")],
-    ] {
+    for fields in [[("v", "2"), ("created_at", "5")], [("v", "1"), ("created_at", "nan")]] {
         let _: () = redis.hset_multiple(&key, &fields).await.unwrap();
         assert_eq!(look(&store, user, session).await, State::Unknown);
     }
@@ -291,23 +239,11 @@ async fn after_the_last_ttl_no_key_is_left() {
         apply(&store, &sign_in(&record)).await;
     }
     let mut all = end(user, Which::Others(some_session()));
-    if let Change::End {
-        expires_at,
-        ended_in_gotrue,
-        ..
-    } = &mut all
-    {
+    if let Change::End { expires_at, ended_in_gotrue, .. } = &mut all {
         (*expires_at, *ended_in_gotrue) = (None, false);
     }
     let kept = signed_in(user, some_session());
-    apply(
-        &store,
-        &sign_in(&Record {
-            expires_at: NOW + 1,
-            ..kept
-        }),
-    )
-    .await;
+    apply(&store, &sign_in(&Record { expires_at: NOW + 1, ..kept })).await;
     apply(&store, &all).await;
     assert_every_key_expires(&mut redis).await;
     let size: u64 = redis::cmd("DBSIZE").query_async(&mut redis).await.unwrap();

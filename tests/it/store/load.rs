@@ -26,21 +26,13 @@ async fn ten_thousand_sessions_end_in_one_round_trip() {
     for (name, which) in [("all", Which::All), ("others", Which::Others(some_session()))] {
         let user = somebody();
         let records = sign_in_many(&store, user).await;
-        let _: () = redis::cmd("SLOWLOG")
-            .arg("RESET")
-            .query_async(&mut redis)
-            .await
-            .unwrap();
+        let _: () = redis::cmd("SLOWLOG").arg("RESET").query_async(&mut redis).await.unwrap();
         let started = Instant::now();
         let ended = apply(&store, &end(user, which)).await;
         let waited = started.elapsed();
         assert_eq!(ended, Outcome::Ended(MANY as u64));
-        let slow: Vec<redis::Value> = redis::cmd("SLOWLOG")
-            .arg("GET")
-            .arg(1)
-            .query_async(&mut redis)
-            .await
-            .unwrap();
+        let slow: Vec<redis::Value> =
+            redis::cmd("SLOWLOG").arg("GET").arg(1).query_async(&mut redis).await.unwrap();
         let micros = match slow.first() {
             Some(redis::Value::Array(entry)) => entry.get(2).cloned(),
             _ => None,
@@ -57,14 +49,8 @@ async fn ten_thousand_sessions_end_in_the_embedded_store() {
     let store = embedded();
     let user = somebody();
     let records = sign_in_many(&store, user).await;
-    assert_eq!(
-        apply(&store, &end(user, Which::All)).await,
-        Outcome::Ended(MANY as u64)
-    );
-    assert_eq!(
-        look(&store, user, records[MANY / 2].session).await,
-        State::Revoked
-    );
+    assert_eq!(apply(&store, &end(user, Which::All)).await, Outcome::Ended(MANY as u64));
+    assert_eq!(look(&store, user, records[MANY / 2].session).await, State::Revoked);
 }
 
 #[tokio::test]
@@ -79,20 +65,14 @@ async fn a_full_embedded_store_refuses_the_new_and_keeps_the_live() {
     let fourth = signed_in(somebody(), some_session());
     let refused = store.apply(&[sign_in(&fourth)], NOW).await.unwrap_err();
     assert_eq!(refused.cause(), "full");
-    assert_eq!(
-        apply(&store, &refresh(&refreshed(&records[0], 1))).await,
-        Outcome::Refreshed
-    );
+    assert_eq!(apply(&store, &refresh(&refreshed(&records[0], 1))).await, Outcome::Refreshed);
     for record in &records {
         live(&store, record.user, record.session).await;
     }
     // A change that does go, in the same answer, is made all the same.
     let both = [sign_in(&fourth), end(records[0].user, Which::All)];
     assert_eq!(store.apply(&both, NOW).await.unwrap_err().cause(), "full");
-    assert_eq!(
-        look(&store, records[0].user, records[0].session).await,
-        State::Revoked
-    );
+    assert_eq!(look(&store, records[0].user, records[0].session).await, State::Revoked);
     assert_eq!(apply(&store, &sign_in(&fourth)).await, Outcome::Created);
 }
 
@@ -108,17 +88,8 @@ async fn the_embedded_store_makes_room_when_sessions_expire() {
         store.lookup(first.user, first.session, later - 1, false).await,
         Ok(State::Live(Box::new(first.clone())))
     );
-    assert_eq!(
-        store.lookup(first.user, first.session, later, false).await,
-        Ok(State::Unknown)
-    );
-    assert_eq!(
-        store.session_of(first.refresh_ref.as_ref().unwrap(), later).await,
-        Ok(None)
-    );
+    assert_eq!(store.lookup(first.user, first.session, later, false).await, Ok(State::Unknown));
+    assert_eq!(store.session_of(first.refresh_ref.as_ref().unwrap(), later).await, Ok(None));
     let second = signed_in(somebody(), some_session());
-    assert_eq!(
-        store.apply(&[sign_in(&second)], later).await,
-        Ok(vec![Outcome::Created])
-    );
+    assert_eq!(store.apply(&[sign_in(&second)], later).await, Ok(vec![Outcome::Created]));
 }

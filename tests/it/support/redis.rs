@@ -50,13 +50,7 @@ impl RedisServer {
             let port = free_port();
             let mut child = spawn(folder.path(), port, tls, &options);
             if is_up(&mut child, folder.path()) {
-                return Self {
-                    child,
-                    folder,
-                    port,
-                    tls,
-                    options,
-                };
+                return Self { child, folder, port, tls, options };
             }
         }
         panic!("redis-server does not start");
@@ -110,10 +104,7 @@ impl RedisServer {
         let _killed = self.child.kill();
         self.child.wait().unwrap();
         self.child = spawn(self.folder.path(), self.port, self.tls, &self.options);
-        assert!(
-            is_up(&mut self.child, self.folder.path()),
-            "redis-server does not start again"
-        );
+        assert!(is_up(&mut self.child, self.folder.path()), "redis-server does not start again");
     }
 
     fn signal(&self, signal: Signal) {
@@ -132,16 +123,7 @@ impl Drop for RedisServer {
 fn spawn(folder: &Path, port: u16, tls: bool, options: &[String]) -> Child {
     let mut command = Command::new("redis-server");
     command
-        .args([
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--daemonize",
-            "no",
-        ])
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"])
         .args([if tls { "--tls-port" } else { "--port" }, &port.to_string()])
         .arg("--dir")
         .arg(folder)
@@ -156,11 +138,7 @@ fn spawn(folder: &Path, port: u16, tls: bool, options: &[String]) -> Child {
             .arg("--tls-ca-cert-file")
             .arg(folder.join("ca.pem"));
     }
-    let child = command
-        .args(options)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
+    let child = command.args(options).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     child.unwrap_or_else(|error| {
         panic!("redis-server is not installed: apt-get install redis-server ({error})")
     })

@@ -43,10 +43,7 @@ pub(super) async fn a_token_leads_to_its_session(store: &Store) {
     };
     assert_eq!((of(&first).await, of(&second).await), (owner, owner));
     apply(store, &refresh(&third)).await;
-    assert_eq!(
-        (of(&first).await, of(&second).await, of(&third).await),
-        (None, owner, owner)
-    );
+    assert_eq!((of(&first).await, of(&second).await, of(&third).await), (None, owner, owner));
     assert_eq!(store.session_of(&some_token(), NOW).await, Ok(None));
 }
 

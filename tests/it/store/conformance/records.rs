@@ -39,15 +39,9 @@ pub(super) async fn a_refresh_renews_and_keeps_the_beginning(store: &Store) {
     second.previous_ref = None;
     assert_eq!(apply(store, &refresh(&second)).await, Outcome::Refreshed);
     let stored = live(store, first.user, first.session).await;
-    assert_eq!(
-        (stored.created_at, stored.began_ms),
-        (first.created_at, first.began_ms)
-    );
+    assert_eq!((stored.created_at, stored.began_ms), (first.created_at, first.began_ms));
     assert_eq!(stored.client_id, first.client_id);
-    assert_eq!(
-        (stored.refresh_ref, stored.previous_ref),
-        (second.refresh_ref, first.refresh_ref)
-    );
+    assert_eq!((stored.refresh_ref, stored.previous_ref), (second.refresh_ref, first.refresh_ref));
     assert_eq!((stored.refreshed_at, stored.expires_at), (NOW + 100, NOW + 3700));
 }
 
@@ -72,37 +66,19 @@ pub(super) async fn what_a_refresh_no_longer_says_is_gone(store: &Store) {
 pub(super) async fn refreshes_in_any_order_leave_the_last(store: &Store) {
     let template = signed_in(somebody(), some_session());
     let mut states = Vec::new();
-    for order in [
-        [0, 1, 2, 3],
-        [3, 2, 1, 0],
-        [2, 0, 3, 1],
-        [1, 3, 0, 2],
-        [3, 0, 1, 2],
-    ] {
-        let mut chain = vec![Record {
-            user: somebody(),
-            ..template.clone()
-        }];
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 3, 0, 2], [3, 0, 1, 2]] {
+        let mut chain = vec![Record { user: somebody(), ..template.clone() }];
         for _ in 0..3 {
             chain.push(refreshed(&chain[chain.len() - 1], 7));
         }
         for index in order {
-            let change = if index == 0 {
-                sign_in(&chain[0])
-            } else {
-                refresh(&chain[index])
-            };
+            let change = if index == 0 { sign_in(&chain[0]) } else { refresh(&chain[index]) };
             apply(store, &change).await;
         }
         let stored = live(store, chain[0].user, chain[0].session).await;
         assert_eq!(stored.refresh_ref, chain[3].refresh_ref);
         assert_eq!(stored.previous_ref, chain[2].refresh_ref);
-        states.push(Record {
-            user: template.user,
-            refresh_ref: None,
-            previous_ref: None,
-            ..stored
-        });
+        states.push(Record { user: template.user, refresh_ref: None, previous_ref: None, ..stored });
     }
     assert!(states.windows(2).all(|pair| pair[0] == pair[1]));
 }
@@ -132,25 +108,14 @@ pub(super) async fn counters_order_better_than_seconds(store: &Store) {
     for change in [refresh(&third), sign_in(&first), refresh(&second)] {
         apply(store, &change).await;
     }
-    assert_eq!(
-        live(store, first.user, first.session).await.refresh_ref,
-        third.refresh_ref
-    );
+    assert_eq!(live(store, first.user, first.session).await.refresh_ref, third.refresh_ref);
 }
 
 pub(super) async fn an_unchanged_token_renews_the_access_token(store: &Store) {
     let first = signed_in(somebody(), some_session());
     let second = refreshed(&first, 10);
-    let reused = Record {
-        refreshed_at: NOW + 15,
-        expires_at: NOW + 3615,
-        ..second.clone()
-    };
-    let longer = Record {
-        expires_at: NOW + 9999,
-        previous_ref: None,
-        ..reused.clone()
-    };
+    let reused = Record { refreshed_at: NOW + 15, expires_at: NOW + 3615, ..second.clone() };
+    let longer = Record { expires_at: NOW + 9999, previous_ref: None, ..reused.clone() };
     apply(store, &sign_in(&first)).await;
     apply(store, &refresh(&second)).await;
     assert_eq!(apply(store, &refresh(&reused)).await, Outcome::Refreshed);
@@ -158,10 +123,7 @@ pub(super) async fn an_unchanged_token_renews_the_access_token(store: &Store) {
     assert_eq!(apply(store, &refresh(&reused)).await, Outcome::Unchanged);
     let stored = live(store, first.user, first.session).await;
     assert_eq!((stored.refreshed_at, stored.expires_at), (NOW + 15, NOW + 9999));
-    assert_eq!(
-        (stored.refresh_ref, stored.previous_ref),
-        (second.refresh_ref, first.refresh_ref)
-    );
+    assert_eq!((stored.refresh_ref, stored.previous_ref), (second.refresh_ref, first.refresh_ref));
 }
 
 pub(super) async fn a_late_sign_in_says_when_the_session_began(store: &Store) {
@@ -173,14 +135,8 @@ pub(super) async fn a_late_sign_in_says_when_the_session_began(store: &Store) {
     assert_eq!(apply(store, &refresh(&second)).await, Outcome::Created);
     assert_eq!(apply(store, &sign_in(&first)).await, Outcome::Unchanged);
     let stored = live(store, first.user, first.session).await;
-    assert_eq!(
-        (stored.created_at, stored.began_ms),
-        (first.created_at, first.began_ms)
-    );
-    assert_eq!(
-        (stored.refresh_ref, stored.client_id),
-        (second.refresh_ref, first.client_id)
-    );
+    assert_eq!((stored.created_at, stored.began_ms), (first.created_at, first.began_ms));
+    assert_eq!((stored.refresh_ref, stored.client_id), (second.refresh_ref, first.client_id));
 }
 
 pub(super) async fn a_verified_factor_stands_within_the_second(store: &Store) {
@@ -198,10 +154,7 @@ pub(super) async fn a_verified_factor_stands_within_the_second(store: &Store) {
         for change in changes {
             apply(store, &change).await;
         }
-        assert_eq!(
-            live(store, first.user, first.session).await.refresh_ref,
-            lifted.refresh_ref
-        );
+        assert_eq!(live(store, first.user, first.session).await.refresh_ref, lifted.refresh_ref);
     }
 }
 
@@ -210,15 +163,9 @@ pub(super) async fn extreme_times_are_taken(store: &Store) {
     record.expires_at = u64::MAX;
     assert_eq!(apply(store, &sign_in(&record)).await, Outcome::Created);
     assert_eq!(live(store, record.user, record.session).await, record);
-    let ban = Change::Suspend {
-        user: record.user,
-        until: Some(u64::MAX),
-    };
+    let ban = Change::Suspend { user: record.user, until: Some(u64::MAX) };
     assert_eq!(apply(store, &ban).await, Outcome::Marked);
-    assert_eq!(
-        look(store, record.user, record.session).await,
-        State::Suspended(u64::MAX)
-    );
+    assert_eq!(look(store, record.user, record.session).await, State::Suspended(u64::MAX));
     let mut all = end(record.user, Which::All);
     if let Change::End { expires_at, .. } = &mut all {
         *expires_at = Some(u64::MAX);
