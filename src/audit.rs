@@ -41,7 +41,7 @@ pub fn changed(change: &Change, outcome: Outcome, by: By<'_>) {
         Change::Suspend { user, until } => suspended(*user, *until, result, by),
         Change::Banned { user, until } => suspended(*user, Some(*until), result, by),
         Change::Record { origin: Origin::SignIn, record } if outcome == Outcome::Revoked => {
-            not_recorded(record.user, record.session, result, by)
+            not_recorded(record.user, record.session, result, by);
         }
         Change::Record { .. } | Change::LowerAal { .. } => {}
     }

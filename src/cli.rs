@@ -219,7 +219,7 @@ fn sift(args: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<Problem
             match (key, value.is_none().then(|| args.next())) {
                 (Some(key), Some(None)) => problems.push(without_value(key)),
                 (_, next) => {
-                    kept.extend([Some(arg), next.flatten().map(|(_, value)| value)].into_iter().flatten())
+                    kept.extend([Some(arg), next.flatten().map(|(_, value)| value)].into_iter().flatten());
                 }
             }
         } else if BARE.contains(&text.as_str()) {

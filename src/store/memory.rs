@@ -98,23 +98,21 @@ impl Table {
 
     fn apply(&mut self, change: &Change, now: Seconds) -> Result<Outcome, Error> {
         match change {
-            Change::Record { origin, record } => self.record(*origin, record, now),
-            Change::End { .. } => Ok(Outcome::Ended(self.end(change, now))),
-            Change::Suspend { user, until } => {
-                self.suspend(*user, *until, now);
-                Ok(Outcome::Marked)
+            Change::Record { origin, record } => return self.record(*origin, record, now),
+            Change::End { user, which, sent_ms, expires_at, ended_in_gotrue, .. } => {
+                let least = rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue);
+                let ended = self.end(*user, which, *sent_ms, *expires_at, least, now);
+                return Ok(Outcome::Ended(ended));
             }
+            Change::Suspend { user, until } => self.suspend(*user, *until, now),
             Change::Banned { user, until } => {
                 if self.marks_of(*user).suspended_until < *until {
                     self.suspend(*user, Some(*until), now);
                 }
-                Ok(Outcome::Marked)
             }
-            Change::LowerAal { user } => {
-                self.lower_aal(*user);
-                Ok(Outcome::Marked)
-            }
+            Change::LowerAal { user } => self.lower_aal(*user),
         }
+        Ok(Outcome::Marked)
     }
 
     fn record(&mut self, origin: Origin, new: &Record, now: Seconds) -> Result<Outcome, Error> {
@@ -144,20 +142,25 @@ impl Table {
         Ok(Outcome::Unchanged)
     }
 
-    fn end(&mut self, change: &Change, now: Seconds) -> u64 {
-        let Change::End { user, which, sent_ms, expires_at, ended_in_gotrue, .. } = change else {
-            return 0;
-        };
-        let least = rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue);
+    /// Counts the live sessions that ended. Tombstones live for `least` at least.
+    fn end(
+        &mut self,
+        user: UserId,
+        which: &Which,
+        sent_ms: u64,
+        expires_at: Option<Seconds>,
+        least: Seconds,
+        now: Seconds,
+    ) -> u64 {
         let mut ended = 0;
-        for session in self.meant(*user, which) {
-            let id = (*user, session);
+        for session in self.meant(user, which) {
+            let id = (user, session);
             let record = self.records.get(&id);
-            if record.is_some_and(|record| record.began_ms > *sent_ms) {
+            if record.is_some_and(|record| record.began_ms > sent_ms) {
                 continue;
             }
-            let expires_at = record.map(|record| record.expires_at).max(*expires_at);
-            let ttl = rules::tombstone_ttl(least, self.session_ttl, expires_at, now);
+            let latest = record.map(|record| record.expires_at).max(expires_at);
+            let ttl = rules::tombstone_ttl(least, self.session_ttl, latest, now);
             if let Some(record) = self.records.remove(&id) {
                 self.forget(&record);
                 ended += 1;
@@ -165,8 +168,8 @@ impl Table {
             self.bury(id, now.saturating_add(ttl));
         }
         if matches!(which, Which::All) {
-            let ttl = rules::mark_ttl(self.session_ttl, *expires_at, now);
-            self.mark(*user, now.saturating_add(ttl), |marks| {
+            let ttl = rules::mark_ttl(self.session_ttl, expires_at, now);
+            self.mark(user, now.saturating_add(ttl), |marks| {
                 marks.not_before = marks.not_before.max(sent_ms / 1000);
             });
         }

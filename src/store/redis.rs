@@ -163,7 +163,16 @@ impl Redis {
     fn script(&self, change: &Change, now: Seconds) -> Cmd {
         match change {
             Change::Record { origin, record } => self.record_script(*origin, record, now),
-            Change::End { .. } => self.end_script(change, now),
+            Change::End { user, which, reason, sent_ms, expires_at, ended_in_gotrue } => {
+                let keys = [self.keys.index(*user), self.keys.marks(*user)];
+                let mut call = self.scripts.end.call(&keys);
+                let (which, subject) = meant(which);
+                call.arg(self.keys.base(*user)).arg(now).arg(which).arg(subject);
+                call.arg(rules::tombstone_text(*reason, now)).arg(sent_ms).arg(expires_at.unwrap_or(0));
+                call.arg(rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue));
+                call.arg(rules::SKEW).arg(self.session_ttl).arg(rules::LONGEST);
+                call
+            }
             Change::Suspend { user, until } => self.suspend_script(*user, *until, "exactly", now),
             Change::Banned { user, until } => self.suspend_script(*user, Some(*until), "at_least", now),
             Change::LowerAal { user } => {
@@ -205,33 +214,6 @@ impl Redis {
         call
     }
 
-    fn end_script(&self, change: &Change, now: Seconds) -> Cmd {
-        let Change::End { user, which, reason, sent_ms, expires_at, ended_in_gotrue } = change else {
-            return Cmd::new();
-        };
-        let (word, subject) = match which {
-            Which::One(session) => ("one", session.to_string()),
-            Which::Others(keep) => ("others", keep.to_string()),
-            Which::All => ("all", String::new()),
-            Which::Aal1Except(keep) => ("aal1_except", keep.to_string()),
-            Which::Client(client) => ("client", client.clone()),
-        };
-        let keys = [self.keys.index(*user), self.keys.marks(*user)];
-        let mut call = self.scripts.end.call(&keys);
-        call.arg(self.keys.base(*user))
-            .arg(now)
-            .arg(word)
-            .arg(subject)
-            .arg(rules::tombstone_text(*reason, now))
-            .arg(sent_ms)
-            .arg(expires_at.unwrap_or(0))
-            .arg(rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue))
-            .arg(rules::SKEW)
-            .arg(self.session_ttl)
-            .arg(rules::LONGEST);
-        call
-    }
-
     /// Which session the record's tokens belong to. Hints in other slots: they may be wrong, so they
     /// are set whatever the script decides.
     fn add_hints(&self, pipeline: &mut Pipeline, record: &Record, now: Seconds) {
@@ -240,5 +222,16 @@ impl Redis {
             let owner = format!("{}/{}", record.user, record.session);
             pipeline.set_ex(self.keys.refresh(token), owner, ttl);
         }
+    }
+}
+
+/// The script's word for what an ending means, and the session or client it is about.
+fn meant(which: &Which) -> (&'static str, String) {
+    match which {
+        Which::One(session) => ("one", session.to_string()),
+        Which::Others(keep) => ("others", keep.to_string()),
+        Which::All => ("all", String::new()),
+        Which::Aal1Except(keep) => ("aal1_except", keep.to_string()),
+        Which::Client(client) => ("client", client.clone()),
     }
 }

@@ -127,7 +127,11 @@ pub(super) fn add_beginning(origin: Origin, new: &Record, old: &mut Record) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Aal, RefreshRef, SessionId, UserId};
+    use crate::session::{
+        Aal,
+        Origin::{Refresh, SignIn},
+        RefreshRef, SessionId, UserId,
+    };
 
     fn token(letter: char) -> Option<RefreshRef> {
         RefreshRef::parse(&letter.to_string().repeat(43))
@@ -160,35 +164,61 @@ mod tests {
         record
     }
 
-    #[test]
-    fn the_newer_of_two_records_stands() {
-        let b = || record(2_000, 'b', Some('a'));
-        let counter = |at, count| with(record(at, 'x', None), |it| it.counter = Some(count));
-        let no_token = |at| with(record(at, 'x', None), |it| it.refresh_ref = None);
-        let aal2 = |it: Record| with(it, |it| it.aal = Some(Aal::Aal2));
-        let longer = |it: Record| with(it, |it| it.expires_at += 1);
-        let table = [
-            ("the same twice", Origin::Refresh, b(), b(), false),
-            ("a later second", Origin::Refresh, record(2_001, 'c', None), b(), true),
-            ("an earlier second", Origin::Refresh, record(1_999, 'c', None), b(), false),
-            ("the same token, later access token", Origin::Refresh, record(2_001, 'b', Some('a')), b(), true),
-            ("the same token, longer life", Origin::Refresh, longer(b()), b(), true),
-            ("a higher counter, earlier second", Origin::Refresh, counter(1_999, 5), counter(2_000, 4), true),
-            ("a lower counter, later second", Origin::Refresh, counter(2_001, 3), counter(2_000, 4), false),
-            ("the same counter, later second", Origin::Refresh, counter(2_001, 4), counter(2_000, 4), true),
-            ("the next of one second", Origin::Refresh, record(2_000, 'c', Some('b')), b(), true),
-            ("the last of one second", Origin::Refresh, record(2_000, 'a', None), b(), false),
-            ("a sign-in in one second", Origin::SignIn, record(2_000, 'a', None), b(), false),
-            ("a sign-in later than all", Origin::SignIn, record(2_001, 'a', None), b(), true),
-            ("a lift in one second", Origin::Refresh, aal2(record(2_000, 'x', None)), b(), true),
-            ("before a lift in one second", Origin::Refresh, b(), aal2(record(2_000, 'x', None)), false),
-            ("strangers in one second", Origin::Refresh, record(2_000, 'x', Some('w')), b(), true),
-            ("no tokens, the same twice", Origin::Refresh, no_token(2_000), no_token(2_000), false),
-            ("no tokens, a lift", Origin::Refresh, aal2(no_token(2_000)), no_token(2_000), true),
-        ];
+    fn b() -> Record {
+        record(2_000, 'b', Some('a'))
+    }
+
+    fn counted(refreshed_at: Seconds, counter: u64) -> Record {
+        with(record(refreshed_at, 'x', None), |it| it.counter = Some(counter))
+    }
+
+    fn lifted(record: Record) -> Record {
+        with(record, |it| it.aal = Some(Aal::Aal2))
+    }
+
+    fn without_token() -> Record {
+        with(b(), |it| it.refresh_ref = None)
+    }
+
+    fn compare(table: &[(&str, Origin, Record, Record, bool)]) {
         for (name, origin, new, old, expected) in table {
-            assert_eq!(supersedes(origin, &new, &old), expected, "{name}");
+            assert_eq!(supersedes(*origin, new, old), *expected, "{name}");
         }
+    }
+
+    #[test]
+    fn counters_come_before_seconds() {
+        compare(&[
+            ("a later second", Refresh, record(2_001, 'c', None), b(), true),
+            ("an earlier second", Refresh, record(1_999, 'c', None), b(), false),
+            ("same token, later", Refresh, record(2_001, 'b', None), b(), true),
+            ("a later sign-in", SignIn, record(2_001, 'a', None), b(), true),
+            ("higher, earlier", Refresh, counted(1_999, 5), counted(2_000, 4), true),
+            ("lower, later", Refresh, counted(2_001, 3), counted(2_000, 4), false),
+            ("equal, later", Refresh, counted(2_001, 4), counted(2_000, 4), true),
+            ("only one counts", Refresh, counted(1_999, 4), b(), false),
+        ]);
+    }
+
+    #[test]
+    fn within_a_second_the_tokens_tell() {
+        let longer = with(b(), |it| it.expires_at += 1);
+        let next = record(2_000, 'c', Some('b'));
+        let before = record(2_000, 'a', None);
+        let stranger = record(2_000, 'x', Some('w'));
+        compare(&[
+            ("the same twice", Refresh, b(), b(), false),
+            ("the same token, longer", Refresh, longer.clone(), b(), true),
+            ("the same token, shorter", Refresh, b(), longer, false),
+            ("the next", Refresh, next, b(), true),
+            ("the one before", Refresh, before.clone(), b(), false),
+            ("a sign-in", SignIn, before, b(), false),
+            ("a lift", Refresh, lifted(record(2_000, 'x', None)), b(), true),
+            ("before a lift", Refresh, b(), lifted(record(2_000, 'x', None)), false),
+            ("a stranger", Refresh, stranger, b(), true),
+            ("no token, twice", Refresh, without_token(), without_token(), false),
+            ("no token, a lift", Refresh, lifted(without_token()), without_token(), true),
+        ]);
     }
 
     #[test]
@@ -199,12 +229,12 @@ mod tests {
             it.seen_at = Some(2_500);
         });
         let new = with(record(3_000, 'c', None), |it| it.created_at = 900);
-        let stored = merged(Origin::Refresh, new, &old);
+        let stored = merged(Refresh, new, &old);
         assert_eq!((stored.created_at, stored.began_ms), (1_000, 1_000_500));
         assert_eq!((stored.client_id.as_deref(), stored.seen_at), (Some("client"), Some(2_500)));
         assert_eq!((stored.refresh_ref, stored.previous_ref), (token('c'), token('b')));
 
-        let unchanged_token = merged(Origin::Refresh, record(3_000, 'b', Some('b')), &old);
+        let unchanged_token = merged(Refresh, record(3_000, 'b', Some('b')), &old);
         assert_eq!(unchanged_token.previous_ref, token('a'));
     }
 

@@ -157,7 +157,7 @@ async fn flush(redis: &mut MultiplexedConnection) {
 }
 
 /// Runs a property against one Redis that is emptied for every case.
-fn for_all<S: Strategy>(cases: u32, strategy: &S, property: impl AsyncFn(&RedisServer, &Store, S::Value)) {
+fn for_all<S: Strategy>(cases: u32, strategy: &S, property: &impl AsyncFn(&RedisServer, &Store, S::Value)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = RedisServer::start();
     let mut config = config(redis_target(server.unix_url()));
@@ -177,7 +177,7 @@ fn for_all<S: Strategy>(cases: u32, strategy: &S, property: impl AsyncFn(&RedisS
 #[test]
 fn the_embedded_store_says_what_redis_says() {
     let history = prop::collection::vec(a_step(), 1..40);
-    for_all(300, &history, async |server, store, history| {
+    for_all(300, &history, &async |server, store, history| {
         let (redis, embedded) = (told(store, &history).await, told(&embedded(), &history).await);
         for (index, (redis, embedded)) in redis.iter().zip(&embedded).enumerate() {
             assert_eq!(redis, embedded, "at {:?}", history.get(index));
@@ -189,7 +189,7 @@ fn the_embedded_store_says_what_redis_says() {
 #[test]
 fn a_history_told_twice_revokes_the_same() {
     let history = prop::collection::vec(a_change(), 1..20);
-    for_all(100, &history, async |_, store, history| {
+    for_all(100, &history, &async |_, store, history| {
         let mut revoked = Vec::new();
         for change in history.iter().chain(&history) {
             apply(store, change).await;
@@ -234,7 +234,7 @@ fn refreshes_leave_the_same_state_in_any_order_and_number() {
         let twice: Vec<_> = chain.iter().chain(&chain).cloned().collect();
         (Just(chain), Just(twice).prop_shuffle())
     });
-    for_all(150, &shuffled, async |server, store, (chain, shuffled)| {
+    for_all(150, &shuffled, &async |server, store, (chain, shuffled)| {
         let mut states = Vec::new();
         for changes in [&chain, &shuffled] {
             flush(&mut server.client().await).await;

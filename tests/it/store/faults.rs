@@ -7,7 +7,7 @@ use redis::AsyncCommands;
 use super::*;
 
 /// A login waits so long at most: `store.timeout`, and what a busy machine adds.
-const BOUND: Duration = Duration::from_millis(250 + 150);
+const BOUND: Duration = Duration::from_millis(250 + 250);
 
 /// The error's word, and how long it took to come.
 async fn failure(store: &Store) -> (&'static str, Duration) {
@@ -74,10 +74,8 @@ async fn a_hanging_redis_costs_the_timeout_and_comes_back() {
         assert_eq!(cause, "timeout");
         assert!(waited < BOUND, "{waited:?}");
     }
-    let many = (0..100).map(|_| failure(&store));
     let started = Instant::now();
     let mut waiting = tokio::task::JoinSet::new();
-    drop(many);
     let store = std::sync::Arc::new(store);
     for _ in 0..100 {
         let store = std::sync::Arc::clone(&store);
@@ -127,7 +125,7 @@ async fn callers_that_give_up_first_count_too() {
     assert!(works(&store).await);
     relay.swallow();
     for _ in 0..3 {
-        let impatient = tokio::time::timeout(TIMEOUT - Duration::from_millis(10), works(&store));
+        let impatient = tokio::time::timeout(Duration::from_millis(240), works(&store));
         assert!(impatient.await.is_err());
     }
     assert!(works(&store).await);
@@ -147,7 +145,7 @@ async fn a_wrong_password_fails_fast_and_heals_when_it_is_reloaded() {
     for _ in 0..3 {
         let (cause, waited) = failure(&store).await;
         assert_eq!(cause, "auth");
-        assert!(waited < Duration::from_millis(100), "{waited:?}");
+        assert!(waited < Duration::from_millis(200), "{waited:?}");
     }
     std::fs::write(&path, "right").unwrap();
     source.reload().unwrap();

@@ -133,6 +133,32 @@ async fn lives_are_as_long_as_the_contract_says() {
 }
 
 #[tokio::test]
+async fn nothing_that_comes_later_shortens_a_life() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let mut record = signed_in(somebody(), some_session());
+    record.expires_at = NOW + 2 * SESSION_TTL;
+    let user = record.user;
+    apply(&store, &sign_in(&record)).await;
+    let renewed = Record { expires_at: NOW + 7200, ..refreshed(&record, 1) };
+    assert_eq!(apply(&store, &refresh(&renewed)).await, Outcome::Refreshed);
+    let index = format!("gotrue:{{{user}}}:sessions");
+    let stays: u64 = redis.zscore(&index, record.session.to_string()).await.unwrap();
+    assert_eq!(stays, NOW + 2 * SESSION_TTL);
+
+    // The tombstone outlives the record's access token, whatever the ending knew; and grows, if need be.
+    let tombstone = format!("gotrue:{{{user}}}:revoked:{}", record.session);
+    for (expires_at, life) in [(Some(NOW + 10), 7260), (Some(NOW + 9000), 9060), (Some(NOW + 20), 9060)] {
+        let mut one = end(user, Which::One(record.session));
+        if let Change::End { expires_at: known, .. } = &mut one {
+            *known = expires_at;
+        }
+        apply(&store, &one).await;
+        assert_eq!(redis.ttl::<_, u64>(&tombstone).await.unwrap(), life);
+    }
+}
+
+#[tokio::test]
 async fn a_touch_keeps_the_time_to_live() {
     let server = RedisServer::start();
     let (store, mut redis) = (on(&server), server.client().await);
