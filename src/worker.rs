@@ -128,6 +128,7 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
             tasks,
         })
     });
-    let upstream = Upstream::new(connector, &setup.upstream, setup.upstream_connections);
+    let upstream =
+        Upstream::new(connector, &setup.upstream, setup.upstream_connections, Arc::clone(&ledger.clock));
     Arc::new(Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier })
 }
