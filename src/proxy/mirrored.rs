@@ -58,8 +58,9 @@ impl Mirrored {
     ) -> Result<Response<Body>, Refusal> {
         let version = head.version;
         let body = self.read_request(body).await?;
-        if let Some(accepted) = head.headers.get_mut(ACCEPT_ENCODING) {
-            *accepted = HeaderValue::from_static("identity"); // the answer must be readable here
+        if head.headers.contains_key(ACCEPT_ENCODING) {
+            // the answer must be readable here; in the place of every value there is
+            head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         let request = self.proxy.outgoing(head, body, peer, &self.facts.request_id)?;
         self.facts.sending();
