@@ -132,7 +132,8 @@ impl Proxy {
             budget,
             timing: Timing::default(),
         };
-        let task = sessions.tasks.spawn(request.run(head, body, peer.clone()));
+        // boxed: it is large, and is moved several times on its way into a task
+        let task = sessions.tasks.spawn(Box::pin(request.run(head, body, peer.clone())));
         let (answer, timing) = task.await.map_err(|_| Refusal::UpstreamUnreachable)?;
         exchange.timed(timing);
         answer

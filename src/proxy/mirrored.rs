@@ -97,7 +97,7 @@ impl Mirrored {
     /// A logout ends its own session here before GoTrue is asked.
     async fn before(&mut self) {
         if let Some(change) = self.sessions.mirror.before(&self.facts.asked(&self.proxy.paths)) {
-            self.sessions.make(&[change], &mut self.budget, self.facts.by()).await;
+            Box::pin(self.sessions.make(&[change], &mut self.budget, self.facts.by())).await;
         }
     }
 
@@ -137,7 +137,7 @@ impl Mirrored {
         }
         let outcomes = self.sessions.make(&decision.changes, &mut self.budget, self.facts.by()).await;
         if let Some(by_ref) = &decision.by_ref {
-            self.sessions.make_by_ref(by_ref, &mut self.budget, self.facts.by()).await;
+            Box::pin(self.sessions.make_by_ref(by_ref, &mut self.budget, self.facts.by())).await;
         }
         self.revoked(&decision, &outcomes)
     }
