@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::{
     HeaderValue, Method, Request, Response, Version,
-    header::{CONNECTION, CONTENT_ENCODING},
+    header::{CONNECTION, CONTENT_ENCODING, HOST},
     request::Parts,
     response,
 };
@@ -277,6 +277,9 @@ impl Proxy {
         let authority = head.uri.authority().map(http::uri::Authority::as_str);
         headers::for_upstream(&mut head.headers, head.version, authority, peer)
             .map_err(|_| Refusal::BadFraming)?;
+        if !head.headers.contains_key(HOST) {
+            head.headers.insert(HOST, self.host.clone()); // HTTP/1.0 needs none, HTTP/1.1 does
+        }
         if !head.headers.contains_key(headers::X_REQUEST_ID) {
             head.headers.insert(headers::X_REQUEST_ID, request_id.clone());
         }
@@ -334,9 +337,10 @@ impl From<upstream::Error> for Refusal {
         match error {
             upstream::Error::Timeout => Self::UpstreamTimeout,
             upstream::Error::ClientBody(_) => Self::BadFraming,
-            upstream::Error::Connect(_) | upstream::Error::Reset(_) | upstream::Error::Protocol(_) => {
-                Self::UpstreamUnreachable
-            }
+            upstream::Error::Connect(_)
+            | upstream::Error::Reset(_)
+            | upstream::Error::Switching
+            | upstream::Error::Protocol(_) => Self::UpstreamUnreachable,
         }
     }
 }
@@ -347,7 +351,7 @@ fn failure(error: &upstream::Error) -> Option<UpstreamFailure> {
         upstream::Error::Connect(_) => Some(UpstreamFailure::Connect),
         upstream::Error::Timeout => Some(UpstreamFailure::Timeout),
         upstream::Error::Reset(_) => Some(UpstreamFailure::Reset),
-        upstream::Error::Protocol(_) => Some(UpstreamFailure::Protocol),
+        upstream::Error::Switching | upstream::Error::Protocol(_) => Some(UpstreamFailure::Protocol),
         upstream::Error::ClientBody(_) => None,
     }
 }
