@@ -13,6 +13,6 @@ mod config;
 mod decisions;
 mod live;
 mod metrics;
-mod smoke;
+mod pass_through;
 mod store;
 mod support;
