@@ -305,7 +305,9 @@ impl Drop for Closed {
 /// No timer: [`Pace`] watches what hyper's would, and tells a slow head from an idle connection.
 fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.header_read_timeout(None).auto_date_header(false);
+    builder.header_read_timeout(None);
+    builder.auto_date_header(false); // answers get no header added
+    builder.writev(false); // one flat write is cheaper than gathering head and a small body
     // twice the limit: our own refusal comes first, and has GoTrue's form
     builder.max_buf_size(limits.header_bytes.saturating_mul(2).max(16 * 1024));
     builder
