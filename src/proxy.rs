@@ -93,16 +93,16 @@ impl Proxy {
         let path = self.paths.of_gotrue(&head.uri);
         let route = path.map_or(Route::Other, |path| Route::of(&head.method, path));
         let mut exchange = Exchange::begin(&self.ledger, pace, peer.ip, route, &head.method, &head.headers);
-        let broken = pace.violation();
-        let answered = match broken {
+        let answered = match pace.violation() {
             Some(violation) => Err(violation.into()),
             None => self.answer(route, head, body, peer, &mut exchange).await,
         };
+        let ends = self.draining.begun() || answered.as_ref().is_err_and(|refusal| ends_connection(*refusal));
         let mut response = answered.unwrap_or_else(|refusal| {
             self.ledger.metrics.refused(refusal);
             error::answer(refusal, form)
         });
-        if version < Version::HTTP_2 && (broken.is_some() || self.draining.begun()) {
+        if version < Version::HTTP_2 && ends {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         exchange.answered(response.status());
@@ -306,6 +306,11 @@ impl Proxy {
             error.into()
         })
     }
+}
+
+/// After a request that was not understood nothing more is.
+fn ends_connection(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::BadFraming | Refusal::HeadTooLarge)
 }
 
 /// The answer as the client gets it.
