@@ -11,6 +11,7 @@
 mod admin;
 mod config;
 mod decisions;
+mod framing;
 mod live;
 mod metrics;
 mod pass_through;
