@@ -12,6 +12,7 @@ mod admin;
 mod config;
 mod decisions;
 mod framing;
+mod limits;
 mod live;
 mod metrics;
 mod pass_through;
