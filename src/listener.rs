@@ -306,6 +306,7 @@ impl Drop for Closed {
 fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None);
+    builder.auto_date_header(false); // answers get no header added
     builder.writev(false); // one flat write is cheaper than gathering head and a small body
     // twice the limit: our own refusal comes first, and has GoTrue's form
     builder.max_buf_size(limits.header_bytes.saturating_mul(2).max(16 * 1024));
@@ -316,6 +317,7 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(limits.header_read_timeout)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::{
     HeaderValue, Method, Request, Response, Version,
-    header::{CONNECTION, CONTENT_ENCODING},
+    header::{CONNECTION, CONTENT_ENCODING, HOST},
     request::Parts,
     response,
 };
@@ -74,16 +74,16 @@ impl Proxy {
         let path = self.paths.of_gotrue(&head.uri);
         let route = path.map_or(Route::Other, |path| Route::of(&head.method, path));
         let mut exchange = Exchange::begin(&self.ledger, pace, peer.ip, route, &head.method, &head.headers);
-        let broken = pace.violation();
-        let answered = match broken {
+        let answered = match pace.violation() {
             Some(violation) => Err(violation.into()),
             None => self.answer(route, head, body, peer, &mut exchange).await,
         };
+        let ends = self.draining.begun() || answered.as_ref().is_err_and(|refusal| ends_connection(*refusal));
         let mut response = answered.unwrap_or_else(|refusal| {
             self.ledger.metrics.refused(refusal);
             error::answer(refusal, form)
         });
-        if version < Version::HTTP_2 && (broken.is_some() || self.draining.begun()) {
+        if version < Version::HTTP_2 && ends {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         exchange.answered(response.status());
@@ -269,6 +269,9 @@ impl Proxy {
         let authority = head.uri.authority().map(http::uri::Authority::as_str);
         headers::for_upstream(&mut head.headers, head.version, authority, peer)
             .map_err(|_| Refusal::BadFraming)?;
+        if !head.headers.contains_key(HOST) {
+            head.headers.insert(HOST, self.host.clone()); // HTTP/1.0 needs none, HTTP/1.1 does
+        }
         if !head.headers.contains_key(headers::X_REQUEST_ID) {
             head.headers.insert(headers::X_REQUEST_ID, request_id.clone());
         }
@@ -295,6 +298,11 @@ impl Proxy {
             error.into()
         })
     }
+}
+
+/// After a request that was not understood nothing more is.
+fn ends_connection(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::BadFraming | Refusal::HeadTooLarge)
 }
 
 /// The answer as the client gets it.
@@ -326,9 +334,10 @@ impl From<upstream::Error> for Refusal {
         match error {
             upstream::Error::Timeout => Self::UpstreamTimeout,
             upstream::Error::ClientBody(_) => Self::BadFraming,
-            upstream::Error::Connect(_) | upstream::Error::Reset(_) | upstream::Error::Protocol(_) => {
-                Self::UpstreamUnreachable
-            }
+            upstream::Error::Connect(_)
+            | upstream::Error::Reset(_)
+            | upstream::Error::Switching
+            | upstream::Error::Protocol(_) => Self::UpstreamUnreachable,
         }
     }
 }
@@ -339,7 +348,7 @@ fn failure(error: &upstream::Error) -> Option<UpstreamFailure> {
         upstream::Error::Connect(_) => Some(UpstreamFailure::Connect),
         upstream::Error::Timeout => Some(UpstreamFailure::Timeout),
         upstream::Error::Reset(_) => Some(UpstreamFailure::Reset),
-        upstream::Error::Protocol(_) => Some(UpstreamFailure::Protocol),
+        upstream::Error::Switching | upstream::Error::Protocol(_) => Some(UpstreamFailure::Protocol),
         upstream::Error::ClientBody(_) => None,
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::sync::Semaphore;
 
@@ -33,6 +33,9 @@ pub enum Error {
     /// The connection broke before the response head.
     #[error("the connection broke")]
     Reset(#[source] hyper::Error),
+    /// The answer switches to another protocol, which nobody has asked for.
+    #[error("the answer switches protocols")]
+    Switching,
     /// What came is not HTTP.
     #[error("the answer is not HTTP")]
     Protocol(#[source] hyper::Error),
@@ -106,10 +109,12 @@ impl Upstream {
     /// # Errors
     /// See [`Error`].
     pub async fn send(&self, request: Request<Outgoing>) -> Result<(Response<Incoming>, Lease), Error> {
-        match tokio::time::timeout(self.timeout, self.exchange(request)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::Timeout),
+        let answered = tokio::time::timeout(self.timeout, self.exchange(request)).await;
+        let (response, lease) = answered.unwrap_or(Err(Error::Timeout))?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::Switching);
         }
+        Ok((response, lease))
     }
 
     async fn exchange(&self, mut request: Request<Outgoing>) -> Result<(Response<Incoming>, Lease), Error> {

@@ -56,9 +56,11 @@ pub struct Pace {
     /// Requests that have not been answered to the end.
     open: AtomicU32,
     /// Requests that were ever made.
-    served: AtomicBool,
-    /// A [`Violation`] that the next request must be answered with.
+    begun: AtomicU64,
+    /// A [`Violation`] that a request must be answered with.
     violation: AtomicU8,
+    /// Which one of those that were ever made.
+    refused: AtomicU64,
     http2: AtomicBool,
     closing: AtomicBool,
     close: Notify,
@@ -83,8 +85,9 @@ impl Pace {
             writing_since: AtomicU64::new(0),
             answering_since: AtomicU64::new(0),
             open: AtomicU32::new(0),
-            served: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
             violation: AtomicU8::new(0),
+            refused: AtomicU64::new(0),
             http2: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             close: Notify::new(),
@@ -115,7 +118,7 @@ impl Pace {
     /// A request was read to the end of its head.
     pub fn request_begins(&self) {
         self.open.fetch_add(1, Relaxed);
-        self.served.store(true, Relaxed);
+        self.begun.fetch_add(1, Relaxed);
     }
 
     /// Its answer was handed over to the end, or given up.
@@ -125,17 +128,20 @@ impl Pace {
         self.stage_since.store(now, Relaxed);
     }
 
-    pub(super) fn refuse(&self, violation: Violation) {
+    /// The connection's `nth` request must be answered with `violation`.
+    pub(super) fn refuse(&self, violation: Violation, nth: u64) {
         let code = match violation {
             Violation::HeadTooLarge => 1,
             Violation::Ambiguous => 2,
         };
+        self.refused.store(nth, Relaxed);
         self.violation.store(code, Relaxed);
     }
 
-    /// What was wrong with the bytes of the request that is being handled.
+    /// What was wrong with the bytes of the request that has just begun.
     pub fn violation(&self) -> Option<Violation> {
         match self.violation.load(Relaxed) {
+            1 | 2 if self.refused.load(Relaxed) != self.begun.load(Relaxed) => None,
             1 => Some(Violation::HeadTooLarge),
             2 => Some(Violation::Ambiguous),
             _ => None,
@@ -183,7 +189,7 @@ impl Pace {
             HEAD => longer(since, limits.header_read_timeout).then_some(Overdue::Stuck),
             BODY => stalled(&self.reading_since).then_some(Overdue::Stuck),
             _ if open => None,
-            _ if self.served.load(Relaxed) => longer(since, limits.idle_timeout).then_some(Overdue::Idle),
+            _ if self.begun.load(Relaxed) > 0 => longer(since, limits.idle_timeout).then_some(Overdue::Idle),
             _ => longer(since, limits.header_read_timeout).then_some(Overdue::Stuck),
         }
     }
