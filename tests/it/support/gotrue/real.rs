@@ -69,7 +69,7 @@ impl Real {
                 .env("PORT", port.to_string())
                 .env("API_EXTERNAL_URL", &url)
                 .env("GOTRUE_JWT_SECRET", secret)
-                .envs(of_settings(settings))
+                .envs(of_settings(secret, settings))
                 .spawn()
                 .unwrap();
             if serves(&url, &mut process).await {
@@ -149,19 +149,19 @@ fn command(binary: &Path, database: &Database, folder: &Path, log: &Path) -> Com
     command
 }
 
-fn of_settings(settings: Settings) -> Vec<(&'static str, String)> {
+fn of_settings(secret: &str, settings: Settings) -> Vec<(&'static str, String)> {
     let mut variables = vec![("GOTRUE_JWT_EXP", settings.access_token_life.as_secs().to_string())];
     if settings.refresh_tokens == RefreshTokens::V2 {
         variables.push(("GOTRUE_SECURITY_REFRESH_TOKEN_ALGORITHM_VERSION", "2".to_owned()));
     }
     if settings.signing == Signing::Es256 {
-        variables.push(("GOTRUE_JWT_KEYS", new_es256_keys()));
+        variables.push(("GOTRUE_JWT_KEYS", new_es256_keys(secret)));
     }
     variables
 }
 
-/// A JWK set of one new private key.
-fn new_es256_keys() -> String {
+/// JWKs: a new private key, which signs, and the secret, which still verifies what service keys it signed.
+fn new_es256_keys(secret: &str) -> String {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let encoded = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
     // Uncompressed: 4, then both coordinates.
@@ -170,6 +170,8 @@ fn new_es256_keys() -> String {
     json!([{
         "kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "of-the-test", "key_ops": ["sign", "verify"],
         "x": encoded(x), "y": encoded(y), "d": encoded(d.as_ref()),
+    }, {
+        "kty": "oct", "alg": "HS256", "kid": "of-old", "key_ops": ["verify"], "k": encoded(secret.as_bytes()),
     }])
     .to_string()
 }
