@@ -112,6 +112,7 @@ pub fn answer(refusal: Refusal, form: Form) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ERROR_CODE, HeaderValue::from_static(code));
+    headers.insert(VARY, HeaderValue::from_static("Origin"));
     if form.dated {
         headers.insert(API_VERSION, HeaderValue::from_static(VERSION_2024));
     }
@@ -124,9 +125,8 @@ pub fn answer(refusal: Refusal, form: Form) -> Response<Body> {
     response
 }
 
-/// What GoTrue sends to every page (`internal/api/api.go`: `cors.New`).
+/// What GoTrue sends to every page (`internal/api/api.go`: `cors.New`), besides the `Vary` that everybody gets.
 fn allow_origin(headers: &mut HeaderMap) {
-    headers.insert(VARY, HeaderValue::from_static("Origin"));
     for (name, value) in [
         ("access-control-allow-credentials", "true"),
         ("access-control-allow-origin", "*"),
@@ -209,6 +209,7 @@ mod tests {
         let legacy = answer(Refusal::SessionRevoked, Form::default());
         assert_eq!(legacy.status(), 403);
         assert_eq!(legacy.headers().get(ERROR_CODE).unwrap(), "session_not_found");
+        assert_eq!(legacy.headers().get(VARY).unwrap(), "Origin");
         assert_eq!(
             text(legacy).await,
             r#"{"code":403,"error_code":"session_not_found","msg":"Session from session_id claim in JWT does not exist"}"#

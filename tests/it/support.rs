@@ -7,6 +7,7 @@ pub(crate) mod corpus;
 pub(crate) mod documents;
 pub(crate) mod gotrue;
 pub(crate) mod http;
+pub(crate) mod pod;
 pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod sidecar;
