@@ -1,5 +1,5 @@
 //! Where the parts meet: the only file that knows them all. Builds them from a configuration and binds
-//! the sockets; [`running`] runs them and takes them down in order.
+//! the sockets; `running` runs them and takes them down in order.
 //!
 //! Threads: one for each worker, with a runtime, connections to GoTrue and a connection to the store
 //! of its own; and the caller's, for the admin listener, signals and what happens every few seconds.
