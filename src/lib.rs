@@ -24,8 +24,7 @@
 //! | clients' connections | [`listener::Connections`], each with its [`wire::pace::Pace`] | one worker |
 //! | one request | [`exchange::Exchange`], until its answer has ended | nobody |
 //! | keys that verify tokens | [`jwks::Verifier`] | this process, replaced as a whole |
-//! | whether the store answers | [`sessions::Health`] | this process |
-//! | whether it is ready, how far it has drained | [`readiness::Readiness`], [`shutdown::Drain`] | this process |
+//! | what is well, how far it has drained | [`readiness::Readiness`], [`shutdown::Drain`] | this process |
 //! | counters | [`metrics::Metrics`] | this process |
 //!
 //! [`app`] is the only module that knows every part: it builds them from [`config`], runs them and takes
