@@ -123,7 +123,7 @@ fn heads(group: &str) -> Vec<&str> {
             '}' => depth -= 1,
             ',' if depth == 1 => begins = true,
             _ if begins && sign.is_alphabetic() => {
-                found.push(word(&group[at..]));
+                found.push(word(group.split_at(at).1));
                 begins = false;
             }
             _ => {}

@@ -11,6 +11,7 @@
 mod admin;
 mod config;
 mod decisions;
+mod faults;
 mod layering;
 mod live;
 mod metrics;
