@@ -1,5 +1,5 @@
 //! Where the parts meet: the only file that knows them all. Builds them from a configuration and binds
-//! the sockets; [`running`] runs them and takes them down in order.
+//! the sockets; `running` runs them and takes them down in order.
 //!
 //! Threads: one for each worker, with a runtime, connections to GoTrue and a connection to the store
 //! of its own; and the caller's, for the admin listener, signals and what happens every few seconds.
@@ -7,6 +7,7 @@
 mod errands;
 mod keys;
 mod running;
+mod store_probe;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,7 +29,6 @@ use crate::{
     readiness::Readiness,
     reload::{Purpose, Watched},
     request_id::RequestIds,
-    sessions::Health,
     shutdown::Drain,
     store,
     target::Paths,
@@ -125,7 +125,6 @@ impl App {
             None => None,
             Some(store) => Some(Mirroring {
                 source: Arc::new(store_source(&store, session.ttl, &mut watched)?),
-                health: Arc::new(Health::new(Arc::clone(&metrics), Arc::clone(&readiness))),
                 mirror: Mirror::new(keys::reference_key(&store, &keys)?, expired_grace),
                 budget: store.timeout,
                 lookup,

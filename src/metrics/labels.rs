@@ -73,7 +73,7 @@ labels! {
     Lookup = "lookup",
     /// Find the session of a refresh token.
     Resolve = "resolve",
-    /// Ask whether it is there.
+    /// Ask whether it would take a change.
     Ping = "ping",
 }
 
