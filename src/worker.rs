@@ -8,6 +8,7 @@ use tokio::{net::TcpListener, runtime, sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::Clock,
     config,
     exchange::Ledger,
     jwks::Verifier,
@@ -65,6 +66,8 @@ pub struct Mirroring {
     pub lookup: bool,
     /// `enforce`
     pub enforce: bool,
+    /// The time that sessions go by.
+    pub clock: Clock,
 }
 
 /// Starts a worker that accepts from `listener`.
@@ -114,7 +117,7 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
     let Setup { ledger, connector, host, paths, verifier, draining, .. } = setup;
     let Terms { limits, metrics, tasks, .. } = setup.terms;
     let sessions = setup.mirroring.map(|mirroring| {
-        let Mirroring { source, health, mirror, budget, lookup, enforce } = mirroring;
+        let Mirroring { source, health, mirror, budget, lookup, enforce, clock } = mirroring;
         let store = source.connect();
         Arc::new(Sessions {
             store,
@@ -124,6 +127,7 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
             lookup,
             enforce,
             seen: Seen::default(),
+            clock,
             metrics,
             tasks,
         })

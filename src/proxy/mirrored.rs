@@ -16,7 +16,7 @@ use super::{Proxy, Timing, facts::Facts};
 use crate::{
     audit,
     body::{self, Body, Held, Read, Stream, Unread},
-    clock, headers,
+    headers,
     headers::Peer,
     metrics::Refusal,
     mirror::{Answered, Body as Seen, Decision, Inspection},
@@ -59,7 +59,7 @@ impl Mirrored {
             *accepted = HeaderValue::from_static("identity"); // the answer must be readable here
         }
         let request = self.proxy.outgoing(head, body, peer, &self.facts.request_id)?;
-        self.facts.sending();
+        self.facts.sending(&self.sessions.clock);
         self.before().await;
         let (response, lease) = self.proxy.send(request, &mut self.timing).await?;
         let (mut head, incoming) = response.into_parts();
@@ -123,7 +123,7 @@ impl Mirrored {
             status: head.status,
             headers: &head.headers,
             body: answer.seen(),
-            now_ms: clock::millis(),
+            now_ms: self.sessions.clock.millis(),
         };
         let asked = self.facts.asked(&self.proxy.paths);
         let decision = self.sessions.mirror.after(&asked, &answered);
