@@ -131,8 +131,8 @@ impl Drop for Exchange {
         metrics.request_ends();
         // a client that left before its answer began is counted as nginx does it
         let status = self.status.map_or(499, |status| status.as_u16());
-        let ours = self.handed_over.map_or(took, |at| at.duration_since(self.started));
-        let overhead = ours.saturating_sub(upstream);
+        // without an answer, how much of the time was GoTrue's is not known either
+        let overhead = self.handed_over.map(|at| at.duration_since(self.started).saturating_sub(upstream));
         metrics.request(self.route, &self.method, status, took, overhead);
         let Some(access) = &self.ledger.access else { return };
         let identity = self.identity.as_ref().and_then(|identity| identity.get());

@@ -66,7 +66,7 @@ families! {
     HTTP_REQUEST_DURATION = "gotrue_sidecar_http_request_duration_seconds", Kind::Histogram(REQUEST_BOUNDS), ["route", "method"],
         "From the request's head to the last byte of its answer, GoTrue included.";
     PROXY_OVERHEAD = "gotrue_sidecar_proxy_overhead_seconds", Kind::Histogram(OVERHEAD_BOUNDS), [],
-        "From the request's head to the answer's, without the time GoTrue took; the store is included.";
+        "From the request's head to the answer's, if there is one, without the time GoTrue took; the store is included.";
     HTTP_REQUESTS_IN_FLIGHT = "gotrue_sidecar_http_requests_in_flight", Kind::Gauge, [],
         "Requests whose answer is not complete yet.";
     CONNECTIONS = "gotrue_sidecar_connections", Kind::Gauge, [],
