@@ -20,6 +20,7 @@ pub use self::running::Ended;
 use crate::{
     access::AccessLog,
     admin,
+    clock::Clock,
     config::{self, Config},
     exchange::Ledger,
     jwks::Verifier,
@@ -129,6 +130,7 @@ impl App {
                 budget: store.timeout,
                 lookup,
                 enforce,
+                clock: Clock::default(),
             }),
         };
         let tasks = TaskTracker::new();
@@ -173,6 +175,20 @@ impl App {
         let listener = bind(listen)?;
         let admin = TcpListener::from_std(bind(admin.listen)?).map_err(Error::System)?;
         Ok(Self { listener, admin, workers, setup, drain, errands, admin_state })
+    }
+
+    /// Lets sessions go by another clock than the system's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        if let Some(mirroring) = &mut self.setup.mirroring {
+            mirroring.clock = clock;
+        }
+        self
+    }
+
+    /// Where sessions are, for whoever wants to look at them beside the proxy.
+    pub fn store(&self) -> Option<Arc<store::Source>> {
+        self.setup.mirroring.as_ref().map(|mirroring| Arc::clone(&mirroring.source))
     }
 
     /// Where the public listener is.

@@ -22,7 +22,6 @@ use self::{
 use crate::{
     audit,
     body::{self, Body, Stream},
-    clock,
     config::Limits,
     error::{self, Form},
     exchange::{Exchange, Ledger, Timing},
@@ -104,7 +103,7 @@ impl Proxy {
         let mut facts = Facts::of(route, &head, peer, exchange.request_id().clone());
         let mut budget = sessions.budget();
         if let Some(token) = keys::bearer(&head.headers) {
-            let now = clock::seconds();
+            let now = sessions.clock.seconds();
             let verdict = if facts.needs_proof() {
                 Box::pin(self.verifier.verify_fetching(token, now)).await
             } else {
@@ -165,7 +164,7 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Refusal> {
         let version = head.version;
-        facts.sending();
+        facts.sending(&sessions.clock);
         let (mut head, stream) = self.stream(head, body, peer, exchange).await?;
         let inspection = facts.asked(&self.paths).inspection(head.status, &head.headers);
         let body = if inspection == Inspection::Pass {
@@ -212,7 +211,7 @@ impl Proxy {
             status: head.status,
             headers: &head.headers,
             body: answer.seen(),
-            now_ms: clock::millis(),
+            now_ms: sessions.clock.millis(),
         };
         let decision = sessions.mirror.after(&asked, &answered);
         if let Some(why) = decision.unrecorded {

@@ -8,6 +8,7 @@ use tokio::{net::TcpListener, runtime, sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::Clock,
     config,
     exchange::Ledger,
     jwks::Verifier,
@@ -63,6 +64,8 @@ pub struct Mirroring {
     pub lookup: bool,
     /// `enforce`
     pub enforce: bool,
+    /// The time that sessions go by.
+    pub clock: Clock,
 }
 
 /// Starts a worker that accepts from `listener`.
@@ -112,9 +115,9 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
     let Setup { ledger, connector, host, paths, verifier, draining, .. } = setup;
     let Terms { limits, metrics, tasks, .. } = setup.terms;
     let sessions = setup.mirroring.map(|mirroring| {
-        let Mirroring { source, mirror, budget, lookup, enforce } = mirroring;
-        let store = source.connect();
-        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen: Seen::default(), metrics, tasks })
+        let Mirroring { source, mirror, budget, lookup, enforce, clock } = mirroring;
+        let (store, seen) = (source.connect(), Seen::default());
+        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen, clock, metrics, tasks })
     });
     let upstream =
         Upstream::new(connector, &setup.upstream, setup.upstream_connections, Arc::clone(&ledger.clock));

@@ -9,7 +9,7 @@ use http::{
 
 use crate::{
     audit::By,
-    clock,
+    clock::Clock,
     headers::Peer,
     keys::Verdict,
     mirror::{Asked, client_ip},
@@ -93,8 +93,8 @@ impl Facts {
     }
 
     /// The request is sent on now.
-    pub(super) fn sending(&mut self) {
-        self.sent_ms = clock::millis();
+    pub(super) fn sending(&mut self, clock: &Clock) {
+        self.sent_ms = clock.millis();
     }
 
     /// As the mirror asks for them.
