@@ -11,6 +11,7 @@
 mod admin;
 mod config;
 mod decisions;
+mod drain;
 mod faults;
 mod layering;
 mod live;

@@ -11,6 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -21,8 +22,28 @@ pub(crate) enum Step {
     Send(Vec<u8>),
     /// A pause.
     Wait(Duration),
+    /// A pause until the gate is open.
+    Until(Gate),
     /// The connection is closed, with a reset if something is left unread.
     Close,
+}
+
+/// Closed at first; clones are the same gate.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(Arc<watch::Sender<bool>>);
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn opened(&self) {
+        self.0.subscribe().wait_for(|open| *open).await.unwrap();
+    }
 }
 
 /// A request as it arrived: the head with its line ends, and the body by its framing.
@@ -115,6 +136,7 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, kept: Arc<Mutex<Vec<S
                     }
                 }
                 Step::Wait(time) => tokio::time::sleep(time).await,
+                Step::Until(gate) => gate.opened().await,
                 Step::Close => return,
             }
         }
