@@ -117,7 +117,7 @@ impl App {
         let certificate = tls.map(|files| certificate(files, &mut watched)).transpose()?;
         let keys = keys::Configured::read(&jwt, &mut watched)?;
         let endpoint = match &store {
-            Some(_) => keys::endpoint(&jwt.jwks, &upstream, &connector, &host)?,
+            Some(_) => keys::endpoint(&jwt.jwks, &upstream, &connector, &host, &ledger.clock)?,
             None => None, // nobody asks
         };
         let verifier = Arc::new(Verifier::new(keys.ring.clone(), endpoint, Arc::clone(&metrics)));
@@ -140,6 +140,7 @@ impl App {
             tasks: tasks.clone(),
             places: limits.connections.div_ceil(workers),
         };
+        let clock = Arc::clone(&ledger.clock);
         let setup = Setup {
             ledger,
             connector: Arc::clone(&connector),
@@ -157,7 +158,7 @@ impl App {
         let errands = Errands {
             metrics: Arc::clone(&metrics),
             readiness: Arc::clone(&readiness),
-            upstream: Upstream::new(connector, &upstream, 1),
+            upstream: Upstream::new(connector, &upstream, 1, clock),
             upstream_path: upstream.url.path,
             host,
             store: mirroring,

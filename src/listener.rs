@@ -184,7 +184,7 @@ impl Connections {
         let _ = stream.set_nodelay(true); // only costs speed where it fails
         let ended = match &self.terms.tls {
             None => self.plain(stream, peer.ip(), pace).await,
-            Some(acceptor) => self.encrypted(acceptor, stream, peer.ip(), pace).await,
+            Some(acceptor) => Box::pin(self.encrypted(acceptor, stream, peer.ip(), pace)).await,
         };
         if let Err(error) = ended {
             tracing::debug!(error = &*error, client = %peer.ip(), "connection ended");
@@ -193,7 +193,7 @@ impl Connections {
 
     async fn plain(&self, stream: TcpStream, ip: IpAddr, pace: Arc<Pace>) -> Result<(), Failure> {
         if tls::begins_with_h2_preface(&stream).await? {
-            self.http2(stream, ip, pace).await
+            Box::pin(self.http2(stream, ip, pace)).await // large: not what an HTTP/1.1 connection should weigh
         } else {
             self.http1(stream, ip, pace).await
         }

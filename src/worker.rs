@@ -116,6 +116,7 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
         let store = source.connect();
         Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen: Seen::default(), metrics, tasks })
     });
-    let upstream = Upstream::new(connector, &setup.upstream, setup.upstream_connections);
+    let upstream =
+        Upstream::new(connector, &setup.upstream, setup.upstream_connections, Arc::clone(&ledger.clock));
     Arc::new(Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier })
 }

@@ -11,6 +11,7 @@
 mod admin;
 mod config;
 mod decisions;
+mod docs;
 mod drain;
 mod faults;
 mod layering;
