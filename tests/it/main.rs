@@ -18,3 +18,5 @@ mod metrics;
 mod pass_through;
 mod store;
 mod support;
+mod tls;
+mod upstream;
