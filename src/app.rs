@@ -1,5 +1,5 @@
 //! Where the parts meet: the only file that knows them all. Builds them from a configuration and binds
-//! the sockets; [`running`] runs them and takes them down in order.
+//! the sockets; `running` runs them and takes them down in order.
 //!
 //! Threads: one for each worker, with a runtime, connections to GoTrue and a connection to the store
 //! of its own; and the caller's, for the admin listener, signals and what happens every few seconds.
@@ -7,6 +7,7 @@
 mod errands;
 mod keys;
 mod running;
+mod store_probe;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -28,7 +29,6 @@ use crate::{
     readiness::Readiness,
     reload::{Purpose, Watched},
     request_id::RequestIds,
-    sessions::Health,
     shutdown::Drain,
     store,
     target::Paths,
@@ -117,7 +117,7 @@ impl App {
         let certificate = tls.map(|files| certificate(files, &mut watched)).transpose()?;
         let keys = keys::Configured::read(&jwt, &mut watched)?;
         let endpoint = match &store {
-            Some(_) => keys::endpoint(&jwt.jwks, &upstream, &connector, &host)?,
+            Some(_) => keys::endpoint(&jwt.jwks, &upstream, &connector, &host, &ledger.clock)?,
             None => None, // nobody asks
         };
         let verifier = Arc::new(Verifier::new(keys.ring.clone(), endpoint, Arc::clone(&metrics)));
@@ -125,7 +125,6 @@ impl App {
             None => None,
             Some(store) => Some(Mirroring {
                 source: Arc::new(store_source(&store, session.ttl, &mut watched)?),
-                health: Arc::new(Health::new(Arc::clone(&metrics), Arc::clone(&readiness))),
                 mirror: Mirror::new(keys::reference_key(&store, &keys)?, expired_grace),
                 budget: store.timeout,
                 lookup,
@@ -141,6 +140,7 @@ impl App {
             tasks: tasks.clone(),
             places: limits.connections.div_ceil(workers),
         };
+        let clock = Arc::clone(&ledger.clock);
         let setup = Setup {
             ledger,
             connector: Arc::clone(&connector),
@@ -158,7 +158,7 @@ impl App {
         let errands = Errands {
             metrics: Arc::clone(&metrics),
             readiness: Arc::clone(&readiness),
-            upstream: Upstream::new(connector, &upstream, 1),
+            upstream: Upstream::new(connector, &upstream, 1, clock),
             upstream_path: upstream.url.path,
             host,
             store: mirroring,

@@ -25,7 +25,7 @@ use crate::{
     clock,
     config::Limits,
     error::{self, Form},
-    exchange::{Exchange, Ledger},
+    exchange::{Exchange, Ledger, Timing},
     headers::{self, Peer},
     jwks::Verifier,
     keys,
@@ -59,25 +59,6 @@ pub struct Proxy {
     pub sessions: Option<Arc<Sessions>>,
     /// Judges Bearer tokens; asked only with a store.
     pub verifier: Arc<Verifier>,
-}
-
-/// When a request was sent on, and when what is needed of its answer was here.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Timing {
-    /// Sent on.
-    pub(crate) sent: Option<Instant>,
-    /// Answered.
-    pub(crate) answered: Option<Instant>,
-}
-
-impl Timing {
-    fn sent(&mut self) {
-        self.sent = Some(Instant::now());
-    }
-
-    fn answered(&mut self) {
-        self.answered = Some(Instant::now());
-    }
 }
 
 impl Proxy {
@@ -125,18 +106,21 @@ impl Proxy {
         if let Some(token) = keys::bearer(&head.headers) {
             let now = clock::seconds();
             let verdict = if facts.needs_proof() {
-                self.verifier.verify_fetching(token, now).await
+                Box::pin(self.verifier.verify_fetching(token, now)).await
             } else {
                 self.verifier.verify(token, now)
             };
             let identity = exchange.identify(verdict.proven());
             if sessions.enforce {
-                admitted(sessions.standing(&verdict, &mut budget).await)
+                admitted(Box::pin(sessions.standing(&verdict, &mut budget)).await)
                     .inspect_err(|why| audit::refused(&verdict, *why, facts.by()))?;
             } else if sessions.lookup {
                 sessions.notice(&verdict, identity);
             }
             facts.bearer = Some(verdict);
+        }
+        if facts.says_nothing() {
+            return self.pass(head, body, peer, exchange).await;
         }
         if !facts.changes_sessions() {
             return self.relay(sessions, facts, head, body, peer, exchange).await;
@@ -148,9 +132,10 @@ impl Proxy {
             budget,
             timing: Timing::default(),
         };
-        let task = sessions.tasks.spawn(request.run(head, body, peer.clone()));
+        // boxed: it is large, and is moved several times on its way into a task
+        let task = sessions.tasks.spawn(Box::pin(request.run(head, body, peer.clone())));
         let (answer, timing) = task.await.map_err(|_| Refusal::UpstreamUnreachable)?;
-        exchange.timed(timing.sent, timing.answered);
+        exchange.timed(timing);
         answer
     }
 
@@ -204,7 +189,8 @@ impl Proxy {
         head: &response::Parts,
         stream: Stream,
     ) -> Body {
-        let (body, copied) = body::tee(stream, self.limits.response_body_bytes);
+        let (body, copied) =
+            body::tee(stream.with_patience(self.limits.body_timeout), self.limits.response_body_bytes);
         let (proxy, of) = (Arc::clone(self), Arc::clone(sessions));
         let mut kept = Response::new(());
         *kept.status_mut() = head.status;
@@ -254,13 +240,19 @@ impl Proxy {
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<(response::Parts, Stream), Refusal> {
+        let version = head.version;
         let request = self.outgoing(head, Outgoing::Stream(body), peer, exchange.request_id())?;
         let mut timing = Timing::default();
         let sent = self.send(request, &mut timing).await;
-        exchange.timed(timing.sent, timing.answered);
+        exchange.timed(timing);
         let (response, lease) = sent?;
         let (head, body) = response.into_parts();
-        Ok((head, Stream::new(body, lease, self.limits.body_timeout)))
+        Ok((head, self.patient(Stream::new(body, lease), version)))
+    }
+
+    /// HTTP/2 streams need a timer each where the connection's pace cannot tell them apart.
+    fn patient(&self, stream: Stream, version: Version) -> Stream {
+        if version == Version::HTTP_2 { stream.with_patience(self.limits.body_timeout) } else { stream }
     }
 
     /// The request as GoTrue shall get it.
@@ -295,9 +287,9 @@ impl Proxy {
         request: Request<Outgoing>,
         timing: &mut Timing,
     ) -> Result<(Response<Incoming>, Lease), Refusal> {
-        timing.sent();
+        timing.sent = Some(Instant::now());
         let sent = self.upstream.send(request).await;
-        timing.answered();
+        timing.answered = Some(Instant::now());
         sent.map_err(|error| {
             if let Some(failure) = failure(&error) {
                 self.ledger.metrics.upstream_failed(failure);

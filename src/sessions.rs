@@ -1,13 +1,10 @@
 //! The proxy's hand on the store: looks sessions up, and makes the changes that the mirror decides on.
-//! Bounds what that may cost a request, and keeps the account of whether the store answers.
+//! Bounds what that may cost a request.
 
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -21,7 +18,6 @@ use crate::{
     keys::Verdict,
     metrics::{Metrics, MirrorEvent, StoreCommand},
     mirror::{ByRef, Mirror},
-    readiness::Readiness,
     session::{Change, Outcome, Seconds, SessionId, State, Unrecorded, UserId},
     store::{self, Store},
 };
@@ -37,8 +33,6 @@ const SEEN_MAX: usize = 16_384;
 pub struct Sessions {
     /// Where sessions are.
     pub store: Store,
-    /// Shared by all workers: whether the store answers.
-    pub health: Arc<Health>,
     /// What exchanges mean.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -182,7 +176,6 @@ impl Sessions {
         budget.0 = budget.0.saturating_sub(took);
         let error = result.as_ref().err();
         self.metrics.store_command(command, error.map_or("ok", store::Error::cause), took);
-        self.health.noted(error);
         result
     }
 }
@@ -224,48 +217,5 @@ impl Seen {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Seconds>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether the store answers, as the last call found it: a line in the log when that changes, not for
-/// every request.
-#[derive(Debug)]
-pub struct Health {
-    up: AtomicBool,
-    /// Nothing was said yet: the first failure is worth a line, too.
-    silent: AtomicBool,
-    metrics: Arc<Metrics>,
-    readiness: Arc<Readiness>,
-}
-
-impl Health {
-    /// Not known to be well yet.
-    pub fn new(metrics: Arc<Metrics>, readiness: Arc<Readiness>) -> Self {
-        Self { up: AtomicBool::new(false), silent: AtomicBool::new(true), metrics, readiness }
-    }
-
-    /// A call ended with this error, or well. A full embedded store answers, so it is up.
-    pub fn noted(&self, error: Option<&store::Error>) {
-        let error = error.filter(|error| **error != store::Error::Full);
-        let up = error.is_none();
-        let changed = self.up.load(Relaxed) != up || self.silent.load(Relaxed);
-        if !changed || (self.up.swap(up, Relaxed) == up && !self.silent.swap(false, Relaxed)) {
-            return;
-        }
-        self.silent.store(false, Relaxed);
-        self.metrics.store_up(up);
-        self.readiness.set_store(up);
-        match error {
-            None => tracing::info!("the store answers"),
-            Some(error) => tracing::warn!(cause = error.cause(), error = %error, "the store does not answer"),
-        }
-    }
-}
-
-impl Sessions {
-    /// Asks the store whether it answers; for the time between requests.
-    pub async fn ping(&self) {
-        let mut budget = self.budget();
-        let _ = self.call(StoreCommand::Ping, &mut budget, self.store.ping()).await;
     }
 }

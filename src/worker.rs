@@ -14,7 +14,7 @@ use crate::{
     listener::{Connections, Terms},
     mirror::Mirror,
     proxy::Proxy,
-    sessions::{Health, Seen, Sessions},
+    sessions::{Seen, Sessions},
     shutdown::{Draining, Phase},
     store,
     target::Paths,
@@ -55,8 +55,6 @@ pub struct Setup {
 pub struct Mirroring {
     /// Opens this worker's store.
     pub source: Arc<store::Source>,
-    /// Whether it answers.
-    pub health: Arc<Health>,
     /// Decides.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -114,20 +112,11 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
     let Setup { ledger, connector, host, paths, verifier, draining, .. } = setup;
     let Terms { limits, metrics, tasks, .. } = setup.terms;
     let sessions = setup.mirroring.map(|mirroring| {
-        let Mirroring { source, health, mirror, budget, lookup, enforce } = mirroring;
+        let Mirroring { source, mirror, budget, lookup, enforce } = mirroring;
         let store = source.connect();
-        Arc::new(Sessions {
-            store,
-            health,
-            mirror,
-            budget,
-            lookup,
-            enforce,
-            seen: Seen::default(),
-            metrics,
-            tasks,
-        })
+        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen: Seen::default(), metrics, tasks })
     });
-    let upstream = Upstream::new(connector, &setup.upstream, setup.upstream_connections);
+    let upstream =
+        Upstream::new(connector, &setup.upstream, setup.upstream_connections, Arc::clone(&ledger.clock));
     Arc::new(Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier })
 }

@@ -76,7 +76,7 @@ families! {
     UPSTREAM_ERRORS = "gotrue_sidecar_upstream_errors_total", Kind::Counter, ["reason"],
         "Requests that got no complete answer from GoTrue.";
     STORE_UP = "gotrue_sidecar_store_up", Kind::Gauge, [],
-        "Whether the session store answered last time; 0 before the first time and without a store.";
+        "Whether the session store takes changes, as asked every second; 0 before the first time and without a store.";
     STORE_COMMANDS = "gotrue_sidecar_store_commands_total", Kind::Counter, ["command", "result"],
         "Commands sent to the session store, by what became of them.";
     STORE_COMMAND_DURATION = "gotrue_sidecar_store_command_duration_seconds", Kind::Histogram(STORE_BOUNDS), ["command"],

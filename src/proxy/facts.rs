@@ -75,6 +75,13 @@ impl Facts {
         )
     }
 
+    /// Whatever GoTrue answers, it says nothing about a session.
+    pub(super) fn says_nothing(&self) -> bool {
+        let reads_only =
+            matches!(self.route, Route::Health | Route::Settings | Route::Jwks | Route::Authorize);
+        self.bearer.is_none() && reads_only
+    }
+
     /// Changes are worth nothing unless the Bearer token is proven, so its key is worth a wait.
     pub(super) fn needs_proof(&self) -> bool {
         matches!(self.route, Route::Logout | Route::UserUpdate | Route::GrantRevoke | Route::FactorDelete)

@@ -1,12 +1,20 @@
-//! The live upstream itself, where it differs from GoTrue, and the official client against it.
+//! The live upstream itself, where it differs from GoTrue; and in the modules, the sidecar before it.
+
+mod authority;
+mod official_client;
+mod outage;
+mod sessions;
+mod workload;
 
 use http::StatusCode;
-use jsonwebtoken::{EncodingKey, Header, encode};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{
-    client::{Client, Tokens, new_email},
-    client_js,
+    client::{
+        Client, Tokens,
+        admin::{Admin, signed},
+        new_email,
+    },
     gotrue::{Gotrue, Kind, RefreshTokens, Settings, Signing},
 };
 
@@ -61,7 +69,7 @@ async fn a_token_without_a_session_id_logs_out_where_it_is_said_to() {
     let claims = json!({
         "sub": phone.user.to_string(), "aud": "authenticated", "role": "authenticated", "exp": 4_102_444_800_u64,
     });
-    let without = Tokens { access: signed(&gotrue, &claims), ..phone };
+    let without = Tokens { access: signed(gotrue.secret, &claims), ..phone };
     assert_eq!(client.logout(&without, "?scope=local").await.status, StatusCode::NO_CONTENT);
     let nobody = gotrue.sessions().await.is_empty();
     assert_eq!(nobody, gotrue.kind().logs_out_without_a_session_id());
@@ -72,12 +80,8 @@ async fn the_admin_api_is_there_where_it_is_said_to_be() {
     let gotrue = Gotrue::start().await;
     let client = Client::new(&gotrue.url);
     let phone = client.sign_up(&new_email()).await;
-    let path = format!("/admin/users/{}", phone.user);
-    let service = Tokens {
-        access: signed(&gotrue, &json!({"role": "service_role", "exp": 4_102_444_800_u64})),
-        ..phone
-    };
-    let there = client.get(&path, &service).await.status == StatusCode::OK;
+    let admin = Admin::new(client, gotrue.secret);
+    let there = admin.user(phone.user).await.status == StatusCode::OK;
     assert_eq!(there, gotrue.kind().has_admin_api());
 }
 
@@ -115,20 +119,7 @@ async fn access_tokens_are_signed_with_what_was_asked_for() {
     }
 }
 
-#[tokio::test]
-async fn the_official_client_tells_two_equal_days_in_the_same_words() {
-    let gotrue = Gotrue::start().await;
-    let first = client_js::transcript(&gotrue.url).await;
-    assert_eq!(first, client_js::transcript(&gotrue.url).await);
-    assert_eq!(gotrue.sessions().await, []);
-}
-
 async fn two_sessions(client: &Client) -> (Tokens, Tokens) {
     let email = new_email();
     (client.sign_up(&email).await, client.sign_in(&email).await)
-}
-
-/// A token of which the upstream believes every claim.
-fn signed(gotrue: &Gotrue, claims: &Value) -> String {
-    encode(&Header::default(), claims, &EncodingKey::from_secret(gotrue.secret.as_bytes())).unwrap()
 }

@@ -11,7 +11,12 @@
 mod admin;
 mod config;
 mod decisions;
+mod docs;
+mod drain;
+mod encoding;
+mod faults;
 mod framing;
+mod layering;
 mod limits;
 mod live;
 mod metrics;

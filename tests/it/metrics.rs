@@ -1,9 +1,9 @@
-//! The catalogue of metrics is what a scraper sees, and what the README says.
+//! The catalogue of metrics is what a scraper sees.
 
-use std::{collections::BTreeSet, env, fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use gotrue_sidecar::{
-    metrics::{CATALOGUE, Format, Metrics, StoreCommand, table},
+    metrics::{CATALOGUE, Format, Metrics, StoreCommand},
     route::Route,
 };
 use http::{Method, Request};
@@ -13,22 +13,6 @@ use crate::support::{
     sidecar::Sidecar,
     upstream::{Step, Upstream},
 };
-
-const BEGIN: &str = "<!-- metrics -->\n";
-const END: &str = "<!-- /metrics -->";
-
-#[test]
-fn the_readme_has_the_table_of_metrics() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).expect("README.md has <!-- metrics -->");
-    let (between, after) = rest.split_once(END).expect("README.md has <!-- /metrics -->");
-    if env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table())).unwrap();
-        return;
-    }
-    assert!(between == table(), "README.md is out of date: UPDATE_DOCS=1 cargo test --test it metrics");
-}
 
 #[test]
 fn a_scraper_sees_the_catalogue_and_nothing_else() {

@@ -4,9 +4,27 @@ pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod client_js;
 pub(crate) mod corpus;
+pub(crate) mod documents;
 pub(crate) mod gotrue;
 pub(crate) mod http;
+pub(crate) mod issuer;
+pub(crate) mod pod;
+pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod redis;
+pub(crate) mod relay;
 pub(crate) mod sidecar;
 pub(crate) mod upstream;
+
+use std::time::Duration;
+
+/// Waits for something that happens beside the answer to a request; fails after ten seconds.
+pub(crate) async fn until(what: &str, happened: impl AsyncFn() -> bool) {
+    for _ in 0..1000 {
+        if happened().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}

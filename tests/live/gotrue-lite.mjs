@@ -12,7 +12,7 @@
 // Users and sessions live in memory and end with the process. Node >= 22.13 (node:sqlite).
 //
 // Two paths belong to this script, for tests that ask the upstream itself, never through the sidecar:
-//   GET /_test/sessions        the rows of auth.sessions
+//   GET /_test/sessions        the rows of auth.sessions, with their users' addresses
 //   GET /_test/mails           what would have been sent: [{to, subject, text, html}]
 //
 // Prints "listening on URL" once it serves. Ends at SIGINT, at SIGTERM, and at the end of its standard
@@ -54,7 +54,14 @@ const app = new App({
 });
 await app.ensureSystemSchema();
 
-const sessions = () => connection.kysely.withSchema("auth").selectFrom("sessions").selectAll().execute();
+const sessions = () =>
+  connection.kysely
+    .withSchema("auth")
+    .selectFrom("sessions")
+    .innerJoin("users", "users.id", "sessions.user_id")
+    .selectAll("sessions")
+    .select("users.email")
+    .execute();
 const ownPaths = { "/_test/sessions": sessions, "/_test/mails": () => mails };
 
 const answer = getRequestListener((request) => app.fetch(request, { peerAddress: null }));

@@ -48,6 +48,17 @@ pub(crate) enum Signing {
     Es256,
 }
 
+/// A row of `auth.sessions`. Empty text where the column is `NULL`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) session: SessionId,
+    pub(crate) user: UserId,
+    pub(crate) email: String,
+    pub(crate) aal: String,
+    pub(crate) ip: String,
+    pub(crate) user_agent: String,
+}
+
 /// A running server with nobody in it, which ends with this.
 #[derive(Debug)]
 pub(crate) struct Gotrue {
@@ -84,6 +95,11 @@ impl Kind {
         self == Self::Real
     }
 
+    /// Errors have the form of the API version that the request asked for.
+    pub(crate) fn knows_error_versions(self) -> bool {
+        self == Self::Real
+    }
+
     /// [`RefreshTokens::V2`] can be had.
     pub(crate) fn has_v2_refresh_tokens(self) -> bool {
         self == Self::Real
@@ -94,7 +110,12 @@ impl Kind {
         self == Self::Real
     }
 
-    /// The admin API exists, and with it anonymous users and MFA.
+    /// Access tokens have `aal` and `amr`, and rows the address and the agent of whoever signed in.
+    pub(crate) fn tells_how_one_signed_in(self) -> bool {
+        self == Self::Real
+    }
+
+    /// The admin API exists, and with it anonymous users, MFA, and links that lead to a PKCE code.
     pub(crate) fn has_admin_api(self) -> bool {
         self == Self::Real
     }
@@ -118,17 +139,25 @@ impl Gotrue {
 
     /// Panics over settings that this run's kind does not have: ask [`Kind`] first.
     pub(crate) async fn start_with(settings: Settings) -> Self {
-        let (url, server) = match Kind::of_this_run() {
+        match Kind::of_this_run() {
             Kind::Lite => {
                 let lite = Lite::start(SECRET, settings).await;
-                (lite.url.clone(), Server::Lite(lite))
+                Self { url: lite.url.clone(), secret: SECRET, server: Server::Lite(lite) }
             }
-            Kind::Real => {
-                let real = Real::start(SECRET, settings).await;
-                (real.url.clone(), Server::Real(real))
-            }
-        };
-        Self { url, secret: SECRET, server }
+            Kind::Real => Self::of(Real::start(SECRET, settings).await),
+        }
+    }
+
+    /// A second server on the first one's database; only where there is a [`Kind::Real`] one.
+    pub(crate) async fn beside(first: &Self, settings: Settings) -> Self {
+        match &first.server {
+            Server::Real(real) => Self::of(real.beside(SECRET, settings).await),
+            Server::Lite(_) => panic!("@supabase/lite has its database in itself"),
+        }
+    }
+
+    fn of(real: Real) -> Self {
+        Self { url: real.url.clone(), secret: SECRET, server: Server::Real(real) }
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -139,12 +168,25 @@ impl Gotrue {
     }
 
     /// The rows of `auth.sessions`, in the order of their ids.
-    pub(crate) async fn sessions(&self) -> Vec<(SessionId, UserId)> {
-        let mut sessions = match &self.server {
-            Server::Lite(lite) => lite.sessions().await,
-            Server::Real(real) => real.sessions(),
+    pub(crate) async fn rows(&self) -> Vec<Row> {
+        let mut rows = match &self.server {
+            Server::Lite(lite) => lite.rows().await,
+            Server::Real(real) => real.rows(),
         };
-        sessions.sort();
-        sessions
+        rows.sort_by_key(|row| row.session);
+        rows
+    }
+
+    /// Of these rows, which session is whose.
+    pub(crate) async fn sessions(&self) -> Vec<(SessionId, UserId)> {
+        self.rows().await.into_iter().map(|row| (row.session, row.user)).collect()
+    }
+
+    /// What the link of the last recovery mail to that address carries.
+    pub(crate) async fn recovery_token(&self, email: &str) -> String {
+        match &self.server {
+            Server::Lite(lite) => lite.recovery_token(email).await,
+            Server::Real(real) => real.recovery_token(email),
+        }
     }
 }

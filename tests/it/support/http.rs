@@ -22,7 +22,12 @@ impl Answer {
 
     /// GoTrue's word for what went wrong.
     pub(crate) fn error_code(&self) -> Option<&str> {
-        self.headers.get("x-sb-error-code").and_then(|code| code.to_str().ok())
+        self.header("x-sb-error-code")
+    }
+
+    /// The first header of that name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 }
 

@@ -83,6 +83,14 @@ impl RedisServer {
         client.get_multiplexed_async_connection().await.unwrap()
     }
 
+    /// A plain connection to one that wants a password.
+    pub(crate) async fn client_with(&self, password: &str) -> MultiplexedConnection {
+        let mut client = redis::Client::open(self.unix_url()).unwrap().get_connection_info().clone();
+        let settings = client.redis_settings().clone().set_password(password);
+        client = client.set_redis_settings(settings);
+        redis::Client::open(client).unwrap().get_multiplexed_async_connection().await.unwrap()
+    }
+
     /// It hangs: accepts, and answers nothing.
     pub(crate) fn hang(&self) {
         self.signal(Signal::STOP);

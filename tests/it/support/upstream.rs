@@ -18,7 +18,7 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
-    sync::Notify,
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 use tokio_rustls::TlsAcceptor;
@@ -34,8 +34,28 @@ pub(crate) enum Step {
     Wait(Duration),
     /// A pause until the test says [`Upstream::go_on`].
     Hold,
+    /// A pause until the gate is open.
+    Until(Gate),
     /// The connection is closed, with a reset if something is left unread.
     Close,
+}
+
+/// Closed at first; clones are the same gate.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(Arc<watch::Sender<bool>>);
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn opened(&self) {
+        self.0.subscribe().wait_for(|open| *open).await.unwrap();
+    }
 }
 
 /// A request as it arrived: the head with its line ends, and the body by its framing.
@@ -255,6 +275,11 @@ async fn converse(incoming: &mut Incoming<'_, impl AsyncRead + AsyncWrite + Unpi
                 }
                 Step::Hold => {
                     if incoming.pause(incoming.shared.go_on.notified()).await.is_none() {
+                        return;
+                    }
+                }
+                Step::Until(gate) => {
+                    if incoming.pause(gate.opened()).await.is_none() {
                         return;
                     }
                 }

@@ -7,12 +7,13 @@ use std::{
 
 use gotrue_sidecar::session::{SessionId, UserId};
 use http::Request;
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
 
-use super::{RefreshTokens, Settings, Signing};
+use super::{RefreshTokens, Row, Settings, Signing};
 use crate::support::http::send;
 
 /// One server with a database of its own in memory.
@@ -47,17 +48,40 @@ impl Lite {
         Self { url, _process: process }
     }
 
-    pub(super) async fn sessions(&self) -> Vec<(SessionId, UserId)> {
-        let request = Request::get(format!("{}/_test/sessions", self.url)).body(String::new()).unwrap();
-        let rows = send(request).await.unwrap().json();
-        let id = |row: &serde_json::Value, name: &str| row[name].as_str().unwrap().to_owned();
+    pub(super) async fn rows(&self) -> Vec<Row> {
+        let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let rows = self.own("sessions").await;
         rows.as_array()
             .unwrap()
             .iter()
-            .map(|row| {
-                (SessionId::parse(&id(row, "id")).unwrap(), UserId::parse(&id(row, "user_id")).unwrap())
+            .map(|row| Row {
+                session: SessionId::parse(&text(row, "id")).unwrap(),
+                user: UserId::parse(&text(row, "user_id")).unwrap(),
+                email: text(row, "email"),
+                aal: text(row, "aal"),
+                ip: text(row, "ip"),
+                user_agent: text(row, "user_agent"),
             })
             .collect()
+    }
+
+    pub(super) async fn recovery_token(&self, email: &str) -> String {
+        let mails = self.own("mails").await;
+        let of_user = |mail: &&Value| mail["to"].as_str().is_some_and(|to| to.contains(email));
+        let mail = mails.as_array().unwrap().iter().rev().find(of_user).unwrap();
+        let text = mail["text"].as_str().unwrap();
+        let token = text.split_once("token=").unwrap_or_else(|| panic!("no token in {text}")).1;
+        token
+            .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-')
+            .next()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// What only the script's own paths tell.
+    async fn own(&self, what: &str) -> Value {
+        let request = Request::get(format!("{}/_test/{what}", self.url)).body(String::new()).unwrap();
+        send(request).await.unwrap().json()
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -29,7 +30,7 @@ use tokio::{
 };
 
 use self::database::Database;
-use super::{RefreshTokens, Settings, Signing};
+use super::{RefreshTokens, Row, Settings, Signing};
 use crate::support::http::send;
 
 /// How long a server may take until it serves.
@@ -41,14 +42,22 @@ pub(super) struct Real {
     pub(super) url: String,
     /// Killed when dropped, before the database goes.
     _process: Child,
-    database: Database,
+    database: Arc<Database>,
     _folder: TempDir,
 }
 
 impl Real {
     pub(super) async fn start(secret: &str, settings: Settings) -> Self {
+        Self::on(Arc::new(Database::new(&binary().unwrap())), secret, settings).await
+    }
+
+    /// Another server on the same database.
+    pub(super) async fn beside(&self, secret: &str, settings: Settings) -> Self {
+        Self::on(Arc::clone(&self.database), secret, settings).await
+    }
+
+    async fn on(database: Arc<Database>, secret: &str, settings: Settings) -> Self {
         let binary = binary().unwrap();
-        let database = Database::new(&binary);
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         // The port was free a moment ago; when somebody else was faster, the next one.
@@ -60,7 +69,7 @@ impl Real {
                 .env("PORT", port.to_string())
                 .env("API_EXTERNAL_URL", &url)
                 .env("GOTRUE_JWT_SECRET", secret)
-                .envs(of_settings(settings))
+                .envs(of_settings(secret, settings))
                 .spawn()
                 .unwrap();
             if serves(&url, &mut process).await {
@@ -70,12 +79,30 @@ impl Real {
         panic!("{} did not start: {}", binary.display(), std::fs::read_to_string(log).unwrap());
     }
 
-    pub(super) fn sessions(&self) -> Vec<(SessionId, UserId)> {
-        let rows = self.database.query("SELECT id, user_id FROM auth.sessions");
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let rows = self.database.query(
+            "SELECT sessions.id, user_id, email, sessions.aal, host(ip), user_agent
+             FROM auth.sessions JOIN auth.users ON users.id = user_id",
+        );
         rows.lines()
-            .map(|row| row.split_once('|').unwrap())
-            .map(|(session, user)| (SessionId::parse(session).unwrap(), UserId::parse(user).unwrap()))
+            .map(|row| {
+                let mut columns = row.splitn(6, '|').map(str::to_owned);
+                let mut column = || columns.next().unwrap();
+                Row {
+                    session: SessionId::parse(&column()).unwrap(),
+                    user: UserId::parse(&column()).unwrap(),
+                    email: column(),
+                    aal: column(),
+                    ip: column(),
+                    user_agent: column(),
+                }
+            })
             .collect()
+    }
+
+    pub(super) fn recovery_token(&self, email: &str) -> String {
+        let sql = format!("SELECT recovery_token FROM auth.users WHERE email = '{email}'");
+        self.database.query(&sql).trim().to_owned()
     }
 }
 
@@ -113,6 +140,8 @@ fn command(binary: &Path, database: &Database, folder: &Path, log: &Path) -> Com
         .env("GOTRUE_MAILER_AUTOCONFIRM", "true")
         .env("GOTRUE_EXTERNAL_ANONYMOUS_USERS_ENABLED", "true")
         .env("GOTRUE_SECURITY_REFRESH_TOKEN_REUSE_INTERVAL", "10")
+        // Mails go nowhere, as often as a test wants.
+        .env("GOTRUE_SMTP_MAX_FREQUENCY", "1ns")
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
@@ -120,19 +149,19 @@ fn command(binary: &Path, database: &Database, folder: &Path, log: &Path) -> Com
     command
 }
 
-fn of_settings(settings: Settings) -> Vec<(&'static str, String)> {
+fn of_settings(secret: &str, settings: Settings) -> Vec<(&'static str, String)> {
     let mut variables = vec![("GOTRUE_JWT_EXP", settings.access_token_life.as_secs().to_string())];
     if settings.refresh_tokens == RefreshTokens::V2 {
         variables.push(("GOTRUE_SECURITY_REFRESH_TOKEN_ALGORITHM_VERSION", "2".to_owned()));
     }
     if settings.signing == Signing::Es256 {
-        variables.push(("GOTRUE_JWT_KEYS", new_es256_keys()));
+        variables.push(("GOTRUE_JWT_KEYS", new_es256_keys(secret)));
     }
     variables
 }
 
-/// A JWK set of one new private key.
-fn new_es256_keys() -> String {
+/// JWKs: a new private key, which signs, and the secret, which still verifies what service keys it signed.
+fn new_es256_keys(secret: &str) -> String {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let encoded = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
     // Uncompressed: 4, then both coordinates.
@@ -141,6 +170,8 @@ fn new_es256_keys() -> String {
     json!([{
         "kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "of-the-test", "key_ops": ["sign", "verify"],
         "x": encoded(x), "y": encoded(y), "d": encoded(d.as_ref()),
+    }, {
+        "kty": "oct", "alg": "HS256", "kid": "of-old", "key_ops": ["verify"], "k": encoded(secret.as_bytes()),
     }])
     .to_string()
 }

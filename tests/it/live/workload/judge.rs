@@ -1,0 +1,139 @@
+//! Compares the store with `auth.sessions`, and knows what may differ.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use gotrue_sidecar::session::{SessionId, UserId};
+use redis::aio::MultiplexedConnection;
+
+use super::world::{Ledger, Span, World};
+use crate::support::{
+    gotrue::Row,
+    pod::{Stored, stored},
+};
+
+/// Why a difference is none of the mirror's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rule {
+    /// `/otp` for a new address makes a session whose tokens nobody gets (GS §1.4): missing in the store.
+    Ghost,
+    /// A logout that GoTrue refused, a banned user's, ended its own session here (§6.1): missing.
+    EndedHereOnly,
+    /// A sign-in and an ending of the same user were under way at once; GoTrue's next 403 tells who was
+    /// first (§6.1): too much in the store until then.
+    SignInCrossedEnding,
+    /// Two requests that change assurance levels of the same user were under way at once: the level is that
+    /// of the last answer until the next refresh.
+    AssuranceCrossed,
+}
+
+/// A difference that nothing excuses.
+#[derive(Debug)]
+#[expect(dead_code, reason = "printed")]
+enum Wrong {
+    Missing(Row),
+    Surplus(Stored),
+    Assurance { row: Row, stored: Stored },
+}
+
+/// What happens beside an answer has this long.
+const PATIENCE: Duration = Duration::from_secs(5);
+const BETWEEN: Duration = Duration::from_millis(50);
+
+/// Panics over differences that do not go away and that no rule names.
+pub(super) async fn compare(world: &World, redis: &mut MultiplexedConnection) {
+    let began = Instant::now();
+    loop {
+        let (stored, rows) = (stored(redis).await, world.gotrue.rows().await);
+        let mut excused = BTreeMap::new();
+        let wrong = differences(&world.ledger(), &rows, &stored, &mut excused);
+        for (session, rule) in &excused {
+            world.ledger().excused(*session, *rule);
+            repair(world, *session, *rule).await;
+        }
+        if wrong.is_empty() && !excused.values().any(|rule| rule.is_repaired()) {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the store is not auth.sessions: {wrong:#?} {excused:?}");
+        tokio::time::sleep(BETWEEN).await;
+    }
+    let mut ledger = world.ledger();
+    ledger.endings.clear();
+    ledger.movings.clear();
+}
+
+impl Rule {
+    /// The next request of whoever has the session tells the truth.
+    fn is_repaired(self) -> bool {
+        matches!(self, Self::SignInCrossedEnding | Self::AssuranceCrossed)
+    }
+}
+
+/// Makes the request that tells.
+async fn repair(world: &World, session: SessionId, rule: Rule) {
+    let Some(latest) = world.ledger().known.get(&session).map(|known| known.latest.clone()) else { return };
+    match rule {
+        Rule::SignInCrossedEnding => drop(world.first_door().user(&latest).await),
+        Rule::AssuranceCrossed => drop(world.first_door().refresh(&latest).await),
+        Rule::Ghost | Rule::EndedHereOnly => {}
+    }
+}
+
+fn differences(
+    ledger: &Ledger,
+    rows: &[Row],
+    stored: &[Stored],
+    excused: &mut BTreeMap<SessionId, Rule>,
+) -> Vec<Wrong> {
+    let here: BTreeMap<_, _> = stored.iter().map(|stored| (stored.session, stored)).collect();
+    let there: BTreeSet<_> = rows.iter().map(|row| (row.session, row.user)).collect();
+    let mut wrong = Vec::new();
+    for row in rows {
+        let Some(stored) = here.get(&row.session) else {
+            match missing(ledger, row) {
+                Some(rule) => drop(excused.insert(row.session, rule)),
+                None => wrong.push(Wrong::Missing(row.clone())),
+            }
+            continue;
+        };
+        if stored.fields.get("aal").is_some_and(|aal| *aal != row.aal) {
+            if crossing(&ledger.movings, row.user).is_empty() {
+                wrong.push(Wrong::Assurance { row: row.clone(), stored: (*stored).clone() });
+            } else {
+                excused.insert(row.session, Rule::AssuranceCrossed);
+            }
+        }
+    }
+    for stored in stored.iter().filter(|stored| !there.contains(&(stored.session, stored.user))) {
+        if crossed_ending(ledger, stored) {
+            excused.insert(stored.session, Rule::SignInCrossedEnding);
+        } else {
+            wrong.push(Wrong::Surplus(stored.clone()));
+        }
+    }
+    wrong
+}
+
+fn missing(ledger: &Ledger, row: &Row) -> Option<Rule> {
+    if ledger.ended_here_only.contains(&row.session) {
+        return Some(Rule::EndedHereOnly);
+    }
+    (row.email.starts_with("ghost-") && !ledger.known.contains_key(&row.session)).then_some(Rule::Ghost)
+}
+
+fn crossed_ending(ledger: &Ledger, stored: &Stored) -> bool {
+    let Some(known) = ledger.known.get(&stored.session) else { return false };
+    let of_user = ledger.endings.iter().filter(|(user, _)| *user == stored.user);
+    of_user.into_iter().any(|(_, ending)| known.began.crosses(*ending))
+}
+
+/// Those of a user that were under way at once.
+fn crossing(spans: &[(UserId, Span)], user: UserId) -> Vec<Span> {
+    let of_user: Vec<_> = spans.iter().filter(|(of, _)| *of == user).map(|(_, span)| *span).collect();
+    let crosses = |(at, span): &(usize, &Span)| {
+        of_user.iter().enumerate().any(|(other, with)| other != *at && span.crosses(*with))
+    };
+    of_user.iter().enumerate().filter(crosses).map(|(_, span)| *span).collect()
+}

@@ -1,0 +1,139 @@
+//! What a device can do, how often it does it, and who has it.
+
+use super::dice::Dice;
+use crate::support::gotrue::Kind;
+
+/// One thing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    SignIn,
+    FollowLink,
+    UseLink,
+    TradeCode,
+    BecomeSomebodyNew,
+    AskForLinkAsStranger,
+    /// The device forgets its tokens; the session stays.
+    Forget,
+    Refresh,
+    RefreshTwiceAtOnce,
+    RefreshWithOldToken,
+    RefreshWithUnknownToken,
+    GetUser,
+    GetUserWithOldToken,
+    LogoutGlobal,
+    LogoutLocal,
+    LogoutOthers,
+    LogoutWithoutScope,
+    LogoutUnknownScope,
+    LogoutWithOldToken,
+    LogoutForged,
+    LogoutWithoutSession,
+    UpdateData,
+    ChangePassword,
+    AddFactor,
+    VerifyFactor,
+    RemoveFactor,
+    AdminBans,
+    AdminLiftsBan,
+    AdminSetsPassword,
+    AdminRemovesFactor,
+    AdminDeletes,
+    AdminDeletesSoftly,
+}
+
+use Operation as Op;
+
+/// How often each is done, of a thousand or so.
+const OFTEN: [(Operation, usize); 32] = [
+    (Op::SignIn, 120),
+    (Op::FollowLink, 30),
+    (Op::UseLink, 30),
+    (Op::TradeCode, 20),
+    (Op::BecomeSomebodyNew, 15),
+    (Op::AskForLinkAsStranger, 10),
+    (Op::Forget, 30),
+    (Op::Refresh, 220),
+    (Op::RefreshTwiceAtOnce, 40),
+    (Op::RefreshWithOldToken, 30),
+    (Op::RefreshWithUnknownToken, 10),
+    (Op::GetUser, 100),
+    (Op::GetUserWithOldToken, 20),
+    (Op::LogoutGlobal, 15),
+    (Op::LogoutLocal, 40),
+    (Op::LogoutOthers, 15),
+    (Op::LogoutWithoutScope, 10),
+    (Op::LogoutUnknownScope, 10),
+    (Op::LogoutWithOldToken, 10),
+    (Op::LogoutForged, 20),
+    (Op::LogoutWithoutSession, 5),
+    (Op::UpdateData, 30),
+    (Op::ChangePassword, 15),
+    (Op::AddFactor, 30),
+    (Op::VerifyFactor, 60),
+    (Op::RemoveFactor, 20),
+    (Op::AdminBans, 8),
+    (Op::AdminLiftsBan, 40),
+    (Op::AdminSetsPassword, 8),
+    (Op::AdminRemovesFactor, 15),
+    (Op::AdminDeletes, 3),
+    (Op::AdminDeletesSoftly, 3),
+];
+
+impl Operation {
+    /// One that this upstream has and means as GoTrue does.
+    pub(super) fn choose(dice: &mut Dice, kind: Kind) -> Self {
+        let possible: Vec<_> = OFTEN.into_iter().filter(|(operation, _)| operation.is_had_by(kind)).collect();
+        let mut at = dice.below(possible.iter().map(|(_, weight)| weight).sum());
+        let chosen = possible.iter().find(|(_, weight)| {
+            let here = at < *weight;
+            at = at.saturating_sub(*weight);
+            here
+        });
+        chosen.unwrap().0
+    }
+
+    fn is_had_by(self, kind: Kind) -> bool {
+        match self {
+            Op::ChangePassword => kind.ends_others_on_password_change(),
+            Op::LogoutWithoutScope => kind.logs_out_everywhere_by_default(),
+            Op::LogoutWithoutSession => kind.logs_out_without_a_session_id(),
+            Op::UseLink
+            | Op::TradeCode
+            | Op::BecomeSomebodyNew
+            | Op::AddFactor
+            | Op::VerifyFactor
+            | Op::RemoveFactor
+            | Op::AdminBans
+            | Op::AdminLiftsBan
+            | Op::AdminSetsPassword
+            | Op::AdminRemovesFactor
+            | Op::AdminDeletes
+            | Op::AdminDeletesSoftly => kind.has_admin_api(),
+            _ => true,
+        }
+    }
+
+    /// It may end sessions of its user, so what crosses it is anybody's guess.
+    pub(super) fn may_end_sessions(self) -> bool {
+        matches!(
+            self,
+            Op::LogoutGlobal
+                | Op::LogoutLocal
+                | Op::LogoutOthers
+                | Op::LogoutWithoutScope
+                | Op::LogoutWithOldToken
+                | Op::LogoutWithoutSession
+                | Op::ChangePassword
+                | Op::AddFactor
+                | Op::VerifyFactor
+                | Op::AdminSetsPassword
+                | Op::AdminDeletes
+                | Op::AdminDeletesSoftly
+        )
+    }
+
+    /// It changes which assurance level sessions have.
+    pub(super) fn moves_assurance(self) -> bool {
+        matches!(self, Op::AddFactor | Op::VerifyFactor | Op::RemoveFactor | Op::AdminRemovesFactor)
+    }
+}
