@@ -18,7 +18,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::{exchange::Exchange, session::Unrecorded, upstream::Lease};
+use crate::{exchange::Exchange, metrics::UpstreamFailure, session::Unrecorded, upstream::Lease};
 
 /// Why an answer's body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,17 @@ pub enum Error {
     /// No progress within `limits.body_timeout`.
     #[error("the answer stalled")]
     Stalled,
+}
+
+impl Error {
+    /// What metrics call it.
+    fn failure(&self) -> UpstreamFailure {
+        match self {
+            Self::CutOff(error) if error.is_parse() => UpstreamFailure::Protocol,
+            Self::CutOff(_) => UpstreamFailure::Reset,
+            Self::Stalled => UpstreamFailure::Timeout,
+        }
+    }
 }
 
 /// An answer's body on its way to the client.
@@ -98,8 +109,10 @@ impl http_body::Body for Body {
             exchange.waits_for_gotrue(polled.is_pending());
         }
         let frame = ready!(polled);
-        if let (Some(exchange), Some(Ok(frame))) = (&mut self.exchange, &frame) {
-            exchange.sent(frame.data_ref().map_or(0, Bytes::len));
+        match (&mut self.exchange, &frame) {
+            (Some(exchange), Some(Ok(frame))) => exchange.sent(frame.data_ref().map_or(0, Bytes::len)),
+            (Some(exchange), Some(Err(error))) => exchange.broke_off(error.failure()),
+            _ => {}
         }
         // with a Content-Length nobody polls past the last frame
         if frame.is_none() || (matches!(frame, Some(Ok(_))) && self.content_ended()) {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::{
     access::{AccessLine, AccessLog},
     headers,
-    metrics::Metrics,
+    metrics::{Metrics, UpstreamFailure},
     request_id,
     route::{Route, method_label},
     session::{SessionId, UserId},
@@ -142,6 +142,11 @@ impl Exchange {
     /// So many bytes of the answer's body were handed over.
     pub fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
+    }
+
+    /// The answer broke off on its way from GoTrue.
+    pub fn broke_off(&self, failure: UpstreamFailure) {
+        self.ledger.metrics.upstream_failed(failure);
     }
 
     /// The answer was handed over to its end.

@@ -74,7 +74,7 @@ families! {
     REFUSED = "gotrue_sidecar_refused_total", Kind::Counter, ["reason"],
         "Requests that the sidecar answered itself, with an error.";
     UPSTREAM_ERRORS = "gotrue_sidecar_upstream_errors_total", Kind::Counter, ["reason"],
-        "Requests that GoTrue gave no answer to; one that broke off after its head is not among them.";
+        "Requests that got no complete answer from GoTrue.";
     STORE_UP = "gotrue_sidecar_store_up", Kind::Gauge, [],
         "Whether the session store takes changes, as asked every second; 0 before the first time and without a store.";
     STORE_COMMANDS = "gotrue_sidecar_store_commands_total", Kind::Counter, ["command", "result"],

@@ -23,3 +23,5 @@ mod metrics;
 mod pass_through;
 mod store;
 mod support;
+mod tls;
+mod upstream;

@@ -114,7 +114,15 @@ impl Upstream {
     /// Answers with what `script` says to each request. `GET /health` and the key set are answered
     /// without the script and not kept, unless it is asked for them: the sidecar asks by itself.
     pub(crate) async fn start(script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static) -> Self {
-        Self::listen(script, None).await
+        Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap(), script, None)
+    }
+
+    /// The same on a socket that is there.
+    pub(crate) fn on(
+        listener: TcpListener,
+        script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(listener, script, None)
     }
 
     /// The same behind TLS, with `cert.pem` and `key.pem` from the folder.
@@ -131,14 +139,15 @@ impl Upstream {
                 .with_no_client_auth()
                 .with_single_cert(vec![certificate], key)
                 .unwrap();
-        Self::listen(script, Some(TlsAcceptor::from(Arc::new(config)))).await
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listen(listener, script, Some(TlsAcceptor::from(Arc::new(config))))
     }
 
-    async fn listen(
+    fn listen(
+        listener: TcpListener,
         script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static,
         tls: Option<TlsAcceptor>,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Box::new(script),
@@ -234,6 +243,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared) {
     };
     let mut incoming = Incoming { stream, buffer: Vec::new(), shared, index };
     converse(&mut incoming).await;
+    drop(incoming); // closed before it is said to have ended
     shared.connections.lock().unwrap()[index].ended = true;
 }
 
