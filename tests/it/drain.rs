@@ -289,7 +289,7 @@ async fn who_has_connected_before_the_listener_closes_is_served() {
         clients.push(client); // in the backlog: nobody accepts yet
     }
     app.drain().terminate();
-    assert_eq!(app.run().await.unwrap(), Ended::Drained);
+    assert_eq!(Box::pin(app.run()).await.unwrap(), Ended::Drained);
     for mut client in clients {
         let mut text = String::new();
         client.read_to_string(&mut text).await.unwrap();

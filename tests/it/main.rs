@@ -17,6 +17,8 @@ mod encoding;
 mod faults;
 mod framing;
 mod layering;
+mod leaks;
+mod lifecycle;
 mod limits;
 mod live;
 mod metrics;
