@@ -7,12 +7,14 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on fails; clippy.toml knows that of test functions, not of what they share"
 )]
+#![expect(clippy::print_stdout, reason = "tables and times, shown with --nocapture")]
 
 mod admin;
 mod config;
 mod decisions;
 mod live;
 mod metrics;
+mod replay;
 mod smoke;
 mod store;
 mod support;
