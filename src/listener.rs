@@ -125,13 +125,13 @@ impl Connections {
     }
 
     /// Runs a connection in a task of its own.
-    fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>) {
+    fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: Option<OwnedSemaphorePermit>) {
         self.clock.set();
         let id = self.next.fetch_add(1, Relaxed);
         let pace = Arc::new(Pace::new(self.clock.get()));
         self.lock().insert(id, Open { pace: Arc::clone(&pace), task: None });
         self.terms.metrics.connection_opened();
-        let closed = Closed { connections: Arc::clone(self), id, _place: place };
+        let closed = Closed { connections: Arc::clone(self), id, _place: permit };
         let run = Arc::clone(self).run(stream, peer, pace);
         let task = self.terms.tasks.spawn(async move {
             let _closed = closed;
