@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Uri,
-    header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
+    header::{CONTENT_TYPE, USER_AGENT},
     request::Parts,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Facts {
 }
 
 /// The headers that a decision may need.
-const KEPT: [http::HeaderName; 3] = [USER_AGENT, CONTENT_TYPE, AUTHORIZATION];
+const KEPT: [http::HeaderName; 2] = [USER_AGENT, CONTENT_TYPE];
 
 impl Facts {
     /// Takes them from a head as the client sent it.

@@ -23,6 +23,7 @@ mod limits;
 mod live;
 mod metrics;
 mod pass_through;
+mod replay;
 mod store;
 mod support;
 mod tls;
