@@ -91,7 +91,9 @@ async fn a_signal_is_unready_then_closed_then_the_end() {
     process.line("Closing").await;
     refuses(&process).await;
     assert_eq!((status(&process, "/readyz").await, status(&process, "/livez").await), (503, 200));
-    assert!(get(format!("http://{}/readyz?verbose", process.admin)).await.body.starts_with(b"["));
+    let verbose = get(format!("http://{}/readyz?verbose", process.admin)).await;
+    let conditions = String::from_utf8(verbose.body.to_vec()).unwrap();
+    assert!(conditions.contains("[-] listening") && conditions.contains("[-] draining"), "{conditions}");
     assert_eq!(process.metric("gotrue_sidecar_http_requests_in_flight").await, 1);
     assert!(!process.has_ended());
 
