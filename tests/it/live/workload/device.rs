@@ -15,8 +15,6 @@ use crate::support::{
     http::Answer,
 };
 
-/// So many factors of a person at most.
-const FACTORS: usize = 2;
 /// So many earlier tokens are kept for later mischief.
 const REMEMBERED: usize = 6;
 
@@ -65,7 +63,7 @@ impl Device {
     /// Takes the answer to the books, and the tokens it may have.
     fn account(&mut self, operation: Op, world: &World, answer: &Answer, sent: u64) {
         let (mut ledger, span) = (world.ledger(), Span { sent, answered: now() });
-        ledger.answered(operation, answer);
+        ledger.answered(operation, self.person.user, answer);
         if operation.may_end_sessions() {
             ledger.endings.push((self.person.user, span));
         }
@@ -167,20 +165,15 @@ impl Device {
                 self.note_password(&answer, password);
                 answer
             }
-            _ => return self.with_factors(operation, client, &tokens, old).await,
+            _ => return self.with_factors(operation, client, &tokens).await,
         })
     }
 
-    async fn with_factors(
-        &mut self,
-        operation: Op,
-        client: &Client,
-        tokens: &Tokens,
-        old: Option<Tokens>,
-    ) -> Option<Answer> {
-        let factors = self.person.factors.lock().unwrap().clone();
+    async fn with_factors(&mut self, operation: Op, client: &Client, tokens: &Tokens) -> Option<Answer> {
         if operation == Op::AddFactor {
-            if factors.len() >= FACTORS {
+            // One each: the mirror does not know which of several a session stands on.
+            let Ok(_adding) = self.person.adding_factor.try_lock() else { return None };
+            if !self.person.factors.lock().unwrap().is_empty() {
                 return None;
             }
             let factor = match client.enroll(tokens).await {
@@ -193,13 +186,12 @@ impl Device {
             }
             return Some(answer);
         }
+        let factors = self.person.factors.lock().unwrap().clone();
         let factor = self.dice.one_of(&factors)?;
         if operation == Op::VerifyFactor {
             return Some(client.verify_factor(tokens, factor).await);
         }
-        // An earlier token of a session that was raised meanwhile may do it as well.
-        let of_before = old.filter(|old| old.session == tokens.session && self.dice.below(2) == 0);
-        let answer = client.unenroll(&of_before.unwrap_or_else(|| tokens.clone()), factor).await;
+        let answer = client.unenroll(tokens, factor).await;
         self.note_removed(&answer, &factor.id);
         Some(answer)
     }
