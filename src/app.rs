@@ -1,5 +1,5 @@
 //! Where the parts meet: the only file that knows them all. Builds them from a configuration and binds
-//! the sockets; [`running`] runs them and takes them down in order.
+//! the sockets; `running` runs them and takes them down in order.
 //!
 //! Threads: one for each worker, with a runtime, connections to GoTrue and a connection to the store
 //! of its own; and the caller's, for the admin listener, signals and what happens every few seconds.
@@ -7,6 +7,7 @@
 mod errands;
 mod keys;
 mod running;
+mod store_probe;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,6 +20,7 @@ pub use self::running::Ended;
 use crate::{
     access::AccessLog,
     admin,
+    clock::Clock,
     config::{self, Config},
     exchange::Ledger,
     jwks::Verifier,
@@ -28,7 +30,6 @@ use crate::{
     readiness::Readiness,
     reload::{Purpose, Watched},
     request_id::RequestIds,
-    sessions::Health,
     shutdown::Drain,
     store,
     target::Paths,
@@ -117,7 +118,7 @@ impl App {
         let certificate = tls.map(|files| certificate(files, &mut watched)).transpose()?;
         let keys = keys::Configured::read(&jwt, &mut watched)?;
         let endpoint = match &store {
-            Some(_) => keys::endpoint(&jwt.jwks, &upstream, &connector, &host)?,
+            Some(_) => keys::endpoint(&jwt.jwks, &upstream, &connector, &host, &ledger.clock)?,
             None => None, // nobody asks
         };
         let verifier = Arc::new(Verifier::new(keys.ring.clone(), endpoint, Arc::clone(&metrics)));
@@ -125,11 +126,11 @@ impl App {
             None => None,
             Some(store) => Some(Mirroring {
                 source: Arc::new(store_source(&store, session.ttl, &mut watched)?),
-                health: Arc::new(Health::new(Arc::clone(&metrics), Arc::clone(&readiness))),
                 mirror: Mirror::new(keys::reference_key(&store, &keys)?, expired_grace),
                 budget: store.timeout,
                 lookup,
                 enforce,
+                clock: Clock::default(),
             }),
         };
         let tasks = TaskTracker::new();
@@ -141,6 +142,7 @@ impl App {
             tasks: tasks.clone(),
             places: limits.connections.div_ceil(workers),
         };
+        let clock = Arc::clone(&ledger.clock);
         let setup = Setup {
             ledger,
             connector: Arc::clone(&connector),
@@ -158,7 +160,7 @@ impl App {
         let errands = Errands {
             metrics: Arc::clone(&metrics),
             readiness: Arc::clone(&readiness),
-            upstream: Upstream::new(connector, &upstream, 1),
+            upstream: Upstream::new(connector, &upstream, 1, clock),
             upstream_path: upstream.url.path,
             host,
             store: mirroring,
@@ -173,6 +175,20 @@ impl App {
         let listener = bind(listen)?;
         let admin = TcpListener::from_std(bind(admin.listen)?).map_err(Error::System)?;
         Ok(Self { listener, admin, workers, setup, drain, errands, admin_state })
+    }
+
+    /// Lets sessions go by another clock than the system's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        if let Some(mirroring) = &mut self.setup.mirroring {
+            mirroring.clock = clock;
+        }
+        self
+    }
+
+    /// Where sessions are, for whoever wants to look at them beside the proxy.
+    pub fn store(&self) -> Option<Arc<store::Source>> {
+        self.setup.mirroring.as_ref().map(|mirroring| Arc::clone(&mirroring.source))
     }
 
     /// Where the public listener is.

@@ -18,7 +18,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::{exchange::Exchange, session::Unrecorded, upstream::Lease};
+use crate::{exchange::Exchange, metrics::UpstreamFailure, session::Unrecorded, upstream::Lease};
 
 /// Why an answer's body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,17 @@ pub enum Error {
     /// No progress within `limits.body_timeout`.
     #[error("the answer stalled")]
     Stalled,
+}
+
+impl Error {
+    /// What metrics call it.
+    fn failure(&self) -> UpstreamFailure {
+        match self {
+            Self::CutOff(error) if error.is_parse() => UpstreamFailure::Protocol,
+            Self::CutOff(_) => UpstreamFailure::Reset,
+            Self::Stalled => UpstreamFailure::Timeout,
+        }
+    }
 }
 
 /// An answer's body on its way to the client.
@@ -88,14 +99,20 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = ready!(match &mut self.content {
+        let polled = match &mut self.content {
             Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Held(held) => Poll::Ready(held.next().map(Ok)),
             Content::Stream(stream) => stream.poll_next(cx),
             Content::Piped(piped) => piped.frames.poll_recv(cx),
-        });
-        if let (Some(exchange), Some(Ok(frame))) = (&mut self.exchange, &frame) {
-            exchange.sent(frame.data_ref().map_or(0, Bytes::len));
+        };
+        if let Some(exchange) = &self.exchange {
+            exchange.waits_for_gotrue(polled.is_pending());
+        }
+        let frame = ready!(polled);
+        match (&mut self.exchange, &frame) {
+            (Some(exchange), Some(Ok(frame))) => exchange.sent(frame.data_ref().map_or(0, Bytes::len)),
+            (Some(exchange), Some(Err(error))) => exchange.broke_off(error.failure()),
+            _ => {}
         }
         // with a Content-Length nobody polls past the last frame
         if frame.is_none() || (matches!(frame, Some(Ok(_))) && self.content_ended()) {
@@ -180,7 +197,8 @@ pub struct Stream {
     incoming: Incoming,
     /// Goes back to the pool at the end of the body.
     lease: Option<Lease>,
-    patience: Duration,
+    /// How long it may keep us waiting, where nobody else watches that.
+    patience: Option<Duration>,
     /// It broke off while it was read here; the client learns of it after what came before.
     broken: Option<Error>,
     /// Made when the body first keeps us waiting: most come in one piece with their head.
@@ -188,12 +206,20 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Streams `incoming`, giving `lease` back at its end.
-    pub fn new(incoming: Incoming, lease: Lease, patience: Duration) -> Self {
+    /// Streams `incoming`, giving `lease` back at its end. Waits for as long as it takes: the pace of an
+    /// HTTP/1.1 connection watches that, without a timer for every answer.
+    pub fn new(incoming: Incoming, lease: Lease) -> Self {
         let mut stream =
-            Self { read: None, incoming, lease: Some(lease), patience, broken: None, stalled: None };
+            Self { read: None, incoming, lease: Some(lease), patience: None, broken: None, stalled: None };
         stream.give_back_at_end();
         stream
+    }
+
+    /// Gives up when it has made no progress for so long.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
@@ -206,8 +232,8 @@ impl Stream {
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             return self.poll_patience(cx);
         };
-        if let Some(sleep) = &mut self.stalled {
-            sleep.as_mut().reset(Instant::now() + self.patience);
+        if let (Some(sleep), Some(patience)) = (&mut self.stalled, self.patience) {
+            sleep.as_mut().reset(Instant::now() + patience);
         }
         match frame {
             Some(Err(error)) => {
@@ -221,7 +247,7 @@ impl Stream {
     }
 
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let patience = self.patience;
+        let Some(patience) = self.patience else { return Poll::Pending };
         let sleep = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         ready!(sleep.as_mut().poll(cx));
         self.lease = None;
@@ -268,31 +294,44 @@ pub enum Read {
     CutOff(Stream),
 }
 
-/// Reads an answer of at most `limit` bytes.
-pub async fn read(mut stream: Stream, limit: usize) -> Read {
-    let size = stream.incoming.size_hint();
-    if size.lower() > limit as u64 {
-        return Read::TooLarge(stream);
+/// Reads an answer of at most `limit` bytes, within `patience` for all of it.
+pub async fn read(mut stream: Stream, limit: usize, patience: Duration) -> Read {
+    let mut held = Box::<Held>::default();
+    let took = tokio::time::timeout(patience, fill(&mut held, &mut stream, limit)).await;
+    match took {
+        Ok(Filled::Whole) => return Read::Whole(*held),
+        Ok(Filled::TooLarge) => {}
+        Ok(Filled::CutOff(error)) => stream.broken = Some(error),
+        Err(_) => stream.broken = Some(Error::Stalled),
     }
-    let mut held = Box::new(Held { sized: size.exact().is_some(), ..Held::default() });
-    while let Some(frame) = std::future::poll_fn(|cx| stream.poll_next(cx)).await {
-        match frame {
-            Ok(frame) => held.take(frame),
-            Err(error) => {
-                stream.broken = Some(error);
-                stream.read = Some(held);
-                return Read::CutOff(stream);
-            }
+    // what was read goes out before the rest; broken, it must not look whole to the client
+    stream.read = Some(held);
+    if stream.broken.is_some() { Read::CutOff(stream) } else { Read::TooLarge(stream) }
+}
+
+enum Filled {
+    Whole,
+    TooLarge,
+    CutOff(Error),
+}
+
+async fn fill(held: &mut Held, stream: &mut Stream, limit: usize) -> Filled {
+    let size = stream.incoming.size_hint();
+    held.sized = size.exact().is_some();
+    if size.lower() > limit as u64 {
+        return Filled::TooLarge;
+    }
+    while !stream.incoming.is_end_stream() {
+        match std::future::poll_fn(|cx| stream.poll_next(cx)).await {
+            None => break,
+            Some(Ok(frame)) => held.take(frame),
+            Some(Err(error)) => return Filled::CutOff(error),
         }
         if held.length > limit as u64 {
-            stream.read = Some(held);
-            return Read::TooLarge(stream);
-        }
-        if stream.incoming.is_end_stream() {
-            break;
+            return Filled::TooLarge;
         }
     }
-    Read::Whole(*held)
+    Filled::Whole
 }
 
 /// Streams a body while a copy of it, of `limit` bytes at most, is made. The second part must be run

@@ -136,6 +136,47 @@ fn allow_origin(headers: &mut HeaderMap) {
     }
 }
 
+/// When each answer is made, for the README.
+fn when(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::BadFraming => {
+            "Where the request ends is ambiguous, or it names no host or two, is a `CONNECT`, or its body broke off"
+        }
+        Refusal::BodyTooLarge => {
+            "A body that must be read here is above `limits.request_body_bytes`; only with a store"
+        }
+        Refusal::HeadTooLarge => "The head is above `limits.header_bytes`, or has more than 100 header lines",
+        Refusal::WrongPrefix => "The path is not below `path_prefix`",
+        Refusal::UpstreamUnreachable => {
+            "No connection to GoTrue within `upstream.connect_timeout`, or it broke before the head of the answer"
+        }
+        Refusal::UpstreamTimeout => {
+            "No head of an answer within `upstream.timeout`, or no free connection in that time"
+        }
+        Refusal::SessionRevoked => {
+            "With `enforce`: the session of the Bearer token was revoked; or GoTrue raised a revoked session (§6.3)"
+        }
+        Refusal::UserSuspended => "With `enforce`: the user of the Bearer token is banned",
+        Refusal::RefreshRevoked => "GoTrue refreshed a session that was revoked here (§6.3)",
+        Refusal::StoreUnavailable => {
+            "The store is needed and does not answer; nothing in this release needs it"
+        }
+    }
+}
+
+/// The README's table.
+pub fn table() -> String {
+    let mut table =
+        "| status | `error_code` | when | message | `reason` |\n|---|---|---|---|---|\n".to_owned();
+    for refusal in Refusal::ALL {
+        let Words { status, code, message } = words(refusal);
+        let (status, when, reason) = (status.as_str(), when(refusal), refusal.as_str());
+        let row = ["| ", status, " | `", code, "` | ", when, " | ", message, " | `", reason, "` |\n"];
+        table.extend(row);
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;

@@ -1,7 +1,10 @@
 //! The account of one request: opened when its head was read, closed when the last byte of its answer
 //! was handed over or the client went away. Closing it counts and logs, exactly once.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
@@ -9,7 +12,7 @@ use tokio::time::Instant;
 use crate::{
     access::{AccessLine, AccessLog},
     headers,
-    metrics::Metrics,
+    metrics::{Metrics, UpstreamFailure},
     request_id,
     route::{Route, method_label},
     session::{SessionId, UserId},
@@ -33,6 +36,35 @@ pub struct Ledger {
     pub clock: Arc<CoarseClock>,
 }
 
+/// When what happened to a request that was sent on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Sent to GoTrue.
+    pub sent: Option<Instant>,
+    /// What is needed of the answer is here, or there will be none.
+    pub answered: Option<Instant>,
+    /// What the answer means for sessions is done; only where the answer waits for that.
+    pub acted: Option<Instant>,
+}
+
+impl Timing {
+    /// GoTrue's share.
+    fn upstream(&self) -> Duration {
+        match (self.sent, self.answered) {
+            (Some(sent), Some(answered)) => answered.duration_since(sent),
+            (Some(sent), None) => sent.elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Our share, the passing on of the body aside; `None` for what was never sent on.
+    fn overhead(&self, started: Instant) -> Option<Duration> {
+        let before = self.sent?.duration_since(started);
+        let after = self.acted.zip(self.answered).map(|(acted, answered)| acted.duration_since(answered));
+        Some(before + after.unwrap_or_default())
+    }
+}
+
 /// One request's account.
 #[derive(Debug)]
 pub struct Exchange {
@@ -44,9 +76,7 @@ pub struct Exchange {
     bytes: u64,
     completed: bool,
     started: Instant,
-    forwarded: Option<Instant>,
-    answered: Option<Instant>,
-    handed_over: Option<Instant>,
+    timing: Timing,
     client: std::net::IpAddr,
     request_id: HeaderValue,
     traceparent: Option<HeaderValue>,
@@ -73,9 +103,7 @@ impl Exchange {
             bytes: 0,
             completed: false,
             started: Instant::now(),
-            forwarded: None,
-            answered: None,
-            handed_over: None,
+            timing: Timing::default(),
             client,
             request_id: request_id.cloned().unwrap_or_else(|| ledger.request_ids.next()),
             traceparent: headers.get(headers::TRACEPARENT).cloned(),
@@ -90,9 +118,9 @@ impl Exchange {
         &self.request_id
     }
 
-    /// When the request was sent on to GoTrue, and when what is needed of its answer was here.
-    pub fn timed(&mut self, sent: Option<Instant>, answered: Option<Instant>) {
-        (self.forwarded, self.answered) = (sent, answered);
+    /// What is known of its time at GoTrue.
+    pub fn timed(&mut self, timing: Timing) {
+        self.timing = timing;
     }
 
     /// Notes whose request it is, if that is proven; else whoever finds out later fills it in.
@@ -104,12 +132,21 @@ impl Exchange {
     /// The status that the client gets.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
-        self.handed_over = Some(Instant::now());
+    }
+
+    /// Whether the client has got all that GoTrue has sent of the answer so far.
+    pub fn waits_for_gotrue(&self, waits: bool) {
+        self.pace.answering(waits, self.ledger.clock.get());
     }
 
     /// So many bytes of the answer's body were handed over.
     pub fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
+    }
+
+    /// The answer broke off on its way from GoTrue.
+    pub fn broke_off(&self, failure: UpstreamFailure) {
+        self.ledger.metrics.upstream_failed(failure);
     }
 
     /// The answer was handed over to its end.
@@ -122,17 +159,13 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.pace.request_ends(self.ledger.clock.get());
         let took = self.started.elapsed();
-        let upstream = match (self.forwarded, self.answered) {
-            (Some(from), Some(to)) => to.duration_since(from),
-            (Some(from), None) => from.elapsed(),
-            _ => std::time::Duration::ZERO,
-        };
+        let upstream = self.timing.upstream();
         let metrics = &self.ledger.metrics;
         metrics.request_ends();
         // a client that left before its answer began is counted as nginx does it
         let status = self.status.map_or(499, |status| status.as_u16());
-        let ours = self.handed_over.map_or(took, |at| at.duration_since(self.started));
-        let overhead = ours.saturating_sub(upstream);
+        // without an answer, how much of the time was GoTrue's is not known either
+        let overhead = self.status.map(|_| self.timing.overhead(self.started).unwrap_or(took));
         metrics.request(self.route, &self.method, status, took, overhead);
         let Some(access) = &self.ledger.access else { return };
         let identity = self.identity.as_ref().and_then(|identity| identity.get());

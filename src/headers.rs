@@ -76,7 +76,8 @@ impl Peer {
     }
 }
 
-/// Makes a client's request headers ready for GoTrue. `authority` is HTTP/2's, which has no `Host`.
+/// Makes a client's request headers ready for GoTrue. `authority` is the one that the request's target
+/// has: always in HTTP/2, else where it is a whole address.
 ///
 /// # Errors
 /// A request whose host two readers could understand differently.
@@ -96,6 +97,13 @@ pub fn for_upstream(
     }
     forwarded_for(headers, peer);
     Ok(())
+}
+
+/// Removes from trailers what nobody may send through us (Traefik CVE-2026-88004).
+pub fn trailers_for_upstream(trailers: &mut HeaderMap) {
+    if trailers.keys().any(|name| is_ours(name.as_str())) {
+        retain(trailers, |name, _| !is_ours(name.as_str()));
+    }
 }
 
 /// Removes what GoTrue said to its connection with us.
@@ -118,13 +126,14 @@ fn one_host(headers: &mut HeaderMap, version: Version, authority: Option<&str>) 
     if second.is_some() || (first.is_none() && version == Version::HTTP_11) {
         return Err(AmbiguousHost);
     }
-    if let (Version::HTTP_2, Some(authority)) = (version, authority) {
-        if first.is_some_and(|host| host.as_bytes() != authority.as_bytes()) {
-            return Err(AmbiguousHost);
-        }
-        let host = HeaderValue::from_str(authority).map_err(|_| AmbiguousHost)?;
-        headers.insert(HOST, host);
+    let Some(authority) = authority else { return Ok(()) };
+    // HTTP/2's authority and Host say the same (RFC 9113 §8.3.1); in a whole address it wins (RFC 9112 §3.2.2)
+    let differs = first.is_some_and(|host| host.as_bytes() != authority.as_bytes());
+    if authority.contains('@') || (version == Version::HTTP_2 && differs) {
+        return Err(AmbiguousHost);
     }
+    let host = HeaderValue::from_str(authority).map_err(|_| AmbiguousHost)?;
+    headers.insert(HOST, host);
     Ok(())
 }
 
@@ -133,7 +142,8 @@ fn passes_upstream(name: &HeaderName, value: &HeaderValue, peer: &Peer) -> bool 
     match name.as_str() {
         "connection" => value.as_bytes().eq_ignore_ascii_case(b"keep-alive"),
         "expect" => false,
-        "sb-forwarded-for" => peer.trusted,
+        "sb-forwarded-for" | "forwarded" | "x-real-ip" => peer.trusted,
+        name if name.starts_with("x-forwarded-") && name != X_FORWARDED_FOR => peer.trusted,
         name => !is_hop_by_hop(name) && !is_ours(name),
     }
 }
@@ -147,7 +157,10 @@ fn passes_downstream(name: &HeaderName, chunked_passes: bool) -> bool {
 }
 
 fn is_hop_by_hop(name: &str) -> bool {
-    matches!(name, "te" | "upgrade" | "keep-alive" | "proxy-connection")
+    matches!(
+        name,
+        "te" | "upgrade" | "keep-alive" | "proxy-connection" | "proxy-authorization" | "proxy-authenticate"
+    )
 }
 
 /// Names that only GoTrue (`sb-auth-*`) or the sidecar (identity) may set; some servers read `_` as `-`.

@@ -124,8 +124,8 @@ impl Endpoint {
         if !response.status().is_success() {
             return Err(Error::Status(response.status().as_u16()));
         }
-        let stream = Stream::new(response.into_body(), lease, PATIENCE);
-        match body::read(stream, MAX_BYTES).await {
+        let stream = Stream::new(response.into_body(), lease);
+        match body::read(stream, MAX_BYTES, PATIENCE).await {
             Read::Whole(held) => Ok(held.contiguous()),
             Read::TooLarge(_) | Read::CutOff(_) => Err(Error::Body),
         }

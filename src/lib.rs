@@ -1,9 +1,34 @@
 //! gotrue-sidecar: a reverse proxy beside GoTrue that mirrors its sessions into a store.
 //!
-//! A request passes, in order: `listener` (accepts, TLS, one HTTP connection) → `proxy` (one
-//! request: classify, look up, forward, mirror, log) → `upstream` (GoTrue) → `mirror` (what the
-//! answer means for sessions) → `store` (makes it so). `app` is the only file that knows every
-//! part. Dependencies point down this list and never back; `tests/it/layering.rs` holds them to it.
+//! # A request in five hops
+//!
+//! 1. [`listener`] accepts the connection, on one of the [`worker`] threads; TLS ([`tls`]), framing and
+//!    pace ([`wire`]) are judged on the bytes, before hyper reads them.
+//! 2. [`proxy`] takes the request: its [`route`] from the head alone, an account of it ([`exchange`]), the
+//!    caller's token ([`keys`], [`jwks`]) and session looked up ([`sessions`]). What can change no session is
+//!    streamed; the rest runs in a task of its own (`proxy/mirrored.rs`), so that it is finished whoever leaves.
+//! 3. [`upstream`] sends it to GoTrue, once, over a small pool of connections; the answer comes back as
+//!    a [`body`], streamed or, where a decision needs it, held.
+//! 4. [`mirror`] decides what that answer means for sessions: pure functions from request and answer
+//!    to changes ([`session::Change`]).
+//! 5. [`store`] makes the changes, atomically and within [`sessions::Budget`]; then the answer goes out
+//!    exactly as it came. What the sidecar answers itself is made in [`error`], and nowhere else.
+//!
+//! # Where state lives
+//!
+//! | state | where | shared by |
+//! |---|---|---|
+//! | sessions, tombstones, marks | [`store`]: Redis, or [`store::memory`] | every replica, or this process |
+//! | connections to GoTrue | [`upstream::Upstream`] | one worker |
+//! | the connection to Redis | [`store::Store`], made by [`store::Source`] | one worker |
+//! | clients' connections | [`listener::Connections`], each with its [`wire::pace::Pace`] | one worker |
+//! | one request | [`exchange::Exchange`], until its answer has ended | nobody |
+//! | keys that verify tokens | [`jwks::Verifier`] | this process, replaced as a whole |
+//! | what is well, how far it has drained | [`readiness::Readiness`], [`shutdown::Drain`] | this process |
+//! | counters | [`metrics::Metrics`] | this process |
+//!
+//! [`app`] is the only module that knows every part: it builds them from [`config`], runs them and takes
+//! them down. Dependencies point one way, in the order that `tests/it/layering.rs` lists and holds.
 
 pub mod access;
 pub mod admin;

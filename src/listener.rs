@@ -109,20 +109,36 @@ impl Connections {
     pub async fn accept(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(self.terms.places.max(1)));
         while let Some((stream, peer, place)) = stop.run_until_cancelled(next(&listener, &places)).await {
-            self.clock.set();
-            let id = self.next.fetch_add(1, Relaxed);
-            let pace = Arc::new(Pace::new(self.clock.get()));
-            self.lock().insert(id, Open { pace: Arc::clone(&pace), task: None });
-            self.terms.metrics.connection_opened();
-            let closed = Closed { connections: Arc::clone(&self), id, _place: place };
-            let run = Arc::clone(&self).run(stream, peer, pace);
-            let task = self.terms.tasks.spawn(async move {
-                let _closed = closed;
-                run.await;
-            });
-            if let Some(open) = self.lock().get_mut(&id) {
-                open.task = Some(task.abort_handle());
+            self.take(stream, peer, place);
+        }
+        // To these the system has said yes already; closing the listener would reset them.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok(place) = Arc::clone(&places).try_acquire_owned()
+            && let Ok((stream, peer)) = listener.accept()
+        {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.take(stream, peer, Some(place));
             }
+        }
+    }
+
+    /// Runs a connection in a task of its own.
+    fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: Option<OwnedSemaphorePermit>) {
+        self.clock.set();
+        let id = self.next.fetch_add(1, Relaxed);
+        let pace = Arc::new(Pace::new(self.clock.get()));
+        self.lock().insert(id, Open { pace: Arc::clone(&pace), task: None });
+        self.terms.metrics.connection_opened();
+        let closed = Closed { connections: Arc::clone(self), id, _place: permit };
+        let run = Arc::clone(self).run(stream, peer, pace);
+        let task = self.terms.tasks.spawn(async move {
+            let _closed = closed;
+            run.await;
+        });
+        if let Some(open) = self.lock().get_mut(&id) {
+            open.task = Some(task.abort_handle());
         }
     }
 
@@ -168,7 +184,7 @@ impl Connections {
         let _ = stream.set_nodelay(true); // only costs speed where it fails
         let ended = match &self.terms.tls {
             None => self.plain(stream, peer.ip(), pace).await,
-            Some(acceptor) => self.encrypted(acceptor, stream, peer.ip(), pace).await,
+            Some(acceptor) => Box::pin(self.encrypted(acceptor, stream, peer.ip(), pace)).await,
         };
         if let Err(error) = ended {
             tracing::debug!(error = &*error, client = %peer.ip(), "connection ended");
@@ -177,7 +193,7 @@ impl Connections {
 
     async fn plain(&self, stream: TcpStream, ip: IpAddr, pace: Arc<Pace>) -> Result<(), Failure> {
         if tls::begins_with_h2_preface(&stream).await? {
-            self.http2(stream, ip, pace).await
+            Box::pin(self.http2(stream, ip, pace)).await // large: not what an HTTP/1.1 connection should weigh
         } else {
             self.http1(stream, ip, pace).await
         }
@@ -306,6 +322,8 @@ impl Drop for Closed {
 fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None);
+    builder.auto_date_header(false); // answers get no header added
+    builder.writev(false); // one flat write is cheaper than gathering head and a small body
     // twice the limit: our own refusal comes first, and has GoTrue's form
     builder.max_buf_size(limits.header_bytes.saturating_mul(2).max(16 * 1024));
     builder
@@ -315,6 +333,7 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(limits.header_read_timeout)

@@ -78,7 +78,7 @@ fn serve(config: Config) -> Result<ExitCode, Box<dyn std::error::Error>> {
     })?;
     match ended {
         Ended::Drained => tracing::info!("drained"),
-        Ended::Cut(left) => tracing::error!(left, "the drain's deadline has passed with work left"),
+        Ended::Cut(left) => tracing::error!(left, "ended before everything was finished"),
     }
     Ok(if ended == Ended::Drained { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -86,14 +86,24 @@ impl Metrics {
         self.handles.connections.decrement(1.0);
     }
 
-    /// A request ended with `status` after `took`; `overhead` of that was the sidecar's own.
-    pub fn request(&self, route: Route, method: &Method, status: u16, took: Duration, overhead: Duration) {
+    /// A request ended with `status` after `took`; `overhead` of that was the sidecar's own, which is
+    /// not known where the client left before its answer began.
+    pub fn request(
+        &self,
+        route: Route,
+        method: &Method,
+        status: u16,
+        took: Duration,
+        overhead: Option<Duration>,
+    ) {
         let Some(endpoint) = self.handles.endpoints.of(route, method) else {
             return;
         };
         add(&endpoint.codes, labels::code_index(status), 1);
         endpoint.duration.record(took);
-        self.handles.overhead.record(overhead);
+        if let Some(overhead) = overhead {
+            self.handles.overhead.record(overhead);
+        }
     }
 
     /// The sidecar answered a request itself.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::{
     HeaderValue, Method, Request, Response, Version,
-    header::{CONNECTION, CONTENT_ENCODING},
+    header::{CONNECTION, CONTENT_ENCODING, HOST},
     request::Parts,
     response,
 };
@@ -22,10 +22,9 @@ use self::{
 use crate::{
     audit,
     body::{self, Body, Stream},
-    clock,
     config::Limits,
     error::{self, Form},
-    exchange::{Exchange, Ledger},
+    exchange::{Exchange, Ledger, Timing},
     headers::{self, Peer},
     jwks::Verifier,
     keys,
@@ -61,25 +60,6 @@ pub struct Proxy {
     pub verifier: Arc<Verifier>,
 }
 
-/// When a request was sent on, and when what is needed of its answer was here.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Timing {
-    /// Sent on.
-    pub(crate) sent: Option<Instant>,
-    /// Answered.
-    pub(crate) answered: Option<Instant>,
-}
-
-impl Timing {
-    fn sent(&mut self) {
-        self.sent = Some(Instant::now());
-    }
-
-    fn answered(&mut self) {
-        self.answered = Some(Instant::now());
-    }
-}
-
 impl Proxy {
     /// Answers one request of `peer`, whose connection's bytes are watched by `pace`.
     pub async fn handle(
@@ -93,16 +73,16 @@ impl Proxy {
         let path = self.paths.of_gotrue(&head.uri);
         let route = path.map_or(Route::Other, |path| Route::of(&head.method, path));
         let mut exchange = Exchange::begin(&self.ledger, pace, peer.ip, route, &head.method, &head.headers);
-        let broken = pace.violation();
-        let answered = match broken {
+        let answered = match pace.violation() {
             Some(violation) => Err(violation.into()),
             None => self.answer(route, head, body, peer, &mut exchange).await,
         };
+        let ends = self.draining.begun() || answered.as_ref().is_err_and(|refusal| ends_connection(*refusal));
         let mut response = answered.unwrap_or_else(|refusal| {
             self.ledger.metrics.refused(refusal);
             error::answer(refusal, form)
         });
-        if version < Version::HTTP_2 && (broken.is_some() || self.draining.begun()) {
+        if version < Version::HTTP_2 && ends {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         exchange.answered(response.status());
@@ -123,20 +103,23 @@ impl Proxy {
         let mut facts = Facts::of(route, &head, peer, exchange.request_id().clone());
         let mut budget = sessions.budget();
         if let Some(token) = keys::bearer(&head.headers) {
-            let now = clock::seconds();
+            let now = sessions.clock.seconds();
             let verdict = if facts.needs_proof() {
-                self.verifier.verify_fetching(token, now).await
+                Box::pin(self.verifier.verify_fetching(token, now)).await
             } else {
                 self.verifier.verify(token, now)
             };
             let identity = exchange.identify(verdict.proven());
             if sessions.enforce {
-                admitted(sessions.standing(&verdict, &mut budget).await)
+                admitted(Box::pin(sessions.standing(&verdict, &mut budget)).await)
                     .inspect_err(|why| audit::refused(&verdict, *why, facts.by()))?;
             } else if sessions.lookup {
                 sessions.notice(&verdict, identity);
             }
             facts.bearer = Some(verdict);
+        }
+        if facts.says_nothing() {
+            return self.pass(head, body, peer, exchange).await;
         }
         if !facts.changes_sessions() {
             return self.relay(sessions, facts, head, body, peer, exchange).await;
@@ -148,9 +131,10 @@ impl Proxy {
             budget,
             timing: Timing::default(),
         };
-        let task = sessions.tasks.spawn(request.run(head, body, peer.clone()));
+        // boxed: it is large, and is moved several times on its way into a task
+        let task = sessions.tasks.spawn(Box::pin(request.run(head, body, peer.clone())));
         let (answer, timing) = task.await.map_err(|_| Refusal::UpstreamUnreachable)?;
-        exchange.timed(timing.sent, timing.answered);
+        exchange.timed(timing);
         answer
     }
 
@@ -180,7 +164,7 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Refusal> {
         let version = head.version;
-        facts.sending();
+        facts.sending(&sessions.clock);
         let (mut head, stream) = self.stream(head, body, peer, exchange).await?;
         let inspection = facts.asked(&self.paths).inspection(head.status, &head.headers);
         let body = if inspection == Inspection::Pass {
@@ -204,7 +188,8 @@ impl Proxy {
         head: &response::Parts,
         stream: Stream,
     ) -> Body {
-        let (body, copied) = body::tee(stream, self.limits.response_body_bytes);
+        let (body, copied) =
+            body::tee(stream.with_patience(self.limits.body_timeout), self.limits.response_body_bytes);
         let (proxy, of) = (Arc::clone(self), Arc::clone(sessions));
         let mut kept = Response::new(());
         *kept.status_mut() = head.status;
@@ -226,7 +211,7 @@ impl Proxy {
             status: head.status,
             headers: &head.headers,
             body: answer.seen(),
-            now_ms: clock::millis(),
+            now_ms: sessions.clock.millis(),
         };
         let decision = sessions.mirror.after(&asked, &answered);
         if let Some(why) = decision.unrecorded {
@@ -254,13 +239,19 @@ impl Proxy {
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<(response::Parts, Stream), Refusal> {
+        let version = head.version;
         let request = self.outgoing(head, Outgoing::Stream(body), peer, exchange.request_id())?;
         let mut timing = Timing::default();
         let sent = self.send(request, &mut timing).await;
-        exchange.timed(timing.sent, timing.answered);
+        exchange.timed(timing);
         let (response, lease) = sent?;
         let (head, body) = response.into_parts();
-        Ok((head, Stream::new(body, lease, self.limits.body_timeout)))
+        Ok((head, self.patient(Stream::new(body, lease), version)))
+    }
+
+    /// HTTP/2 streams need a timer each where the connection's pace cannot tell them apart.
+    fn patient(&self, stream: Stream, version: Version) -> Stream {
+        if version == Version::HTTP_2 { stream.with_patience(self.limits.body_timeout) } else { stream }
     }
 
     /// The request as GoTrue shall get it.
@@ -277,6 +268,9 @@ impl Proxy {
         let authority = head.uri.authority().map(http::uri::Authority::as_str);
         headers::for_upstream(&mut head.headers, head.version, authority, peer)
             .map_err(|_| Refusal::BadFraming)?;
+        if !head.headers.contains_key(HOST) {
+            head.headers.insert(HOST, self.host.clone()); // HTTP/1.0 needs none, HTTP/1.1 does
+        }
         if !head.headers.contains_key(headers::X_REQUEST_ID) {
             head.headers.insert(headers::X_REQUEST_ID, request_id.clone());
         }
@@ -292,9 +286,9 @@ impl Proxy {
         request: Request<Outgoing>,
         timing: &mut Timing,
     ) -> Result<(Response<Incoming>, Lease), Refusal> {
-        timing.sent();
+        timing.sent = Some(Instant::now());
         let sent = self.upstream.send(request).await;
-        timing.answered();
+        timing.answered = Some(Instant::now());
         sent.map_err(|error| {
             if let Some(failure) = failure(&error) {
                 self.ledger.metrics.upstream_failed(failure);
@@ -303,6 +297,11 @@ impl Proxy {
             error.into()
         })
     }
+}
+
+/// After a request that was not understood nothing more is.
+fn ends_connection(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::BadFraming | Refusal::HeadTooLarge)
 }
 
 /// The answer as the client gets it.
@@ -334,9 +333,10 @@ impl From<upstream::Error> for Refusal {
         match error {
             upstream::Error::Timeout => Self::UpstreamTimeout,
             upstream::Error::ClientBody(_) => Self::BadFraming,
-            upstream::Error::Connect(_) | upstream::Error::Reset(_) | upstream::Error::Protocol(_) => {
-                Self::UpstreamUnreachable
-            }
+            upstream::Error::Connect(_)
+            | upstream::Error::Reset(_)
+            | upstream::Error::Switching
+            | upstream::Error::Protocol(_) => Self::UpstreamUnreachable,
         }
     }
 }
@@ -347,7 +347,7 @@ fn failure(error: &upstream::Error) -> Option<UpstreamFailure> {
         upstream::Error::Connect(_) => Some(UpstreamFailure::Connect),
         upstream::Error::Timeout => Some(UpstreamFailure::Timeout),
         upstream::Error::Reset(_) => Some(UpstreamFailure::Reset),
-        upstream::Error::Protocol(_) => Some(UpstreamFailure::Protocol),
+        upstream::Error::Switching | upstream::Error::Protocol(_) => Some(UpstreamFailure::Protocol),
         upstream::Error::ClientBody(_) => None,
     }
 }

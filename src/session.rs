@@ -64,7 +64,7 @@ macro_rules! print_uuid {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.as_hyphenated().fmt(f)
+                f.write_str(self.0.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()))
             }
         }
         impl fmt::Debug for $name {

@@ -1,13 +1,10 @@
 //! The proxy's hand on the store: looks sessions up, and makes the changes that the mirror decides on.
-//! Bounds what that may cost a request, and keeps the account of whether the store answers.
+//! Bounds what that may cost a request.
 
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,12 +13,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     audit::{self, By},
-    clock,
+    clock::Clock,
     exchange::Identity,
     keys::Verdict,
     metrics::{Metrics, MirrorEvent, StoreCommand},
     mirror::{ByRef, Mirror},
-    readiness::Readiness,
     session::{Change, Outcome, Seconds, SessionId, State, Unrecorded, UserId},
     store::{self, Store},
 };
@@ -37,8 +33,6 @@ const SEEN_MAX: usize = 16_384;
 pub struct Sessions {
     /// Where sessions are.
     pub store: Store,
-    /// Shared by all workers: whether the store answers.
-    pub health: Arc<Health>,
     /// What exchanges mean.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -49,6 +43,8 @@ pub struct Sessions {
     pub enforce: bool,
     /// Sessions that were looked up within the last minute.
     pub seen: Seen,
+    /// The time.
+    pub clock: Clock,
     /// Where changes are counted.
     pub metrics: Arc<Metrics>,
     /// Work that a drain waits for.
@@ -95,7 +91,7 @@ impl Sessions {
         let Some((user, session, touch)) = caller(verdict) else {
             return;
         };
-        if !self.seen.is_due(session, clock::seconds()) {
+        if !self.seen.is_due(session, self.clock.seconds()) {
             return;
         }
         let (sessions, identity) = (Arc::clone(self), Arc::clone(identity));
@@ -117,7 +113,7 @@ impl Sessions {
         touch: bool,
         budget: &mut Budget,
     ) -> Result<State, store::Error> {
-        let lookup = self.store.lookup(user, session, clock::seconds(), touch);
+        let lookup = self.store.lookup(user, session, self.clock.seconds(), touch);
         self.call(StoreCommand::Lookup, budget, lookup).await
     }
 
@@ -126,7 +122,7 @@ impl Sessions {
         if changes.is_empty() {
             return Vec::new();
         }
-        let apply = self.store.apply(changes, clock::seconds());
+        let apply = self.store.apply(changes, self.clock.seconds());
         match self.call(StoreCommand::Apply, budget, apply).await {
             Ok(outcomes) => {
                 for (change, outcome) in changes.iter().zip(&outcomes) {
@@ -149,7 +145,7 @@ impl Sessions {
 
     /// Makes a change to the session that a refresh token belongs to, if that is known.
     pub async fn make_by_ref(&self, by_ref: &ByRef, budget: &mut Budget, by: By<'_>) {
-        let owner = self.store.session_of(&by_ref.reference, clock::seconds());
+        let owner = self.store.session_of(&by_ref.reference, self.clock.seconds());
         if let Ok(Some((user, session))) = self.call(StoreCommand::Resolve, budget, owner).await {
             self.make(&[by_ref.change(user, session)], budget, by).await;
         }
@@ -182,7 +178,6 @@ impl Sessions {
         budget.0 = budget.0.saturating_sub(took);
         let error = result.as_ref().err();
         self.metrics.store_command(command, error.map_or("ok", store::Error::cause), took);
-        self.health.noted(error);
         result
     }
 }
@@ -224,48 +219,5 @@ impl Seen {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Seconds>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether the store answers, as the last call found it: a line in the log when that changes, not for
-/// every request.
-#[derive(Debug)]
-pub struct Health {
-    up: AtomicBool,
-    /// Nothing was said yet: the first failure is worth a line, too.
-    silent: AtomicBool,
-    metrics: Arc<Metrics>,
-    readiness: Arc<Readiness>,
-}
-
-impl Health {
-    /// Not known to be well yet.
-    pub fn new(metrics: Arc<Metrics>, readiness: Arc<Readiness>) -> Self {
-        Self { up: AtomicBool::new(false), silent: AtomicBool::new(true), metrics, readiness }
-    }
-
-    /// A call ended with this error, or well. A full embedded store answers, so it is up.
-    pub fn noted(&self, error: Option<&store::Error>) {
-        let error = error.filter(|error| **error != store::Error::Full);
-        let up = error.is_none();
-        let changed = self.up.load(Relaxed) != up || self.silent.load(Relaxed);
-        if !changed || (self.up.swap(up, Relaxed) == up && !self.silent.swap(false, Relaxed)) {
-            return;
-        }
-        self.silent.store(false, Relaxed);
-        self.metrics.store_up(up);
-        self.readiness.set_store(up);
-        match error {
-            None => tracing::info!("the store answers"),
-            Some(error) => tracing::warn!(cause = error.cause(), error = %error, "the store does not answer"),
-        }
-    }
-}
-
-impl Sessions {
-    /// Asks the store whether it answers; for the time between requests.
-    pub async fn ping(&self) {
-        let mut budget = self.budget();
-        let _ = self.call(StoreCommand::Ping, &mut budget, self.store.ping()).await;
     }
 }

@@ -115,10 +115,10 @@ impl Store {
         }
     }
 
-    /// Asks whether the store answers.
+    /// Asks whether the store would take a change. Makes none, and no key.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it would not.
     pub async fn ping(&self) -> Result<(), Error> {
         match self {
             Self::Redis(redis) => redis.ping().await,

@@ -11,15 +11,15 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::sync::Semaphore;
 
 pub use self::{
     connect::{Connector, TlsError},
     outgoing::Outgoing,
 };
-use crate::config;
+use crate::{config, wire::pace::CoarseClock};
 
 /// Why there is no answer from GoTrue.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,9 @@ pub enum Error {
     /// The connection broke before the response head.
     #[error("the connection broke")]
     Reset(#[source] hyper::Error),
+    /// The answer switches to another protocol, which nobody has asked for.
+    #[error("the answer switches protocols")]
+    Switching,
     /// What came is not HTTP.
     #[error("the answer is not HTTP")]
     Protocol(#[source] hyper::Error),
@@ -65,6 +68,7 @@ pub struct Upstream {
 #[derive(Debug)]
 struct Pool {
     idle: Mutex<Vec<Idle>>,
+    clock: Arc<CoarseClock>,
     /// Bounds the connections, idle ones aside: one place for every exchange under way.
     places: Semaphore,
 }
@@ -72,7 +76,8 @@ struct Pool {
 #[derive(Debug)]
 struct Idle {
     sender: SendRequest<Outgoing>,
-    since: Instant,
+    /// The coarse clock's milliseconds.
+    since: u64,
 }
 
 /// The connection of one exchange. Goes back to the pool when the answer was read to its end, is
@@ -85,8 +90,14 @@ pub struct Lease {
 
 impl Upstream {
     /// A worker's share of `upstream.max_connections` is `max_connections`.
-    pub fn new(connector: Arc<Connector>, config: &config::Upstream, max_connections: usize) -> Self {
-        let pool = Pool { idle: Mutex::new(Vec::new()), places: Semaphore::new(max_connections.max(1)) };
+    pub fn new(
+        connector: Arc<Connector>,
+        config: &config::Upstream,
+        max_connections: usize,
+        clock: Arc<CoarseClock>,
+    ) -> Self {
+        let places = Semaphore::new(max_connections.max(1));
+        let pool = Pool { idle: Mutex::new(Vec::new()), clock, places };
         Self { connector, pool: Arc::new(pool), timeout: config.timeout, idle_timeout: config.idle_timeout }
     }
 
@@ -98,10 +109,12 @@ impl Upstream {
     /// # Errors
     /// See [`Error`].
     pub async fn send(&self, request: Request<Outgoing>) -> Result<(Response<Incoming>, Lease), Error> {
-        match tokio::time::timeout(self.timeout, self.exchange(request)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::Timeout),
+        let answered = tokio::time::timeout(self.timeout, self.exchange(request)).await;
+        let (response, lease) = answered.unwrap_or(Err(Error::Timeout))?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::Switching);
         }
+        Ok((response, lease))
     }
 
     async fn exchange(&self, mut request: Request<Outgoing>) -> Result<(Response<Incoming>, Lease), Error> {
@@ -116,7 +129,8 @@ impl Upstream {
                 },
             }
         }
-        let mut sender = self.connector.connect().await.map_err(Error::Connect)?;
+        // rare and large: in a box, so that every other request's future stays small
+        let mut sender = Box::pin(self.connector.connect()).await.map_err(Error::Connect)?;
         let response = sender.send_request(request).await?;
         Ok((response, lease.with(sender)))
     }
@@ -124,7 +138,9 @@ impl Upstream {
     /// Closes connections that were idle for longer than `upstream.idle_timeout`.
     pub fn close_idle(&self) {
         let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|one| one.since.elapsed() < self.idle_timeout && !one.sender.is_closed());
+        let now = self.pool.clock.get();
+        let fresh = |one: &Idle| u128::from(now.saturating_sub(one.since)) < self.idle_timeout.as_millis();
+        idle.retain(|one| fresh(one) && !one.sender.is_closed());
     }
 }
 
@@ -160,7 +176,7 @@ impl Lease {
             && !sender.is_closed()
         {
             let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, since: self.pool.clock.get() });
         }
     }
 }

@@ -5,16 +5,17 @@ use std::{io, sync::Arc, thread::JoinHandle};
 
 use http::HeaderValue;
 use tokio::{net::TcpListener, runtime, sync::watch, time::MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use crate::{
+    clock::Clock,
     config,
     exchange::Ledger,
     jwks::Verifier,
     listener::{Connections, Terms},
     mirror::Mirror,
     proxy::Proxy,
-    sessions::{Health, Seen, Sessions},
+    sessions::{Seen, Sessions},
     shutdown::{Draining, Phase},
     store,
     target::Paths,
@@ -55,8 +56,6 @@ pub struct Setup {
 pub struct Mirroring {
     /// Opens this worker's store.
     pub source: Arc<store::Source>,
-    /// Whether it answers.
-    pub health: Arc<Health>,
     /// Decides.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -65,6 +64,8 @@ pub struct Mirroring {
     pub lookup: bool,
     /// `enforce`
     pub enforce: bool,
+    /// The time that sessions go by.
+    pub clock: Clock,
 }
 
 /// Starts a worker that accepts from `listener`.
@@ -73,20 +74,22 @@ pub struct Mirroring {
 /// When the system gives no thread or no runtime.
 pub fn start(index: usize, listener: std::net::TcpListener, setup: Setup) -> io::Result<JoinHandle<()>> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let starting = setup.terms.tasks.token(); // so that a drain does not find nothing to wait for yet
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        if let Err(error) = runtime.block_on(serve(listener, setup)) {
+        if let Err(error) = runtime.block_on(serve(listener, setup, starting)) {
             tracing::error!(error = &error as &dyn std::error::Error, "a worker cannot serve");
         }
     })
 }
 
-async fn serve(listener: std::net::TcpListener, setup: Setup) -> io::Result<()> {
+async fn serve(listener: std::net::TcpListener, setup: Setup, starting: TaskTrackerToken) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let Setup { ledger, terms, mut phases, end, .. } = setup.clone();
     let proxy = proxy(setup);
     let (tasks, stop) = (terms.tasks.clone(), CancellationToken::new());
     let connections = Arc::new(Connections::new(Arc::clone(&proxy), terms, Arc::clone(&ledger.clock)));
     tasks.spawn(Arc::clone(&connections).accept(listener, stop.clone()));
+    drop(starting);
     let mut tick = tokio::time::interval(connections.sweep_interval());
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ledger.clock.set();
@@ -114,20 +117,11 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
     let Setup { ledger, connector, host, paths, verifier, draining, .. } = setup;
     let Terms { limits, metrics, tasks, .. } = setup.terms;
     let sessions = setup.mirroring.map(|mirroring| {
-        let Mirroring { source, health, mirror, budget, lookup, enforce } = mirroring;
-        let store = source.connect();
-        Arc::new(Sessions {
-            store,
-            health,
-            mirror,
-            budget,
-            lookup,
-            enforce,
-            seen: Seen::default(),
-            metrics,
-            tasks,
-        })
+        let Mirroring { source, mirror, budget, lookup, enforce, clock } = mirroring;
+        let (store, seen) = (source.connect(), Seen::default());
+        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen, clock, metrics, tasks })
     });
-    let upstream = Upstream::new(connector, &setup.upstream, setup.upstream_connections);
+    let upstream =
+        Upstream::new(connector, &setup.upstream, setup.upstream_connections, Arc::clone(&ledger.clock));
     Arc::new(Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier })
 }

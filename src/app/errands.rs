@@ -9,14 +9,13 @@ use tokio::{
     time::{Interval, MissedTickBehavior},
 };
 
-use super::keys::Configured;
+use super::{keys::Configured, store_probe::StoreProbe};
 use crate::{
     clock, config,
     jwks::Verifier,
-    metrics::{Metrics, StoreCommand},
+    metrics::Metrics,
     readiness::Readiness,
     reload::{Purpose, Watched},
-    store::{self, Store},
     telemetry::LogBuffer,
     tls::Certificate,
     upstream::{Outgoing, Upstream},
@@ -48,31 +47,66 @@ pub(super) struct Errands {
 }
 
 impl Errands {
-    /// Runs them until the future is dropped.
+    /// Runs them until the future is dropped. None waits for another: a GoTrue that hangs does not keep
+    /// the store from being asked, or a file from being read.
     pub(super) async fn run(mut self) {
-        let store = self.store.as_ref().map(|mirroring| mirroring.source.connect());
-        let (mut probe, mut upkeep) = (every(PROBE), every(UPKEEP));
-        let mut reload = every(self.reload_interval);
-        let mut hangup = signal(SignalKind::hangup()).ok();
-        let mut dropped = 0;
+        let watched = std::mem::take(&mut self.watched);
+        tokio::join!(
+            self.ask_upstream(),
+            self.ask_store(),
+            self.keep_keys(),
+            self.keep_accounts(),
+            self.keep_files(watched)
+        );
+    }
+
+    async fn ask_upstream(&self) {
+        let mut tick = every(PROBE);
         loop {
-            tokio::select! {
-                _ = probe.tick() => {
-                    tokio::join!(self.probe_upstream(), self.probe_store(store.as_ref()), self.verifier.keep_current());
-                }
-                _ = upkeep.tick() => {
-                    self.metrics.upkeep();
-                    self.count_dropped_lines(&mut dropped);
-                }
-                _ = reload.tick() => self.reload(),
-                () = received(&mut hangup) => self.reload(),
-            }
+            tick.tick().await;
+            let well = tokio::time::timeout(PROBE_TIMEOUT, self.upstream_health()).await;
+            self.readiness.set_upstream(well == Ok(true));
         }
     }
 
-    async fn probe_upstream(&self) {
-        let well = tokio::time::timeout(PROBE_TIMEOUT, self.upstream_health()).await;
-        self.readiness.set_upstream(well == Ok(true));
+    async fn ask_store(&self) {
+        let Some(mirroring) = &self.store else { return };
+        let (metrics, readiness) = (Arc::clone(&self.metrics), Arc::clone(&self.readiness));
+        let mut probe = StoreProbe::new(mirroring.source.connect(), mirroring.budget, metrics, readiness);
+        let mut tick = every(PROBE);
+        loop {
+            tick.tick().await;
+            probe.ask().await;
+        }
+    }
+
+    async fn keep_keys(&self) {
+        let mut tick = every(PROBE);
+        loop {
+            tick.tick().await;
+            self.verifier.keep_current().await;
+        }
+    }
+
+    async fn keep_accounts(&self) {
+        let (mut tick, mut dropped) = (every(UPKEEP), 0);
+        loop {
+            tick.tick().await;
+            self.metrics.upkeep();
+            self.count_dropped_lines(&mut dropped);
+        }
+    }
+
+    async fn keep_files(&self, mut watched: Watched) {
+        let mut tick = every(self.reload_interval);
+        let mut hangup = signal(SignalKind::hangup()).ok();
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = received(&mut hangup) => {}
+            }
+            self.reload(&mut watched);
+        }
     }
 
     async fn upstream_health(&self) -> bool {
@@ -85,22 +119,6 @@ impl Errands {
         self.upstream.send(request).await.is_ok_and(|(response, _)| response.status().is_success())
     }
 
-    async fn probe_store(&self, store: Option<&Store>) {
-        let (Some(mirroring), Some(store)) = (&self.store, store) else {
-            return;
-        };
-        let began = tokio::time::Instant::now();
-        let answer =
-            tokio::time::timeout(mirroring.budget, store.ping()).await.unwrap_or(Err(store::Error::Timeout));
-        let error = answer.as_ref().err();
-        self.metrics.store_command(
-            StoreCommand::Ping,
-            error.map_or("ok", store::Error::cause),
-            began.elapsed(),
-        );
-        mirroring.health.noted(error);
-    }
-
     fn count_dropped_lines(&self, before: &mut u64) {
         let now = self.log.as_ref().map_or(0, LogBuffer::dropped);
         self.metrics.log_lines_dropped(now - *before);
@@ -108,8 +126,8 @@ impl Errands {
     }
 
     /// Takes up what changed in the files in use. What cannot be used is logged, and what was there stays.
-    fn reload(&mut self) {
-        for purpose in self.watched.changed() {
+    fn reload(&self, watched: &mut Watched) {
+        for purpose in watched.changed() {
             let taken = self.take_up(purpose);
             self.metrics.reloaded(taken.is_ok(), clock::seconds());
             match taken {

@@ -11,6 +11,7 @@ use crate::{
     reload::{Purpose, Watched},
     token::RefKey,
     upstream::{Connector, TlsError, Upstream},
+    wire::pace::CoarseClock,
 };
 
 /// Why there are no keys.
@@ -77,11 +78,12 @@ pub(super) fn endpoint(
     upstream: &config::Upstream,
     connector: &Arc<Connector>,
     host: &HeaderValue,
+    clock: &Arc<CoarseClock>,
 ) -> Result<Option<Endpoint>, Error> {
     match jwks {
         Jwks::Off => Ok(None),
         Jwks::Upstream => Ok(Some(Endpoint {
-            upstream: Upstream::new(Arc::clone(connector), upstream, 1),
+            upstream: Upstream::new(Arc::clone(connector), upstream, 1, Arc::clone(clock)),
             target: Uri::try_from(format!("{}/.well-known/jwks.json", upstream.url.path))
                 .map_err(|_| Error::Jwks)?,
             host: host.clone(),
@@ -90,7 +92,7 @@ pub(super) fn endpoint(
             let url = address(uri).ok_or(Error::Jwks)?;
             let connector = Connector::new(&url, None, upstream.connect_timeout)?;
             Ok(Some(Endpoint {
-                upstream: Upstream::new(Arc::new(connector), upstream, 1),
+                upstream: Upstream::new(Arc::new(connector), upstream, 1, Arc::clone(clock)),
                 target: uri.path_and_query().cloned().map_or(Uri::from_static("/"), Uri::from),
                 host: HeaderValue::from_str(url.authority.as_str()).map_err(|_| Error::Jwks)?,
             }))

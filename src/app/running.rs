@@ -12,7 +12,7 @@ use crate::{admin, shutdown::Phase, worker};
 pub enum Ended {
     /// Everything that was begun was finished.
     Drained,
-    /// So many connections and recordings were cut off at the deadline.
+    /// So many connections and recordings were cut off: the deadline had passed, or there was a second signal.
     Cut(usize),
 }
 
@@ -43,8 +43,9 @@ impl App {
             tasks.close();
             let mut aborted = phases.clone();
             tokio::select! {
-                () = tasks.wait() => Ended::Drained,
+                biased; // whoever insists did not let it finish, even where nothing was left
                 () = reached(&mut aborted, Phase::Aborted) => Ended::Cut(tasks.len()),
+                () = tasks.wait() => Ended::Drained,
             }
         };
         let ended = tokio::select! {

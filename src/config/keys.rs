@@ -45,14 +45,14 @@ pub static KEYS: &[Key] = &[
         Switch,
         "true with a store, false without",
         "true",
-        "Look up the session of every request with a Bearer token.",
+        "Look up the sessions of Bearer tokens, at most once a minute each: names them in the access log and notes when they were seen.",
     )
     .needs_store(),
     Key::new(
         "enforce",
         Switch,
         "false",
-        "Refuse requests of revoked sessions as GoTrue would, without asking it.",
+        "Refuse requests of revoked sessions and banned users as GoTrue would, without asking it. Every request with a Bearer token then waits for the store.",
     )
     .needs_store(),
     Key::unset(
@@ -101,9 +101,9 @@ pub static KEYS: &[Key] = &[
         "upstream.max_connections",
         Count(1, 65_536),
         "256",
-        "Connections to GoTrue at once; further requests wait for one, within upstream.timeout.",
+        "Connections to GoTrue at once, shared out among the workers; further requests wait for one, within upstream.timeout.",
     ),
-    Key::new("admin.listen", Address, "0.0.0.0:9464", "The listener for /livez, /readyz and /metrics."),
+    Key::new("admin.listen", Address, "0.0.0.0:9464", "The listener for /livez, /readyz and /metrics, and for the drain from this host. Plain HTTP without a password: not for the public."),
     Key::unset(
         "store.url",
         StoreUrl,
@@ -154,7 +154,7 @@ pub static KEYS: &[Key] = &[
         Text,
         "derived from jwt.secret",
         "(secret)",
-        "Keys the hashes under which the store knows refresh tokens. The same on every replica.",
+        "The secret with which refresh tokens are hashed before they go into the store. The same on every replica; a new one forgets which token belongs to which session.",
     )
     .secret()
     .needs_store(),
@@ -163,7 +163,7 @@ pub static KEYS: &[Key] = &[
         File,
         "no file",
         "/run/secrets/store-ref-key",
-        "A file that holds store.ref_key.",
+        "A file that holds store.ref_key. Read at the start only.",
     )
     .needs_store(),
     Key::new(
@@ -211,7 +211,7 @@ pub static KEYS: &[Key] = &[
         "session.ttl",
         Duration("1s", "3650d"),
         "30d",
-        "How long a session that is not refreshed stays in the store.",
+        "How long a session that is not refreshed stays in the store; never shorter than its access token lives.",
     )
     .needs_store(),
     Key::new(
@@ -244,14 +244,14 @@ pub static KEYS: &[Key] = &[
         "limits.connections",
         Count(1, 1_000_000),
         "10000",
-        "Clients' connections at once; further ones wait to be accepted.",
+        "Clients' connections at once, shared out among the workers; further ones wait to be accepted.",
     ),
     Key::new("limits.streams", Count(1, 10_000), "100", "Requests at once on one HTTP/2 connection."),
     Key::new(
         "limits.request_body_bytes",
         Size("1KiB", "64MiB"),
         "1MiB",
-        "Size of a request's body where it must be read here; above it 413. Other bodies have no limit.",
+        "Size of a request's body where it must be read here: refreshes, /oauth/token and changes of users, with a store. Above it 413. Other bodies have no limit.",
     ),
     Key::new(
         "limits.response_body_bytes",
@@ -263,7 +263,7 @@ pub static KEYS: &[Key] = &[
         "forwarded.trusted_proxies",
         Networks,
         "",
-        "Peers whose X-Forwarded-* headers are kept; other peers' are replaced. Empty: every peer is trusted.",
+        "Peers whose X-Forwarded-For and Sb-Forwarded-For are kept; the first is replaced, the second removed where other peers send them. Empty: every peer is trusted.",
     ),
     Key::new(
         "drain.delay",
@@ -281,14 +281,14 @@ pub static KEYS: &[Key] = &[
         "readiness.require",
         AnyOf(&["upstream", "store"]),
         "upstream",
-        "What must be well for /readyz to say so.",
+        "What must be well for /readyz to say so. A store here takes every replica away at once when it is down.",
     ),
     Key::new("log.format", OneOf(&["json", "text"]), "json", "The form of the log on stderr."),
     Key::new(
         "log.level",
         OneOf(&["off", "error", "warn", "info", "debug", "trace"]),
         "info",
-        "The least level that is logged.",
+        "The least severe level that is logged.",
     ),
     Key::new("log.access", Switch, "true", "A line in the log for every request, at level info."),
     Key::new(

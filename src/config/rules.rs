@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Config, Jwks, UpstreamUrl,
-    keys::{Default, KEYS, Key},
+    keys::{self, Default, KEYS, Key},
     kind::Kind,
     parse::{self, StoreUrl},
     problem::{Place, Problem, Rule, Warning},
@@ -83,9 +83,11 @@ pub(super) fn warnings(values: &Values, config: &Config) -> Vec<Warning> {
         Some(_) => &["store.memory_max_sessions"],
         None => &[],
     };
-    let without_effect = without_effect
-        .iter()
-        .filter_map(|key| Some(Warning::NoEffect { key, place: values.get(key)?.place.clone() }));
+    // sidecar.yaml as it is documented has every default, and nobody meant anything by that
+    let meant =
+        without_effect.iter().filter(|key| !keys::key(key).is_some_and(|key| Given(values).is_default(key)));
+    let without_effect =
+        meant.filter_map(|key| Some(Warning::NoEffect { key, place: values.get(key)?.place.clone() }));
     let jwt = &config.jwt;
     let no_keys =
         config.store.is_some() && jwt.jwks == Jwks::Off && jwt.secret.is_none() && jwt.keys.is_none();
@@ -116,9 +118,14 @@ impl<'a> Given<'a> {
         if key.name == "readiness.require" {
             return parse::list(text).any(|word| word == "store");
         }
-        let default = matches!(key.default, Default::Value(default) if default == text);
         let off = key.kind == Kind::Switch && text == "false";
-        key.needs_store && !default && !off
+        key.needs_store && !self.is_default(key) && !off
+    }
+
+    /// Whether what was given is what holds without it.
+    fn is_default(self, key: &Key) -> bool {
+        let given = self.0.get(key.name).map(|given| given.text.reveal());
+        matches!(key.default, Default::Value(default) if given == Some(default))
     }
 
     /// The problems of those rules that are broken.

@@ -66,7 +66,7 @@ families! {
     HTTP_REQUEST_DURATION = "gotrue_sidecar_http_request_duration_seconds", Kind::Histogram(REQUEST_BOUNDS), ["route", "method"],
         "From the request's head to the last byte of its answer, GoTrue included.";
     PROXY_OVERHEAD = "gotrue_sidecar_proxy_overhead_seconds", Kind::Histogram(OVERHEAD_BOUNDS), [],
-        "From the request's head to the answer's, without the time GoTrue took; the store is included.";
+        "From the request's head to the answer's, if there is one, without the time GoTrue took; the store is included.";
     HTTP_REQUESTS_IN_FLIGHT = "gotrue_sidecar_http_requests_in_flight", Kind::Gauge, [],
         "Requests whose answer is not complete yet.";
     CONNECTIONS = "gotrue_sidecar_connections", Kind::Gauge, [],
@@ -76,7 +76,7 @@ families! {
     UPSTREAM_ERRORS = "gotrue_sidecar_upstream_errors_total", Kind::Counter, ["reason"],
         "Requests that got no complete answer from GoTrue.";
     STORE_UP = "gotrue_sidecar_store_up", Kind::Gauge, [],
-        "Whether the session store answered last time; 0 before the first time and without a store.";
+        "Whether the session store takes changes, as asked every second; 0 before the first time and without a store.";
     STORE_COMMANDS = "gotrue_sidecar_store_commands_total", Kind::Counter, ["command", "result"],
         "Commands sent to the session store, by what became of them.";
     STORE_COMMAND_DURATION = "gotrue_sidecar_store_command_duration_seconds", Kind::Histogram(STORE_BOUNDS), ["command"],

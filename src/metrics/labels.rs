@@ -58,7 +58,7 @@ labels! {
     Connect = "connect",
     /// No answer in time.
     Timeout = "timeout",
-    /// The connection closed before the answer was complete.
+    /// The connection closed before the answer's head was complete.
     Reset = "reset",
     /// The answer is not HTTP.
     Protocol = "protocol",
@@ -73,7 +73,7 @@ labels! {
     Lookup = "lookup",
     /// Find the session of a refresh token.
     Resolve = "resolve",
-    /// Ask whether it is there.
+    /// Ask whether it would take a change.
     Ping = "ping",
 }
 

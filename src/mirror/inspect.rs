@@ -1,6 +1,6 @@
 //! Which bodies must be read: decided from heads alone, so that everything else is streamed.
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{Asked, is_refresh_grant};
@@ -68,7 +68,7 @@ impl Asked<'_> {
             (Route::Token | Route::OauthToken, StatusCode::BAD_REQUEST) if self.reads_body() => {
                 Inspection::Hold
             }
-            (_, StatusCode::FORBIDDEN) if self.headers.contains_key(AUTHORIZATION) => Inspection::Hold,
+            (_, StatusCode::FORBIDDEN) if self.bearer.is_some() => Inspection::Hold,
             _ => Inspection::Pass,
         }
     }

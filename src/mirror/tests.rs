@@ -7,7 +7,7 @@ mod refusal;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderName, HeaderValue};
 
 use super::*;
@@ -123,9 +123,6 @@ impl Exchange {
         let mut request_headers = HeaderMap::new();
         request_headers.insert("user-agent", HeaderValue::from_static("browser"));
         let verdict = self.who.verdict();
-        if verdict.is_some() {
-            request_headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer x"));
-        }
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());

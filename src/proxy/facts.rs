@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Uri,
-    header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
+    header::{CONTENT_TYPE, USER_AGENT},
     request::Parts,
 };
 
 use crate::{
     audit::By,
-    clock,
+    clock::Clock,
     headers::Peer,
     keys::Verdict,
     mirror::{Asked, client_ip},
@@ -32,7 +32,7 @@ pub(super) struct Facts {
 }
 
 /// The headers that a decision may need.
-const KEPT: [http::HeaderName; 3] = [USER_AGENT, CONTENT_TYPE, AUTHORIZATION];
+const KEPT: [http::HeaderName; 2] = [USER_AGENT, CONTENT_TYPE];
 
 impl Facts {
     /// Takes them from a head as the client sent it.
@@ -75,6 +75,13 @@ impl Facts {
         )
     }
 
+    /// Whatever GoTrue answers, it says nothing about a session.
+    pub(super) fn says_nothing(&self) -> bool {
+        let reads_only =
+            matches!(self.route, Route::Health | Route::Settings | Route::Jwks | Route::Authorize);
+        self.bearer.is_none() && reads_only
+    }
+
     /// Changes are worth nothing unless the Bearer token is proven, so its key is worth a wait.
     pub(super) fn needs_proof(&self) -> bool {
         matches!(self.route, Route::Logout | Route::UserUpdate | Route::GrantRevoke | Route::FactorDelete)
@@ -86,8 +93,8 @@ impl Facts {
     }
 
     /// The request is sent on now.
-    pub(super) fn sending(&mut self) {
-        self.sent_ms = clock::millis();
+    pub(super) fn sending(&mut self, clock: &Clock) {
+        self.sent_ms = clock.millis();
     }
 
     /// As the mirror asks for them.

@@ -11,13 +11,14 @@ use http::{
     response,
 };
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
-use super::{Proxy, Timing, facts::Facts};
+use super::{Proxy, facts::Facts};
 use crate::{
     audit,
     body::{self, Body, Held, Read, Stream, Unread},
-    clock, headers,
-    headers::Peer,
+    exchange::Timing,
+    headers::{self, Peer},
     metrics::Refusal,
     mirror::{Answered, Body as Seen, Decision, Inspection},
     route::Route,
@@ -44,6 +45,7 @@ impl Mirrored {
         peer: Peer,
     ) -> (Result<Response<Body>, Refusal>, Timing) {
         let answer = self.exchange(head, body, &peer).await;
+        self.timing.acted = Some(Instant::now());
         (answer, self.timing)
     }
 
@@ -55,18 +57,19 @@ impl Mirrored {
     ) -> Result<Response<Body>, Refusal> {
         let version = head.version;
         let body = self.read_request(body).await?;
-        if let Some(accepted) = head.headers.get_mut(ACCEPT_ENCODING) {
-            *accepted = HeaderValue::from_static("identity"); // the answer must be readable here
+        if head.headers.contains_key(ACCEPT_ENCODING) {
+            // the answer must be readable here; in the place of every value there is
+            head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         let request = self.proxy.outgoing(head, body, peer, &self.facts.request_id)?;
-        self.facts.sending();
+        self.facts.sending(&self.sessions.clock);
         self.before().await;
         let (response, lease) = self.proxy.send(request, &mut self.timing).await?;
         let (mut head, incoming) = response.into_parts();
-        let stream = Stream::new(incoming, lease, self.proxy.limits.body_timeout);
+        let stream = self.proxy.patient(Stream::new(incoming, lease), version);
         let inspection = self.facts.asked(&self.proxy.paths).inspection(head.status, &head.headers);
         let (seen, body) = self.read_answer(inspection, &head, stream).await;
-        self.timing.answered();
+        self.timing.answered = Some(Instant::now());
         let refused = self.after(&head, &seen).await;
         headers::for_client(&mut head.headers, version);
         match refused {
@@ -93,7 +96,7 @@ impl Mirrored {
     /// A logout ends its own session here before GoTrue is asked.
     async fn before(&mut self) {
         if let Some(change) = self.sessions.mirror.before(&self.facts.asked(&self.proxy.paths)) {
-            self.sessions.make(&[change], &mut self.budget, self.facts.by()).await;
+            Box::pin(self.sessions.make(&[change], &mut self.budget, self.facts.by())).await;
         }
     }
 
@@ -110,7 +113,8 @@ impl Mirrored {
         if head.headers.contains_key(CONTENT_ENCODING) {
             return (Answer::Lost(Unrecorded::Encoded), Body::stream(stream));
         }
-        match body::read(stream, self.proxy.limits.response_body_bytes).await {
+        let limits = &self.proxy.limits;
+        match body::read(stream, limits.response_body_bytes, limits.body_timeout).await {
             Read::Whole(whole) => (Answer::of(&whole), Body::held(whole)),
             Read::TooLarge(stream) => (Answer::Lost(Unrecorded::TooLarge), Body::stream(stream)),
             Read::CutOff(stream) => (Answer::Lost(Unrecorded::CutOff), Body::stream(stream)),
@@ -123,7 +127,7 @@ impl Mirrored {
             status: head.status,
             headers: &head.headers,
             body: answer.seen(),
-            now_ms: clock::millis(),
+            now_ms: self.sessions.clock.millis(),
         };
         let asked = self.facts.asked(&self.proxy.paths);
         let decision = self.sessions.mirror.after(&asked, &answered);
@@ -132,7 +136,7 @@ impl Mirrored {
         }
         let outcomes = self.sessions.make(&decision.changes, &mut self.budget, self.facts.by()).await;
         if let Some(by_ref) = &decision.by_ref {
-            self.sessions.make_by_ref(by_ref, &mut self.budget, self.facts.by()).await;
+            Box::pin(self.sessions.make_by_ref(by_ref, &mut self.budget, self.facts.by())).await;
         }
         self.revoked(&decision, &outcomes)
     }

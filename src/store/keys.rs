@@ -40,6 +40,11 @@ impl Keys {
         format!("{}:{{{user}}}:marks", self.prefix)
     }
 
+    /// Never there: what is asked for to learn whether Redis takes writes.
+    pub(super) fn probe(&self) -> String {
+        format!("{}:probe", self.prefix)
+    }
+
     /// Which session a refresh token belongs to; in another slot.
     pub(super) fn refresh(&self, token: &RefreshRef) -> String {
         format!("{}:refresh:{}", self.prefix, token.as_str())

@@ -144,7 +144,9 @@ impl Redis {
     /// As there.
     pub async fn ping(&self) -> Result<(), Error> {
         let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.cmd("PING");
+        // A write that writes nothing, because the key is not there: a replica, a full Redis and one that
+        // cannot save refuse it, and would answer PING.
+        pipeline.cmd("SET").arg(self.keys.probe()).arg("").arg("XX").arg("EX").arg(1);
         reply::sound(reply::first(&self.run(&pipeline).await?)?)
     }
 

@@ -2,13 +2,16 @@
 //!
 //! hyper decides framing once more from the same bytes; this reader exists because it is stricter:
 //! what two readers could understand differently is refused (contract §11; RFC 9112 §6.3, §11.2).
+//! What it takes, hyper takes.
 
-use memchr::{memchr, memchr2};
+use memchr::memchr2;
+
+use super::grammar;
 
 /// hyper reads no more header lines than this into its stack buffer.
 const MAX_HEADER_LINES: usize = 100;
 
-/// Chunk extensions and trailers are read and thrown away, up to this many bytes of each body.
+/// Chunk extensions and trailers, up to this many bytes of each body; hyper has the same bound.
 const MAX_CHUNK_OVERHEAD: usize = 16 * 1024;
 
 /// What was wrong with a request's bytes.
@@ -16,7 +19,7 @@ const MAX_CHUNK_OVERHEAD: usize = 16 * 1024;
 pub enum Violation {
     /// The head is larger than `limits.header_bytes`, or has more than 100 lines.
     HeadTooLarge,
-    /// Two readers could disagree about where the request ends.
+    /// Two readers could disagree about what the request says or where it ends.
     Ambiguous,
 }
 
@@ -39,6 +42,8 @@ pub struct Framing {
     /// The part of a line that came with an earlier read.
     carried: Vec<u8>,
     max_head: usize,
+    /// Heads that were read to their end.
+    heads: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +55,7 @@ enum State {
     ChunkData(u64),
     ChunkEnd,
     Trailers,
-    /// hyper has seen, or will see, an error here: what follows is not framed any more.
+    /// A body that cannot be followed: nothing after it is framed any more.
     Lost,
 }
 
@@ -68,7 +73,7 @@ struct Head {
 impl Framing {
     /// A reader at the start of a connection; heads larger than `max_head` bytes are refused.
     pub fn new(max_head: usize) -> Self {
-        Self { state: State::Between, head: Head::default(), carried: Vec::new(), max_head }
+        Self { state: State::Between, head: Head::default(), carried: Vec::new(), max_head, heads: 0 }
     }
 
     /// What the next byte belongs to.
@@ -80,9 +85,24 @@ impl Framing {
         }
     }
 
-    /// Inside the request line.
-    pub fn in_first_line(&self) -> bool {
-        self.state == State::HeadLines && self.head.lines == 0
+    /// How many requests' heads were read to their end.
+    pub fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    /// How many lines of the current head were read to their end.
+    pub fn head_lines(&self) -> usize {
+        self.head.lines
+    }
+
+    /// How many bytes at the end of what was read are the beginning of a line of a head.
+    pub fn unfinished_line(&self) -> usize {
+        if self.state == State::HeadLines { self.carried.len() } else { 0 }
+    }
+
+    /// The body that is read cannot be followed.
+    pub fn is_lost(&self) -> bool {
+        self.state == State::Lost
     }
 
     /// Takes the next bytes of the connection. On a violation: how many of them came before the line
@@ -167,16 +187,21 @@ impl Framing {
             if self.head.bytes > self.max_head {
                 return Err(Violation::HeadTooLarge);
             }
-        } else {
-            self.head.chunk_overhead += bytes;
-            if self.head.chunk_overhead > MAX_CHUNK_OVERHEAD + self.max_head {
-                self.lose();
-            }
+        } else if self.carried.len() + bytes > MAX_CHUNK_OVERHEAD {
+            self.lose();
         }
         Ok(())
     }
 
-    /// A CR or LF alone: refused in a head; in a body hyper's own decoder refuses it.
+    /// Bounds what a chunked body has beside its data and the sizes of its chunks.
+    fn count_overhead(&mut self, bytes: usize) {
+        self.head.chunk_overhead += bytes;
+        if self.head.chunk_overhead > MAX_CHUNK_OVERHEAD {
+            self.lose();
+        }
+    }
+
+    /// A CR or LF alone.
     fn broken_line<'a>(&mut self) -> Result<&'a [u8], Violation> {
         if self.state == State::HeadLines {
             return Err(Violation::Ambiguous);
@@ -200,13 +225,19 @@ impl Framing {
                     Some(size) => self.state = State::ChunkData(size),
                     None => self.lose(),
                 }
+                self.count_overhead(line.len().saturating_sub(MAX_SIZE_DIGITS));
+                Ok(())
+            }
+            State::Trailers if line.is_empty() => {
+                self.state = State::Between;
+                self.head = Head::default();
                 Ok(())
             }
             State::Trailers => {
-                if line.is_empty() {
-                    self.state = State::Between;
-                    self.head = Head::default();
+                if grammar::header_line(line).is_err() {
+                    self.lose();
                 }
+                self.count_overhead(line.len());
                 Ok(())
             }
             _ => Ok(()),
@@ -216,39 +247,32 @@ impl Framing {
     fn head_line(&mut self, line: &[u8]) -> Result<(), Violation> {
         if line.is_empty() {
             if self.head.lines > 0 {
+                self.heads += 1;
                 self.state = self.body_after_head();
             }
             return Ok(()); // empty lines before a request line are passed over (RFC 9112 §2.2)
         }
-        self.head.lines += 1;
-        if self.head.lines == 1 {
-            self.head.http_10 = line.ends_with(b"HTTP/1.0");
-            return Ok(());
-        }
-        if self.head.lines > MAX_HEADER_LINES + 1 {
+        if self.head.lines > MAX_HEADER_LINES {
             return Err(Violation::HeadTooLarge);
         }
-        match line.first().map(u8::to_ascii_lowercase) {
-            Some(b' ' | b'\t') => Err(Violation::Ambiguous), // obs-fold
-            Some(b'c' | b't') => self.framing_header(line),
-            _ => Ok(()),
+        if self.head.lines == 0 {
+            self.head.http_10 = grammar::request_line(line)?;
+        } else {
+            let (name, value) = grammar::header_line(line)?;
+            self.framing_header(name, value.trim_ascii())?;
         }
+        self.head.lines += 1;
+        Ok(())
     }
 
-    fn framing_header(&mut self, line: &[u8]) -> Result<(), Violation> {
-        let Some(colon) = memchr(b':', line) else {
-            return Ok(());
-        };
-        let (name, value) = line.split_at(colon);
-        let name = name.trim_ascii_end(); // "Content-Length :" is a trick, not another header
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
+    fn framing_header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Violation> {
         if name.eq_ignore_ascii_case(b"content-length") {
             let length = decimal(value).ok_or(Violation::Ambiguous)?;
-            if name.len() != colon || self.head.chunked || self.head.length.replace(length).is_some() {
+            if self.head.chunked || self.head.length.replace(length).is_some() {
                 return Err(Violation::Ambiguous);
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            let once = name.len() == colon && !self.head.chunked && self.head.length.is_none();
+            let once = !self.head.chunked && self.head.length.is_none();
             if !once || self.head.http_10 || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(Violation::Ambiguous);
             }
@@ -297,13 +321,16 @@ fn decimal(text: &[u8]) -> Option<u64> {
     })
 }
 
+/// More hexadecimal digits than any chunk needs, and few enough for a `u64`.
+const MAX_SIZE_DIGITS: usize = 15;
+
 /// The size in a chunk's first line, without its extensions.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let size = line.split(|byte| *byte == b';').next()?.trim_ascii_end();
-    if size.is_empty() || size.len() > 15 {
+    if size.is_empty() || size.len() > MAX_SIZE_DIGITS {
         return None;
     }
-    size.iter().try_fold(0_u64, |sum, byte| {
+    size.iter().try_fold(0, |sum, byte| {
         let digit = char::from(*byte).to_digit(16)?;
         Some(sum * 16 + u64::from(digit))
     })
@@ -375,7 +402,7 @@ mod tests {
             // size
             (many.as_str(), Err(Violation::HeadTooLarge)),
             (long.as_str(), Err(Violation::HeadTooLarge)),
-            // hyper's decoder answers these; nothing after them is framed
+            // these end the connection; nothing after them is framed
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", Ok(Stage::Body)),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n", Ok(Stage::Body)),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", Ok(Stage::Body)),

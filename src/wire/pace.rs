@@ -50,12 +50,17 @@ pub struct Pace {
     reading_since: AtomicU64,
     /// Since when we wait for the client to take.
     writing_since: AtomicU64,
+    /// Since when we wait for GoTrue to go on with an answer that has begun; not for HTTP/2, whose
+    /// streams would hide each other.
+    answering_since: AtomicU64,
     /// Requests that have not been answered to the end.
     open: AtomicU32,
     /// Requests that were ever made.
-    served: AtomicBool,
-    /// A [`Violation`] that the next request must be answered with.
+    begun: AtomicU64,
+    /// A [`Violation`] that a request must be answered with.
     violation: AtomicU8,
+    /// Which one of those that were ever made.
+    refused: AtomicU64,
     http2: AtomicBool,
     closing: AtomicBool,
     close: Notify,
@@ -78,9 +83,11 @@ impl Pace {
             stage_since: AtomicU64::new(now),
             reading_since: AtomicU64::new(0),
             writing_since: AtomicU64::new(0),
+            answering_since: AtomicU64::new(0),
             open: AtomicU32::new(0),
-            served: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
             violation: AtomicU8::new(0),
+            refused: AtomicU64::new(0),
             http2: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             close: Notify::new(),
@@ -101,29 +108,40 @@ impl Pace {
         set_since(&self.writing_since, pending, now);
     }
 
+    /// Whether we wait for GoTrue to go on with an answer that has begun.
+    pub fn answering(&self, pending: bool, now: u64) {
+        if !self.is_http2() {
+            set_since(&self.answering_since, pending, now);
+        }
+    }
+
     /// A request was read to the end of its head.
     pub fn request_begins(&self) {
         self.open.fetch_add(1, Relaxed);
-        self.served.store(true, Relaxed);
+        self.begun.fetch_add(1, Relaxed);
     }
 
     /// Its answer was handed over to the end, or given up.
     pub fn request_ends(&self, now: u64) {
         self.open.fetch_sub(1, Relaxed);
+        self.answering(false, now);
         self.stage_since.store(now, Relaxed);
     }
 
-    pub(super) fn refuse(&self, violation: Violation) {
+    /// The connection's `nth` request must be answered with `violation`.
+    pub(super) fn refuse(&self, violation: Violation, nth: u64) {
         let code = match violation {
             Violation::HeadTooLarge => 1,
             Violation::Ambiguous => 2,
         };
+        self.refused.store(nth, Relaxed);
         self.violation.store(code, Relaxed);
     }
 
-    /// What was wrong with the bytes of the request that is being handled.
+    /// What was wrong with the bytes of the request that has just begun.
     pub fn violation(&self) -> Option<Violation> {
         match self.violation.load(Relaxed) {
+            1 | 2 if self.refused.load(Relaxed) != self.begun.load(Relaxed) => None,
             1 => Some(Violation::HeadTooLarge),
             2 => Some(Violation::Ambiguous),
             _ => None,
@@ -161,16 +179,17 @@ impl Pace {
         let longer = |since: u64, limit: Duration| {
             since != 0 && u128::from(now.saturating_sub(since)) > limit.as_millis()
         };
-        if longer(self.writing_since.load(Relaxed), limits.body_timeout) {
+        let stalled = |since: &AtomicU64| longer(since.load(Relaxed), limits.body_timeout);
+        if stalled(&self.writing_since) || stalled(&self.answering_since) {
             return Some(Overdue::Stuck);
         }
         let since = self.stage_since.load(Relaxed);
         let open = self.open.load(Relaxed) > 0;
         match self.stage.load(Relaxed) {
             HEAD => longer(since, limits.header_read_timeout).then_some(Overdue::Stuck),
-            BODY => longer(self.reading_since.load(Relaxed), limits.body_timeout).then_some(Overdue::Stuck),
+            BODY => stalled(&self.reading_since).then_some(Overdue::Stuck),
             _ if open => None,
-            _ if self.served.load(Relaxed) => longer(since, limits.idle_timeout).then_some(Overdue::Idle),
+            _ if self.begun.load(Relaxed) > 0 => longer(since, limits.idle_timeout).then_some(Overdue::Idle),
             _ => longer(since, limits.header_read_timeout).then_some(Overdue::Stuck),
         }
     }
@@ -208,7 +227,7 @@ mod tests {
     #[test]
     fn the_sweep_judges_by_what_the_client_owes() {
         type Set = fn(&Pace);
-        let table: [(&str, Set, u64, Option<Overdue>); 10] = [
+        let table: &[(&str, Set, u64, Option<Overdue>)] = &[
             ("a silent connection", |_| (), 5_002, Some(Overdue::Stuck)),
             ("a silent connection, in time", |_| (), 5_000, None),
             ("a slow head", |pace| pace.at_stage(Stage::Head, 1), 5_002, Some(Overdue::Stuck)),
@@ -259,6 +278,15 @@ mod tests {
                 Some(Overdue::Stuck),
             ),
             (
+                "an answer that does not go on",
+                |pace| {
+                    pace.request_begins();
+                    pace.answering(true, 1);
+                },
+                30_002,
+                Some(Overdue::Stuck),
+            ),
+            (
                 "a reader that goes on",
                 |pace| {
                     pace.request_begins();
@@ -269,7 +297,7 @@ mod tests {
                 None,
             ),
         ];
-        for (what, set, now, expected) in table {
+        for &(what, set, now, expected) in table {
             let pace = Pace::new(1);
             set(&pace);
             assert_eq!(pace.overdue(now, &limits()), expected, "{what}");

@@ -1,28 +1,18 @@
-//! The catalogue of metrics is what a scraper sees, and what the README says.
+//! The catalogue of metrics is what a scraper sees.
 
-use std::{collections::BTreeSet, env, fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use gotrue_sidecar::{
-    metrics::{CATALOGUE, Format, Metrics, StoreCommand, table},
+    metrics::{CATALOGUE, Format, Metrics, StoreCommand},
     route::Route,
 };
-use http::Method;
+use http::{Method, Request};
 
-const BEGIN: &str = "<!-- metrics -->\n";
-const END: &str = "<!-- /metrics -->";
-
-#[test]
-fn the_readme_has_the_table_of_metrics() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).expect("README.md has <!-- metrics -->");
-    let (between, after) = rest.split_once(END).expect("README.md has <!-- /metrics -->");
-    if env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", table())).unwrap();
-        return;
-    }
-    assert!(between == table(), "README.md is out of date: UPDATE_DOCS=1 cargo test --test it metrics");
-}
+use crate::support::{
+    http::send,
+    sidecar::Sidecar,
+    upstream::{Step, Upstream},
+};
 
 #[test]
 fn a_scraper_sees_the_catalogue_and_nothing_else() {
@@ -57,12 +47,12 @@ fn series(line: &str) -> (&str, Vec<&str>) {
 fn what_happened_is_on_the_page() {
     let metrics = Metrics::new().unwrap();
     let (took, overhead) = (Duration::from_millis(20), Duration::from_micros(70));
-    metrics.request(Route::Token, &Method::POST, 200, took, overhead);
-    metrics.request(Route::Token, &Method::POST, 418, took, overhead);
+    metrics.request(Route::Token, &Method::POST, 200, took, Some(overhead));
+    metrics.request(Route::Token, &Method::POST, 418, took, Some(overhead));
     let strange = Method::from_bytes(b"BREW").unwrap();
-    metrics.request(Route::Other, &strange, 404, took, overhead);
+    metrics.request(Route::Other, &strange, 404, took, Some(overhead));
     // a pair that cannot be
-    metrics.request(Route::Token, &Method::GET, 404, took, overhead);
+    metrics.request(Route::Token, &Method::GET, 404, took, Some(overhead));
     metrics.store_command(StoreCommand::Apply, "ok", overhead);
     metrics.store_command(StoreCommand::Apply, "no such cause", overhead);
     metrics.request_begins();
@@ -98,4 +88,21 @@ fn a_failed_reload_keeps_the_time_of_the_last_good_one() {
     let page = metrics.render(Format::Text);
     assert!(page.contains("\ngotrue_sidecar_config_last_reload_successful 0\n"));
     assert!(page.contains("\ngotrue_sidecar_config_last_reload_success_timestamp_seconds 1700000000\n"));
+}
+
+#[tokio::test]
+async fn waiting_for_gotrue_is_no_overhead_when_the_client_leaves() {
+    let upstream = Upstream::start(|_| vec![Step::Wait(Duration::from_secs(30))]).await;
+    let sidecar = Sidecar::start(&["--upstream-url", &upstream.url]);
+    let request = Request::get(format!("{}/settings", sidecar.url)).body(String::new()).unwrap();
+    let asking = tokio::spawn(async move { send(request).await.map(|_| ()) });
+    while upstream.seen().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    asking.abort();
+    let left = r#"gotrue_sidecar_http_requests_total{route="/settings",method="GET",code="499"}"#;
+    while sidecar.metric(left).await < 1.0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(sidecar.metric("gotrue_sidecar_proxy_overhead_seconds_count").await.abs() < f64::EPSILON);
 }

@@ -10,14 +10,12 @@ const VERSION: &str = "1";
 /// The fields that say something; a field with nothing to say is absent.
 pub(super) fn fields(record: &Record) -> Vec<(&'static str, Cow<'_, str>)> {
     let number = |number: u64| Cow::Owned(number.to_string());
-    let text = |text: &Option<String>| text.clone().map(Cow::Owned);
-    let token = |token: &Option<RefreshRef>| token.as_ref().map(|it| Cow::Owned(it.as_str().to_owned()));
     let all = [
         ("v", Some(Cow::Borrowed(VERSION))),
         ("user_id", Some(Cow::Owned(record.user.to_string()))),
         ("session_id", Some(Cow::Owned(record.session.to_string()))),
-        ("refresh_ref", token(&record.refresh_ref)),
-        ("previous_ref", token(&record.previous_ref)),
+        ("refresh_ref", record.refresh_ref.as_ref().map(|it| Cow::Borrowed(it.as_str()))),
+        ("previous_ref", record.previous_ref.as_ref().map(|it| Cow::Borrowed(it.as_str()))),
         ("counter", record.counter.map(number)),
         ("created_at", Some(number(record.created_at))),
         ("began_ms", (record.began_ms > 0).then(|| number(record.began_ms))),
@@ -25,12 +23,12 @@ pub(super) fn fields(record: &Record) -> Vec<(&'static str, Cow<'_, str>)> {
         ("seen_at", record.seen_at.map(number)),
         ("expires_at", Some(number(record.expires_at))),
         ("aal", record.aal.map(|aal| Cow::Borrowed(aal.as_str()))),
-        ("amr", text(&record.amr)),
-        ("role", text(&record.role)),
-        ("client_id", text(&record.client_id)),
+        ("amr", record.amr.as_deref().map(Cow::Borrowed)),
+        ("role", record.role.as_deref().map(Cow::Borrowed)),
+        ("client_id", record.client_id.as_deref().map(Cow::Borrowed)),
         ("anonymous", Some(Cow::Borrowed(if record.anonymous { "1" } else { "0" }))),
-        ("ip", text(&record.ip)),
-        ("user_agent", text(&record.user_agent)),
+        ("ip", record.ip.as_deref().map(Cow::Borrowed)),
+        ("user_agent", record.user_agent.as_deref().map(Cow::Borrowed)),
     ];
     all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }

@@ -1,5 +1,4 @@
-//! `sidecar.yaml`, the README and `--help` say what the table of keys says. `UPDATE_DOCS=1` writes the first
-//! two anew.
+//! `sidecar.yaml` and `--help` say what the table of keys says. `UPDATE_DOCS=1` writes the first anew.
 
 use std::{env, fs, path::Path};
 
@@ -12,25 +11,19 @@ use gotrue_sidecar::{
 };
 
 use super::Call;
+use crate::support::documents;
 
-const BEGIN: &str = "<!-- keys -->\n";
-const END: &str = "<!-- /keys -->";
-
-/// The content of a file of the repository, after `written` was put there if that was asked for.
-fn document(name: &str, written: impl Fn(&str) -> String) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    let text = fs::read_to_string(&path).unwrap_or_default();
-    if env::var_os("UPDATE_DOCS").is_none() {
-        return text;
+/// The reference file, after it was written anew if that was asked for.
+fn sidecar_yaml() -> String {
+    if env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("sidecar.yaml"), reference::yaml()).unwrap();
     }
-    let text = written(&text);
-    fs::write(&path, &text).unwrap();
-    text
+    documents::read("sidecar.yaml")
 }
 
 #[test]
 fn sidecar_yaml_is_what_the_table_says() {
-    let text = document("sidecar.yaml", |_| reference::yaml());
+    let text = sidecar_yaml();
     assert!(
         text == reference::yaml(),
         "sidecar.yaml is out of date: UPDATE_DOCS=1 cargo test --test it config"
@@ -39,7 +32,7 @@ fn sidecar_yaml_is_what_the_table_says() {
 
 #[test]
 fn sidecar_yaml_has_every_key_once_with_its_help_and_default() {
-    let text = document("sidecar.yaml", |_| reference::yaml());
+    let text = sidecar_yaml();
     let unwrapped = text.replace("\n  # ", " ").replace("\n# ", " ");
     for key in KEYS {
         let (section, name) = key.section();
@@ -60,7 +53,7 @@ fn sidecar_yaml_has_every_key_once_with_its_help_and_default() {
 
 #[test]
 fn sidecar_yaml_is_the_defaults() {
-    let text = document("sidecar.yaml", |_| reference::yaml());
+    let text = sidecar_yaml();
     let with = Call::with_file(&text).invocation();
     let without = Call::with_file("").invocation();
     assert_eq!(format!("{:?}", with.config), format!("{:?}", without.config));
@@ -68,7 +61,7 @@ fn sidecar_yaml_is_the_defaults() {
 
 #[test]
 fn the_examples_in_sidecar_yaml_can_be_uncommented() {
-    let text = document("sidecar.yaml", |_| reference::yaml());
+    let text = sidecar_yaml();
     for key in KEYS.iter().filter(|key| matches!(key.default, Default::Unset { .. })) {
         let (section, name) = key.section();
         let indent = if section.is_some() { "  " } else { "" };
@@ -83,23 +76,6 @@ fn the_examples_in_sidecar_yaml_can_be_uncommented() {
         let call = super::surroundings(Call::with_file(&text).arg("drain"), key);
         call.invocation();
     }
-}
-
-#[test]
-fn the_readme_has_the_table_of_keys() {
-    let between = |text: &str| {
-        let (_, rest) = text.split_once(BEGIN).expect("README.md has <!-- keys -->");
-        rest.split_once(END).expect("README.md has <!-- /keys -->").0.to_owned()
-    };
-    let text = document("README.md", |old| {
-        let (before, _) = old.split_once(BEGIN).expect("README.md has <!-- keys -->");
-        let (_, after) = old.split_once(END).expect("README.md has <!-- /keys -->");
-        format!("{before}{BEGIN}{}{END}{after}", reference::table())
-    });
-    assert!(
-        between(&text) == reference::table(),
-        "README.md is out of date: UPDATE_DOCS=1 cargo test --test it config"
-    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use gotrue_sidecar::{
     config::{
         SecretSource,
         keys::{Default, KEYS},
+        reference,
     },
 };
 
@@ -106,6 +107,12 @@ fn settings_without_effect_are_warned_of() {
         assert!(warning.starts_with(expected), "{warning}");
         assert!(!warning.contains("canary"), "{warning}");
     }
+}
+
+#[test]
+fn a_default_that_is_written_down_is_not_warned_of() {
+    let reference = reference::yaml().replace("#url: redis", "url: redis");
+    assert_eq!(Call::with_file(&reference).invocation().warnings, [""; 0]);
 }
 
 #[test]

@@ -98,6 +98,7 @@ fn a_change() -> impl Strategy<Value = Change> {
         12 => (origin, a_record()).prop_map(|(origin, record)| Change::Record { origin, record: Box::new(record) }),
         4 => an_ending(),
         1 => suspension.prop_map(|(user, until)| Change::Suspend { user, until: until.map(|later| NOW + later) }),
+        1 => (a_user(), 0..120_u64).prop_map(|(user, until)| Change::Banned { user, until: NOW + until }),
         1 => a_user().prop_map(|user| Change::LowerAal { user }),
     ]
 }

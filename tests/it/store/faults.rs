@@ -5,6 +5,7 @@ use std::time::Instant;
 use redis::AsyncCommands;
 
 use super::*;
+use crate::support::relay::Relay;
 
 /// A login waits so long at most: `store.timeout`, and what a busy machine adds.
 const BOUND: Duration = Duration::from_millis(250 + 250);
@@ -274,37 +275,4 @@ async fn something_that_is_no_redis_is_named() {
     let (cause, waited) = failure(&store).await;
     assert!(["protocol", "refused"].contains(&cause), "{cause}");
     assert!(waited < BOUND);
-}
-
-/// Carries bytes between the store and Redis, until it is told to swallow those of the connections that
-/// stand: then they look half open.
-struct Relay {
-    port: u16,
-    swallow: tokio::sync::watch::Sender<u64>,
-}
-
-impl Relay {
-    async fn to(port: u16) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let own = listener.local_addr().unwrap().port();
-        let (swallow, swallowed) = tokio::sync::watch::channel(0);
-        tokio::spawn(async move {
-            while let Ok((mut here, _)) = listener.accept().await {
-                let mut swallowed = swallowed.clone();
-                swallowed.mark_unchanged();
-                tokio::spawn(async move {
-                    let mut there = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut here, &mut there) => {}
-                        _ = swallowed.changed() => std::future::pending().await,
-                    }
-                });
-            }
-        });
-        Self { port: own, swallow }
-    }
-
-    fn swallow(&self) {
-        self.swallow.send_modify(|times| *times += 1);
-    }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 
 use super::*;
+use crate::support::documents;
 
 /// Every key has a time to live (contract I10).
 pub(super) async fn assert_every_key_expires(redis: &mut MultiplexedConnection) {
@@ -58,6 +59,39 @@ async fn keys_and_fields_are_those_of_contract_section_5() {
     assert_eq!(redis.get::<_, String>(&hint).await.unwrap(), format!("{user}/{session}"));
     for key in [&key, &index, &hint] {
         assert_eq!(redis.ttl::<_, u64>(key).await.unwrap(), SESSION_TTL, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn the_readme_names_every_key_and_every_field() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let user = somebody();
+    let mut record = signed_in(user, some_session());
+    record.previous_ref = Some(some_token());
+    record.counter = Some(1);
+    record.seen_at = Some(NOW);
+    record.client_id = Some("client".to_owned());
+    record.user_agent = Some("agent".to_owned());
+    apply(&store, &sign_in(&record)).await;
+
+    let readme = documents::read("README.md");
+    let (_, rest) = readme.split_once("| field of a session | |\n").unwrap();
+    let (table, _) = rest.split_once("\n\n").unwrap();
+    let cells = table.lines().filter_map(|row| row.split('|').nth(1));
+    let named: BTreeSet<String> =
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect();
+    let fields: HashMap<String, String> =
+        redis.hgetall(format!("gotrue:{{{user}}}:session:{}", record.session)).await.unwrap();
+    assert_eq!(fields.into_keys().collect::<BTreeSet<_>>(), named);
+
+    apply(&store, &end(user, Which::All)).await;
+    apply(&store, &sign_in(&signed_in(user, some_session()))).await;
+    for key in keys(&mut redis).await {
+        let key = key.replacen("gotrue:", "P:", 1).replace(&user.to_string(), "user_id");
+        let (kind, _) = key.rsplit_once(':').unwrap();
+        let named = [format!("\n| `{key}` |"), format!("\n| `{kind}:<")];
+        assert!(named.iter().any(|row| readme.contains(row)), "{key}");
     }
 }
 

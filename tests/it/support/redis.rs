@@ -1,7 +1,6 @@
 //! A real `redis-server` for one test: in a folder of its own, nothing on disk, gone when dropped.
 
 use std::{
-    fs,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -9,10 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use super::certificates;
 
 /// A server that runs, or was killed and can be started again on the same port.
 pub(crate) struct RedisServer {
@@ -42,7 +42,7 @@ impl RedisServer {
     fn launch(tls: bool, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         if tls {
-            make_certificates(folder.path());
+            certificates::make(folder.path());
         }
         let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
         // Between finding a free port and using it, another test may take it.
@@ -81,6 +81,14 @@ impl RedisServer {
     pub(crate) async fn client(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.unix_url()).unwrap();
         client.get_multiplexed_async_connection().await.unwrap()
+    }
+
+    /// A plain connection to one that wants a password.
+    pub(crate) async fn client_with(&self, password: &str) -> MultiplexedConnection {
+        let mut client = redis::Client::open(self.unix_url()).unwrap().get_connection_info().clone();
+        let settings = client.redis_settings().clone().set_password(password);
+        client = client.set_redis_settings(settings);
+        redis::Client::open(client).unwrap().get_multiplexed_async_connection().await.unwrap()
     }
 
     /// It hangs: accepts, and answers nothing.
@@ -166,17 +174,4 @@ fn socket(folder: &Path) -> PathBuf {
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
-}
-
-fn make_certificates(folder: &Path) {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut ca = CertificateParams::default();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_certificate = ca.self_signed(&ca_key).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-    let certificate = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
-    fs::write(folder.join("ca.pem"), ca_certificate.pem()).unwrap();
-    fs::write(folder.join("cert.pem"), certificate.pem()).unwrap();
-    fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
 }

@@ -11,7 +11,9 @@ use std::{
 use gotrue_sidecar::{
     app::{App, Ended},
     cli,
+    clock::Clock,
     shutdown::Drain,
+    store::{Source, Store},
     telemetry::LogBuffer,
 };
 
@@ -26,6 +28,7 @@ pub(crate) struct Sidecar {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) drain: Drain,
+    store: Option<Arc<Source>>,
     log: Log,
     thread: Option<JoinHandle<Ended>>,
 }
@@ -39,13 +42,16 @@ impl Sidecar {
 
     /// With an environment: it is the only one that the sidecar sees.
     pub(crate) fn start_with(flags: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut args: Vec<OsString> = vec!["serve".into()];
-        for (flag, value) in DEFAULTS {
-            if !flags.iter().any(|given| given.starts_with(flag)) {
-                args.push(format!("{flag}={value}").into());
-            }
-        }
-        args.extend(flags.iter().map(OsString::from));
+        Self::launch(flags, env, Clock::default())
+    }
+
+    /// Whose sessions go by that clock.
+    pub(crate) fn start_at(clock: &Clock, flags: &[&str]) -> Self {
+        Self::launch(flags, &[], clock.clone())
+    }
+
+    fn launch(flags: &[&str], env: &[(&str, &str)], clock: Clock) -> Self {
+        let args = with_defaults(flags).into_iter().map(OsString::from);
         let env: Vec<(OsString, OsString)> =
             env.iter().map(|(name, value)| (name.into(), value.into())).collect();
         let config = match cli::invocation(args, env.into_iter()) {
@@ -59,14 +65,20 @@ impl Sidecar {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (buffer, _guard) = LogBuffer::new(Box::new(lines)).unwrap();
-                let app = App::build(config, Some(buffer)).unwrap();
-                let addresses = (app.address().unwrap(), app.admin_address().unwrap(), app.drain());
-                started.send(addresses).unwrap();
+                let app = App::build(config, Some(buffer)).unwrap().with_clock(clock);
+                let addresses = (app.address().unwrap(), app.admin_address().unwrap());
+                started.send((addresses, app.drain(), app.store())).unwrap();
                 app.run().await.unwrap()
             })
         });
-        let (address, admin, drain) = starting.recv().expect("the sidecar did not start");
-        Self { url: format!("http://{address}"), address, admin, drain, log, thread: Some(thread) }
+        let ((address, admin), drain, store) = starting.recv().expect("the sidecar did not start");
+        let url = format!("http://{address}");
+        Self { url, address, admin, drain, store, log, thread: Some(thread) }
+    }
+
+    /// Its store, for a look beside it.
+    pub(crate) fn store(&self) -> Store {
+        self.store.as_ref().expect("the sidecar has no store").connect()
     }
 
     /// The access log so far; lines come with a delay of up to 200 ms.
@@ -77,12 +89,7 @@ impl Sidecar {
     /// One sample of `/metrics`, such as `gotrue_sidecar_store_up` or
     /// `gotrue_sidecar_mirror_events_total{event="end",result="ended"}`.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
-        let request =
-            http_types::Request::get(format!("http://{}/metrics", self.admin)).body(String::new()).unwrap();
-        let answer = http::send(request).await.unwrap();
-        let page = String::from_utf8(answer.body.to_vec()).unwrap();
-        let sample = page.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
-        sample.unwrap_or_else(|| panic!("no series {series} in\n{page}"))
+        sample(self.admin, series).await.parse().unwrap()
     }
 
     /// Drains it and waits for the end.
@@ -99,6 +106,27 @@ impl Drop for Sidecar {
         self.drain.terminate(); // at once
         let _ = thread.join();
     }
+}
+
+/// `serve` with these flags, and with [`DEFAULTS`] where they say nothing else.
+pub(crate) fn with_defaults(flags: &[&str]) -> Vec<String> {
+    let mut args = vec!["serve".to_owned()];
+    for (flag, value) in DEFAULTS {
+        if !flags.iter().any(|given| given.starts_with(flag)) {
+            args.push(format!("{flag}={value}"));
+        }
+    }
+    args.extend(flags.iter().map(|&flag| flag.to_owned()));
+    args
+}
+
+/// The value of one sample of the `/metrics` at an address, as it stands there.
+pub(crate) async fn sample(admin: SocketAddr, series: &str) -> String {
+    let request = http_types::Request::get(format!("http://{admin}/metrics")).body(String::new()).unwrap();
+    let answer = http::send(request).await.unwrap();
+    let page = String::from_utf8(answer.body.to_vec()).unwrap();
+    let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no series {series} in\n{page}")).to_owned()
 }
 
 const DEFAULTS: [(&str, &str); 4] = [

@@ -139,6 +139,29 @@ pub(super) async fn a_lifted_ban_shows_the_session_again(store: &Store) {
     }
 }
 
+pub(super) async fn a_ban_without_an_end_holds_at_least_so_long(store: &Store) {
+    let record = signed_in(somebody(), some_session());
+    let user = record.user;
+    apply(store, &sign_in(&record)).await;
+    // never shorter than what is known, whichever comes first
+    for (until, holds_until) in [(100, 100), (50, 100), (200, 200), (200, 200)] {
+        let banned = Change::Banned { user, until: NOW + until };
+        assert_eq!(apply(store, &banned).await, Outcome::Marked);
+        assert_eq!(look(store, user, record.session).await, State::Suspended(NOW + holds_until));
+    }
+    // what GoTrue says exactly counts exactly
+    for (until, expected) in
+        [(Some(NOW + 80), State::Suspended(NOW + 80)), (None, State::Live(Box::new(record.clone())))]
+    {
+        assert_eq!(apply(store, &Change::Suspend { user, until }).await, Outcome::Marked);
+        assert_eq!(look(store, user, record.session).await, expected);
+    }
+    assert_eq!(apply(store, &Change::Banned { user, until: NOW + 30 }).await, Outcome::Marked);
+    assert_eq!(look(store, user, record.session).await, State::Suspended(NOW + 30));
+    let later = store.lookup(user, record.session, NOW + 30, false).await.unwrap();
+    assert_eq!(later, State::Live(Box::new(record)));
+}
+
 pub(super) async fn an_end_comes_before_a_ban(store: &Store) {
     let record = signed_in(somebody(), some_session());
     apply(store, &sign_in(&record)).await;

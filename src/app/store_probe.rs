@@ -1,0 +1,56 @@
+//! Whether the store does its work: asked once a second over a connection of its own, told to metrics
+//! and readiness, and to the log when the answer changes. Requests do not touch this state, so a store
+//! that fails in every one of them is one line in the log.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    metrics::{Metrics, StoreCommand},
+    readiness::Readiness,
+    store::{Error, Store},
+};
+
+/// Asks, and keeps what was last known.
+#[derive(Debug)]
+pub(super) struct StoreProbe {
+    store: Store,
+    /// `store.timeout`
+    timeout: Duration,
+    /// Nothing was known yet: the first answer is worth a line, whichever it is.
+    well: Option<bool>,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+}
+
+impl StoreProbe {
+    /// Nothing is asked yet. `timeout` is what a request would grant.
+    pub(super) fn new(
+        store: Store,
+        timeout: Duration,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+    ) -> Self {
+        Self { store, timeout, well: None, metrics, readiness }
+    }
+
+    /// Asks once.
+    pub(super) async fn ask(&mut self) {
+        let began = Instant::now();
+        let asked = tokio::time::timeout(self.timeout, self.store.ping()).await;
+        let failure = asked.unwrap_or(Err(Error::Timeout)).err();
+        let result = failure.as_ref().map_or("ok", Error::cause);
+        self.metrics.store_command(StoreCommand::Ping, result, began.elapsed());
+        let well = failure.is_none();
+        if self.well.replace(well) == Some(well) {
+            return;
+        }
+        self.metrics.store_up(well);
+        self.readiness.set_store(well);
+        match failure {
+            None => tracing::info!("the store answers"),
+            Some(error) => tracing::warn!(cause = error.cause(), error = %error, "the store does not answer"),
+        }
+    }
+}

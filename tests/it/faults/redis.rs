@@ -1,0 +1,298 @@
+//! Redis is broken: every client gets GoTrue's answer, in time.
+
+use super::*;
+use crate::support::{
+    redis::RedisServer,
+    relay::{Does, Relay},
+};
+
+/// What is behind the sidecar in one of these tests.
+struct House {
+    upstream: Upstream,
+    redis: RedisServer,
+    relay: Relay,
+    /// Looks sessions up beside the request, the default.
+    plain: Process,
+    /// Refuses revoked sessions.
+    enforcing: Process,
+}
+
+/// What the sidecar says of a fault.
+struct Signs {
+    /// In `store_commands_total`.
+    cause: &'static str,
+    /// Which requests it keeps from being recorded.
+    lost: &'static [Ask],
+}
+
+const CHANGES: &[Ask] = &[Ask::Login, Ask::Refresh, Ask::Logout];
+
+impl House {
+    async fn build(options: &[&str]) -> Self {
+        let upstream = Upstream::start(issuer::gotrue).await;
+        let redis = RedisServer::with_options(options);
+        let relay = Relay::to(redis.port()).await;
+        let store = format!("redis://127.0.0.1:{}", relay.port);
+        let plain = sidecar(&upstream.url, &store, &[]).await;
+        let enforcing = sidecar(&upstream.url, &store, &["--enforce=true"]).await;
+        for process in [&plain, &enforcing] {
+            process.metric_becomes("gotrue_sidecar_store_up", 1).await;
+        }
+        Self { upstream, redis, relay, plain, enforcing }
+    }
+
+    /// Breaks the store, asks for everything, and mends it.
+    async fn survives(
+        mut self,
+        signs: Signs,
+        break_it: impl AsyncFnOnce(&mut Self),
+        mend: impl AsyncFnOnce(&mut Self),
+    ) {
+        let sessions = [self.sign_in().await, self.sign_in().await, self.sign_in().await];
+        break_it(&mut self).await;
+        let before = Counts::of(&self.plain, signs.cause).await;
+        for ask in Ask::ALL {
+            self.answers(&self.plain, ask, &sessions[0]).await;
+        }
+        self.answers(&self.enforcing, Ask::User, &sessions[1]).await;
+        let after = Counts::of(&self.plain, signs.cause).await;
+        assert!(after.failed > before.failed, "{} is not counted", signs.cause);
+        assert!(after.dropped >= before.dropped + signs.lost.len() as u64, "{:?} are dropped", signs.lost);
+
+        for process in [&self.plain, &self.enforcing] {
+            process.metric_becomes("gotrue_sidecar_store_up", 0).await;
+            assert_eq!((liveness(process).await, readiness(process).await), (200, 200));
+        }
+        for _ in 0..5 {
+            self.answers(&self.plain, Ask::Login, &sessions[2]).await;
+        }
+        mend(&mut self).await;
+        self.comes_back().await;
+    }
+
+    /// GoTrue's answer, asked for once, within the bound. A busy machine may take its time, so the best
+    /// of three counts.
+    async fn answers(&self, process: &Process, ask: Ask, tokens: &Tokens) {
+        let mut took = Vec::new();
+        while took.len() < 3 && took.iter().all(|took| *took > BOUND) {
+            let called = self.upstream.seen().len();
+            let (answer, waited) = ask.send(&process.url, tokens).await;
+            assert_eq!(self.upstream.seen().len(), called + 1, "{ask:?}: GoTrue is called once");
+            match ask {
+                Ask::Login => drop(Tokens::of(&answer)),
+                Ask::Refresh => assert_eq!(Tokens::of(&answer).session, tokens.session),
+                Ask::Logout => assert_eq!(answer.status, 204),
+                Ask::User => assert_eq!(answer.json()["email"], issuer::EMAIL),
+            }
+            took.push(waited);
+        }
+        assert!(took.iter().any(|took| *took <= BOUND), "{ask:?} took {took:?}");
+    }
+
+    async fn comes_back(&self) {
+        for process in [&self.plain, &self.enforcing] {
+            process.metric_becomes("gotrue_sidecar_store_up", 1).await;
+        }
+        let mut redis = self.redis.client().await;
+        let began = Instant::now();
+        let mut tokens = self.sign_in().await;
+        while !is_recorded(&mut redis, &tokens).await {
+            assert!(began.elapsed() < PATIENCE, "sign-ins are not recorded again");
+            tokens = self.sign_in().await;
+        }
+        assert_eq!(Ask::Logout.send(&self.plain.url, &tokens).await.0.status, 204);
+        assert!(!is_recorded(&mut redis, &tokens).await);
+        assert_eq!(Ask::User.send(&self.enforcing.url, &tokens).await.0.status, 403);
+        for process in [&self.plain, &self.enforcing] {
+            process.nth_line(2, "the store answers").await;
+            let said = (process.count("the store does not answer"), process.count("the store answers"));
+            assert_eq!(said, (1, 2), "one line for each change:\n{}", process.stderr());
+        }
+    }
+
+    async fn sign_in(&self) -> Tokens {
+        Tokens::of(&Ask::Login.send(&self.plain.url, &issuer::somebody()).await.0)
+    }
+
+    async fn command(&self, words: &[&str]) {
+        let mut redis = self.redis.client().await;
+        let mut command = ::redis::cmd(words[0]);
+        command.arg(&words[1..]).exec_async(&mut redis).await.unwrap();
+    }
+}
+
+/// What the plain sidecar has counted.
+struct Counts {
+    failed: u64,
+    dropped: u64,
+}
+
+impl Counts {
+    async fn of(process: &Process, cause: &str) -> Self {
+        let mut failed = 0;
+        for command in ["apply", "lookup"] {
+            let series =
+                format!(r#"gotrue_sidecar_store_commands_total{{command="{command}",result="{cause}"}}"#);
+            failed += process.metric(&series).await;
+        }
+        let dropped = process.metric(r#"gotrue_sidecar_mirror_dropped_total{reason="store_failed"}"#).await;
+        Self { failed, dropped }
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_was_killed_costs_no_answer() {
+    let house = House::build(&[]).await;
+    let signs = Signs { cause: "refused", lost: CHANGES };
+    house.survives(signs, async |house| house.redis.kill(), async |house| house.redis.restart()).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_costs_the_timeout_once_a_request() {
+    let house = House::build(&[]).await;
+    let signs = Signs { cause: "timeout", lost: CHANGES };
+    house.survives(signs, async |house| house.redis.hang(), async |house| house.redis.go_on()).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_is_slower_than_the_timeout_costs_the_timeout_once_a_request() {
+    let house = House::build(&[]).await;
+    let signs = Signs { cause: "timeout", lost: CHANGES };
+    let slow = async |house: &mut House| house.relay.does(Does::Delay(TIMEOUT * 2));
+    house.survives(signs, slow, async |house| house.relay.does(Does::Pass)).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_closes_amid_an_answer_costs_no_answer() {
+    let house = House::build(&[]).await;
+    let signs = Signs { cause: "refused", lost: CHANGES };
+    let cut = async |house: &mut House| house.relay.does(Does::Cut);
+    house.survives(signs, cut, async |house| house.relay.does(Does::Pass)).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_answers_garbage_costs_no_answer() {
+    let house = House::build(&[]).await;
+    let signs = Signs { cause: "protocol", lost: CHANGES };
+    let garbage = async |house: &mut House| house.relay.does(Does::Say(b"\x16\x03\x01 220 ready\r\n"));
+    house.survives(signs, garbage, async |house| house.relay.does(Does::Pass)).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_became_a_replica_costs_no_answer() {
+    let house = House::build(&[]).await;
+    let signs = Signs { cause: "read_only", lost: CHANGES };
+    let demote = async |house: &mut House| house.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let promote = async |house: &mut House| house.command(&["REPLICAOF", "NO", "ONE"]).await;
+    house.survives(signs, demote, promote).await;
+}
+
+#[tokio::test]
+async fn a_full_redis_costs_no_answer_and_takes_logouts() {
+    let house = House::build(&["--maxmemory-policy", "noeviction"]).await;
+    let signs = Signs { cause: "out_of_memory", lost: &[Ask::Login, Ask::Refresh] };
+    let fill = async |house: &mut House| house.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    let free = async |house: &mut House| house.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    house.survives(signs, fill, free).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_wants_another_password_costs_no_answer() {
+    let house = House::build(&[]).await;
+    let signs = Signs { cause: "auth", lost: CHANGES };
+    let lock = async |house: &mut House| {
+        house.command(&["CONFIG", "SET", "requirepass", "another"]).await;
+        let mut redis = house.redis.client_with("another").await;
+        let _: () = ::redis::cmd("CLIENT")
+            .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+    };
+    let unlock = async |house: &mut House| {
+        let mut redis = house.redis.client_with("another").await;
+        let _: () =
+            ::redis::cmd("CONFIG").arg(&["SET", "requirepass", ""]).query_async(&mut redis).await.unwrap();
+    };
+    house.survives(signs, lock, unlock).await;
+}
+
+#[tokio::test]
+async fn a_half_open_connection_is_replaced_while_logins_go_on() {
+    let house = House::build(&[]).await;
+    let mut redis = house.redis.client().await;
+    let before = house.sign_in().await;
+    house.relay.swallow();
+    house.answers(&house.plain, Ask::User, &before).await;
+    let began = Instant::now();
+    loop {
+        let (answer, _) = Ask::Login.send(&house.plain.url, &before).await;
+        if is_recorded(&mut redis, &Tokens::of(&answer)).await {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the connection is not replaced");
+    }
+    // three timeouts make a connection suspect
+    let series = r#"gotrue_sidecar_store_commands_total{command="apply",result="timeout"}"#;
+    assert!(house.plain.metric(series).await <= 4);
+}
+
+#[tokio::test]
+async fn a_redis_that_is_slow_but_within_the_timeout_loses_nothing() {
+    let house = House::build(&[]).await;
+    let mut redis = house.redis.client().await;
+    house.relay.does(Does::Delay(TIMEOUT / 6));
+    let tokens = house.sign_in().await;
+    assert!(is_recorded(&mut redis, &tokens).await);
+    house.answers(&house.plain, Ask::Refresh, &tokens).await;
+    house.answers(&house.plain, Ask::Logout, &tokens).await;
+    assert!(!is_recorded(&mut redis, &tokens).await);
+    assert_eq!(house.plain.metric(r#"gotrue_sidecar_mirror_dropped_total{reason="store_failed"}"#).await, 0);
+}
+
+#[tokio::test]
+async fn it_starts_without_redis_serves_says_so_once_and_connects_later() {
+    let upstream = Upstream::start(issuer::gotrue).await;
+    let mut server = RedisServer::start();
+    server.kill();
+    let process = sidecar(&upstream.url, &server.url(), &[]).await;
+    for ask in Ask::ALL {
+        let (answer, took) = ask.send(&process.url, &issuer::somebody()).await;
+        assert!(answer.status.is_success() && took < BOUND, "{ask:?}: {} in {took:?}", answer.status);
+    }
+    process.line("the store does not answer").await;
+    server.restart();
+    process.metric_becomes("gotrue_sidecar_store_up", 1).await;
+    let tokens = Client::new(&process.url).sign_in("a@b.example").await;
+    assert!(is_recorded(&mut server.client().await, &tokens).await);
+    process.line("the store answers").await;
+    assert_eq!(process.count("the store does not answer"), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_is_required_costs_readiness_and_nothing_else() {
+    let upstream = Upstream::start(issuer::gotrue).await;
+    let mut server = RedisServer::start();
+    let process = sidecar(&upstream.url, &server.url(), &["--readiness-require=upstream,store"]).await;
+    process.metric_becomes("gotrue_sidecar_store_up", 1).await;
+    server.kill();
+    process.metric_becomes("gotrue_sidecar_store_up", 0).await;
+    assert_eq!((readiness(&process).await, liveness(&process).await), (503, 200));
+    Client::new(&process.url).sign_in("a@b.example").await;
+}
+
+#[tokio::test]
+async fn after_everything_was_flushed_traffic_goes_on() {
+    let house = House::build(&[]).await;
+    let mut redis = house.redis.client().await;
+    let tokens = [house.sign_in().await, house.sign_in().await, house.sign_in().await];
+    house.command(&["FLUSHALL"]).await;
+    house.command(&["SCRIPT", "FLUSH"]).await;
+    for process in [&house.plain, &house.enforcing] {
+        house.answers(process, Ask::User, &tokens[0]).await;
+    }
+    house.answers(&house.plain, Ask::Logout, &tokens[1]).await;
+    house.answers(&house.plain, Ask::Refresh, &tokens[2]).await;
+    assert!(is_recorded(&mut redis, &tokens[2]).await, "a refresh brings an unknown session in");
+    assert!(is_recorded(&mut redis, &house.sign_in().await).await);
+}

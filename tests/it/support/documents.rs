@@ -1,0 +1,29 @@
+//! The project's prose, as far as it can be compared with the code.
+
+use std::{env, fs, path::Path};
+
+/// A file of the repository.
+pub(crate) fn read(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Whether `name` is there, in the repository.
+pub(crate) fn is_there(name: &str) -> bool {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name).exists()
+}
+
+/// Fails unless `expected` stands in README.md between the markers `<!-- name -->` and
+/// `<!-- /name -->`. With `UPDATE_DOCS=1` it is put there instead.
+pub(crate) fn assert_in_readme(name: &str, expected: &str) {
+    let readme = read("README.md");
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let (before, rest) = readme.split_once(&begin).unwrap_or_else(|| panic!("README.md has no {begin}"));
+    let (between, after) = rest.split_once(&end).unwrap_or_else(|| panic!("README.md has no {end}"));
+    if env::var_os("UPDATE_DOCS").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        fs::write(path, format!("{before}{begin}{expected}{end}{after}")).unwrap();
+    } else {
+        assert!(between == expected, "README.md is out of date: UPDATE_DOCS=1 cargo test --test it docs");
+    }
+}
