@@ -7,6 +7,7 @@ use std::{
 
 use gotrue_sidecar::session::{SessionId, UserId};
 use redis::aio::MultiplexedConnection;
+use serde_json::json;
 
 use super::world::{Ledger, Span, World};
 use crate::support::{
@@ -79,6 +80,10 @@ impl Rule {
 /// Makes the request that tells.
 async fn repair(world: &World, session: SessionId, rule: Rule) {
     let Some(latest) = world.ledger().known.get(&session).map(|known| known.latest.clone()) else { return };
+    if rule == Rule::AssuranceCrossed {
+        // Who is banned gets no token that could tell.
+        world.admin.update(latest.user, &json!({"ban_duration": "none"})).await;
+    }
     match rule {
         Rule::SignInCrossedEnding => drop(world.first_door().user(&latest).await),
         Rule::AssuranceCrossed => drop(world.first_door().refresh(&latest).await),
