@@ -15,6 +15,8 @@ use crate::support::{
     http::Answer,
 };
 
+/// So many factors of a person at most.
+const FACTORS: usize = 2;
 /// So many earlier tokens are kept for later mischief.
 const REMEMBERED: usize = 6;
 
@@ -165,15 +167,19 @@ impl Device {
                 self.note_password(&answer, password);
                 answer
             }
-            _ => return self.with_factors(operation, client, &tokens).await,
+            _ => return self.with_factors(operation, client, &tokens, old).await,
         })
     }
 
-    async fn with_factors(&mut self, operation: Op, client: &Client, tokens: &Tokens) -> Option<Answer> {
+    async fn with_factors(
+        &mut self,
+        operation: Op,
+        client: &Client,
+        tokens: &Tokens,
+        old: Option<Tokens>,
+    ) -> Option<Answer> {
         if operation == Op::AddFactor {
-            // One each: the mirror does not know which of several a session stands on.
-            let Ok(_adding) = self.person.adding_factor.try_lock() else { return None };
-            if !self.person.factors.lock().unwrap().is_empty() {
+            if self.person.factors.lock().unwrap().len() >= FACTORS {
                 return None;
             }
             let factor = match client.enroll(tokens).await {
@@ -191,7 +197,9 @@ impl Device {
         if operation == Op::VerifyFactor {
             return Some(client.verify_factor(tokens, factor).await);
         }
-        let answer = client.unenroll(tokens, factor).await;
+        // An earlier token of a session that was raised meanwhile does it as well.
+        let of_before = old.filter(|old| old.session == tokens.session && self.dice.below(2) == 0);
+        let answer = client.unenroll(&of_before.unwrap_or_else(|| tokens.clone()), factor).await;
         self.note_removed(&answer, &factor.id);
         Some(answer)
     }

@@ -65,7 +65,6 @@ pub(super) struct Person {
     pub(super) user: UserId,
     pub(super) password: Mutex<String>,
     pub(super) factors: Mutex<Vec<Factor>>,
-    pub(super) adding_factor: tokio::sync::Mutex<()>,
     pub(super) gone: AtomicBool,
 }
 
@@ -114,7 +113,6 @@ impl World {
             user: tokens.user,
             password: Mutex::new(PASSWORD.to_owned()),
             factors: Mutex::default(),
-            adding_factor: tokio::sync::Mutex::default(),
             gone: AtomicBool::new(false),
         });
         let devices = (0..devices).map(|_| Device::new(Arc::clone(&person), dice.fork())).collect();
