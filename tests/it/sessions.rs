@@ -23,6 +23,7 @@ use crate::support::{
     redis::RedisServer,
     sidecar::Sidecar,
     signer::{Login, SECRET, Signer},
+    until,
     upstream::{Seen, Step, Upstream, answer},
 };
 

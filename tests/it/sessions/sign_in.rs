@@ -3,7 +3,7 @@
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::*;
-use crate::support::{until, upstream::Gate};
+use crate::support::upstream::Gate;
 
 #[tokio::test]
 async fn a_login_is_in_the_store_before_the_client_sees_the_answer() {
