@@ -21,7 +21,7 @@ use http::{Method, Request};
 use crate::support::{
     http::{Answer, send},
     redis::RedisServer,
-    sidecar::Sidecar,
+    sidecar::{Sidecar, sample},
     signer::{Login, SECRET, Signer},
     until,
     upstream::{Seen, Step, Upstream, answer},
@@ -51,11 +51,23 @@ impl World {
     }
 
     async fn with(flags: &[&str], script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static) -> Self {
+        Self::publishing(&[], flags, script).await
+    }
+
+    /// With keys that GoTrue publishes, and that the sidecar has fetched.
+    async fn publishing(
+        signers: &[&Signer],
+        flags: &[&str],
+        script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static,
+    ) -> Self {
         let (redis, upstream) = (RedisServer::start(), Upstream::start(script).await);
+        upstream.publish(&Signer::jwks(signers));
         let clock = Clock::standing_at(NOW_MS);
         let sidecar = another(&redis, &upstream, &clock, flags);
         let store = sidecar.store();
-        Self { redis, upstream, sidecar, clock, store, signer: Signer::trusted() }
+        let world = Self { redis, upstream, sidecar, clock, store, signer: Signer::trusted() };
+        world.counts("gotrue_sidecar_jwks_fetches_total{result=\"ok\"}", 1).await;
+        world
     }
 
     /// Moves the clock on.
@@ -96,14 +108,12 @@ impl World {
     }
 
     /// Waits until a counter has come so far.
-    async fn counts(&self, series: &str, least: f64) {
-        for _ in 0..PATIENCE {
-            if self.sidecar.metric(series).await >= least {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        panic!("{series} stays {}", self.sidecar.metric(series).await);
+    async fn counts(&self, series: &str, least: usize) {
+        until(series, async || self.count(series).await >= least).await;
+    }
+
+    async fn count(&self, series: &str) -> usize {
+        sample(self.sidecar.admin, series).await.parse().unwrap()
     }
 
     /// Puts sessions into the store by signing in; to be used before the script matters.
@@ -146,8 +156,8 @@ impl World {
         self.post(REFRESH, &refresh_body(login)).await
     }
 
-    async fn dropped(&self, reason: &str) -> f64 {
-        self.sidecar.metric(&dropped(reason)).await
+    async fn dropped(&self, reason: &str) -> usize {
+        self.count(&dropped(reason)).await
     }
 }
 
@@ -222,7 +232,7 @@ fn reference(login: &Login) -> gotrue_sidecar::session::RefreshRef {
 
 /// GoTrue's error in its older form.
 fn error(status: &str, code: &str) -> Vec<u8> {
-    let number = &status[..3];
+    let number = status.split(' ').next().unwrap();
     let body = format!(r#"{{"code":{number},"error_code":"{code}","msg":"no"}}"#);
     answer(status, &[("Content-Type", "application/json"), ("X-Sb-Error-Code", code)], &body)
 }

@@ -11,7 +11,7 @@ async fn a_compressed_login_passes_and_is_counted() {
     let answer = world.send(Method::POST, PASSWORD, &[("accept-encoding", "br, gzip")], "{}").await;
     assert_eq!(answer.body, login.body(&world.signer));
     assert_eq!(answer.headers["content-encoding"], "br");
-    assert_eq!(world.dropped("encoded").await, 1.0);
+    assert_eq!(world.dropped("encoded").await, 1);
     assert_eq!(world.state(&login).await, State::Unknown);
     // it was asked not to do that
     assert_eq!(world.upstream.seen()[0].header("accept-encoding"), ["identity"]);
@@ -35,7 +35,7 @@ async fn a_login_that_is_too_large_passes_and_is_counted() {
         for target in [PASSWORD, "/sign-in/by-telepathy"] {
             assert_eq!(world.post(target, "{}").await.body, body);
         }
-        world.counts(&dropped("too_large"), 2.0).await;
+        world.counts(&dropped("too_large"), 2).await;
         assert_eq!(world.state(&login).await, State::Unknown);
     }
 }
@@ -50,7 +50,7 @@ async fn a_login_that_breaks_off_breaks_off_for_the_client_and_is_counted() {
         let request = Request::post(format!("{}{target}", world.sidecar.url)).body("{}".to_owned()).unwrap();
         assert!(send(request).await.is_err(), "{target} is taken for whole");
     }
-    world.counts(&dropped("cut_off"), 2.0).await;
+    world.counts(&dropped("cut_off"), 2).await;
     assert_eq!(world.state(&login).await, State::Unknown);
 }
 
@@ -91,7 +91,7 @@ async fn ids_that_contradict_each_other_record_nothing() {
         let world = World::new(always(bytes.clone())).await;
         let got = world.post(PASSWORD, "{}").await;
         assert!(bytes.ends_with(&got.body));
-        assert_eq!(world.dropped(reason).await, 1.0, "{reason}: {}", String::from_utf8_lossy(&bytes));
+        assert_eq!(world.dropped(reason).await, 1, "{reason}: {}", String::from_utf8_lossy(&bytes));
         for (user, session) in
             [(login.user, login.session), (login.user, other.session), (other.user, login.session)]
         {

@@ -96,8 +96,9 @@ async fn what_gotrue_has_done_is_recorded_though_the_client_has_left() {
         let world = World::new(move |_| vec![Step::Until(gate.clone()), Step::Send(held.clone())]).await;
         let body = refresh_body(&login);
         let mut client = TcpStream::connect(world.sidecar.address).await.unwrap();
-        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
-        client.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        let head_lines =
+            format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        client.write_all(format!("{head_lines}{body}").as_bytes()).await.unwrap();
         world.upstream.arrived(&format!("POST {target}")).await;
         if target == PASSWORD || target == REFRESH {
             drop(client);
