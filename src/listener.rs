@@ -36,7 +36,7 @@ use crate::{
     body::Body,
     config::Limits,
     headers::Peer,
-    metrics::Metrics,
+    metrics::{Metrics, UpstreamFailure},
     proxy::Proxy,
     tls,
     wire::{
@@ -148,6 +148,10 @@ impl Connections {
         for open in self.lock().values() {
             match (open.pace.overdue(now, &self.terms.limits), &open.task) {
                 (Some(Overdue::Stuck), Some(task)) => task.abort(),
+                (Some(Overdue::Stalled), Some(task)) => {
+                    self.terms.metrics.upstream_failed(UpstreamFailure::Timeout);
+                    task.abort();
+                }
                 (Some(Overdue::Idle), _) => open.pace.close(),
                 _ => {}
             }
