@@ -16,6 +16,7 @@ mod drain;
 mod encoding;
 mod faults;
 mod framing;
+mod http2;
 mod layering;
 mod limits;
 mod live;
