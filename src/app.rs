@@ -20,6 +20,7 @@ pub use self::running::Ended;
 use crate::{
     access::AccessLog,
     admin,
+    clock::Clock,
     config::{self, Config},
     exchange::Ledger,
     jwks::Verifier,
@@ -43,13 +44,20 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A listener's address cannot be had.
-    #[error("cannot listen on {0}")]
-    Listen(SocketAddr, #[source] io::Error),
+    #[error("{key}: expected an address of this host that is free, cannot listen on {address}")]
+    Listen {
+        /// The key that names it.
+        key: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The listener's certificate.
-    #[error("tls: no certificate to serve with")]
+    #[error("tls.cert_file, tls.key_file: expected a certificate chain and its key, PEM")]
     Tls(#[from] tls::Error),
     /// The CA for GoTrue, or its name.
-    #[error("upstream: no TLS to GoTrue")]
+    #[error("upstream.url, upstream.ca_file: no TLS to GoTrue")]
     Upstream(#[from] TlsError),
     /// The store's address or files.
     #[error("store: cannot be set up")]
@@ -129,6 +137,7 @@ impl App {
                 budget: store.timeout,
                 lookup,
                 enforce,
+                clock: Clock::default(),
             }),
         };
         let tasks = TaskTracker::new();
@@ -170,9 +179,23 @@ impl App {
             log,
         };
         let admin_state = admin::State { metrics, readiness, drain: drain.clone() };
-        let listener = bind(listen)?;
-        let admin = TcpListener::from_std(bind(admin.listen)?).map_err(Error::System)?;
+        let listener = bind("listen", listen)?;
+        let admin = TcpListener::from_std(bind("admin.listen", admin.listen)?).map_err(Error::System)?;
         Ok(Self { listener, admin, workers, setup, drain, errands, admin_state })
+    }
+
+    /// Lets sessions go by another clock than the system's.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        if let Some(mirroring) = &mut self.setup.mirroring {
+            mirroring.clock = clock;
+        }
+        self
+    }
+
+    /// Where sessions are, for whoever wants to look at them beside the proxy.
+    pub fn store(&self) -> Option<Arc<store::Source>> {
+        self.setup.mirroring.as_ref().map(|mirroring| Arc::clone(&mirroring.source))
     }
 
     /// Where the public listener is.
@@ -198,7 +221,7 @@ impl App {
 }
 
 /// Without `SO_REUSEPORT`: GoTrue sets it, and with both the kernel would share its port between us.
-fn bind(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
+fn bind(key: &'static str, address: SocketAddr) -> Result<std::net::TcpListener, Error> {
     let bind = || {
         let socket = match address {
             SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
@@ -208,7 +231,7 @@ fn bind(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
         socket.bind(address)?;
         socket.listen(BACKLOG)?.into_std()
     };
-    bind().map_err(|error| Error::Listen(address, error))
+    bind().map_err(|source| Error::Listen { key, address, source })
 }
 
 /// Connections that wait to be accepted; the system caps it (`net.core.somaxconn`).

@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -125,13 +126,13 @@ impl Connections {
     }
 
     /// Runs a connection in a task of its own.
-    fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>) {
+    fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: Option<OwnedSemaphorePermit>) {
         self.clock.set();
         let id = self.next.fetch_add(1, Relaxed);
         let pace = Arc::new(Pace::new(self.clock.get()));
         self.lock().insert(id, Open { pace: Arc::clone(&pace), task: None });
         self.terms.metrics.connection_opened();
-        let closed = Closed { connections: Arc::clone(self), id, _place: place };
+        let closed = Closed { connections: Arc::clone(self), id, _place: permit };
         let run = Arc::clone(self).run(stream, peer, pace);
         let task = self.terms.tasks.spawn(async move {
             let _closed = closed;
@@ -274,12 +275,18 @@ where
     let mut waiting = false; // for `close`: registering once is enough, a task's waker stays the same
     let mut finishing = false;
     std::future::poll_fn(move |cx| {
-        if !finishing && (pace.is_closing() || (!waiting && close.as_mut().poll(cx).is_ready())) {
+        // first, so that it reads what has arrived: one that has read nothing yet would be closed at once
+        let ended = connection.as_mut().poll(cx);
+        if ended.is_ready() || finishing {
+            return ended;
+        }
+        if pace.is_closing() || (!waiting && close.as_mut().poll(cx).is_ready()) {
             finish(connection.as_mut());
             finishing = true;
+            return connection.as_mut().poll(cx);
         }
         waiting = true;
-        connection.as_mut().poll(cx)
+        Poll::Pending
     })
     .await
     .map_err(Into::into)

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     audit::{self, By},
-    clock,
+    clock::Clock,
     exchange::Identity,
     keys::Verdict,
     metrics::{Metrics, MirrorEvent, StoreCommand},
@@ -43,6 +43,8 @@ pub struct Sessions {
     pub enforce: bool,
     /// Sessions that were looked up within the last minute.
     pub seen: Seen,
+    /// The time.
+    pub clock: Clock,
     /// Where changes are counted.
     pub metrics: Arc<Metrics>,
     /// Work that a drain waits for.
@@ -89,7 +91,7 @@ impl Sessions {
         let Some((user, session, touch)) = caller(verdict) else {
             return;
         };
-        if !self.seen.is_due(session, clock::seconds()) {
+        if !self.seen.is_due(session, self.clock.seconds()) {
             return;
         }
         let (sessions, identity) = (Arc::clone(self), Arc::clone(identity));
@@ -111,7 +113,7 @@ impl Sessions {
         touch: bool,
         budget: &mut Budget,
     ) -> Result<State, store::Error> {
-        let lookup = self.store.lookup(user, session, clock::seconds(), touch);
+        let lookup = self.store.lookup(user, session, self.clock.seconds(), touch);
         self.call(StoreCommand::Lookup, budget, lookup).await
     }
 
@@ -120,7 +122,7 @@ impl Sessions {
         if changes.is_empty() {
             return Vec::new();
         }
-        let apply = self.store.apply(changes, clock::seconds());
+        let apply = self.store.apply(changes, self.clock.seconds());
         match self.call(StoreCommand::Apply, budget, apply).await {
             Ok(outcomes) => {
                 for (change, outcome) in changes.iter().zip(&outcomes) {
@@ -143,7 +145,7 @@ impl Sessions {
 
     /// Makes a change to the session that a refresh token belongs to, if that is known.
     pub async fn make_by_ref(&self, by_ref: &ByRef, budget: &mut Budget, by: By<'_>) {
-        let owner = self.store.session_of(&by_ref.reference, clock::seconds());
+        let owner = self.store.session_of(&by_ref.reference, self.clock.seconds());
         if let Ok(Some((user, session))) = self.call(StoreCommand::Resolve, budget, owner).await {
             self.make(&[by_ref.change(user, session)], budget, by).await;
         }

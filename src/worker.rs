@@ -5,9 +5,10 @@ use std::{io, sync::Arc, thread::JoinHandle};
 
 use http::HeaderValue;
 use tokio::{net::TcpListener, runtime, sync::watch, time::MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use crate::{
+    clock::Clock,
     config,
     exchange::Ledger,
     jwks::Verifier,
@@ -63,6 +64,8 @@ pub struct Mirroring {
     pub lookup: bool,
     /// `enforce`
     pub enforce: bool,
+    /// The time that sessions go by.
+    pub clock: Clock,
 }
 
 /// Starts a worker that accepts from `listener`.
@@ -71,20 +74,22 @@ pub struct Mirroring {
 /// When the system gives no thread or no runtime.
 pub fn start(index: usize, listener: std::net::TcpListener, setup: Setup) -> io::Result<JoinHandle<()>> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let starting = setup.terms.tasks.token(); // so that a drain does not find nothing to wait for yet
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        if let Err(error) = runtime.block_on(serve(listener, setup)) {
+        if let Err(error) = runtime.block_on(serve(listener, setup, starting)) {
             tracing::error!(error = &error as &dyn std::error::Error, "a worker cannot serve");
         }
     })
 }
 
-async fn serve(listener: std::net::TcpListener, setup: Setup) -> io::Result<()> {
+async fn serve(listener: std::net::TcpListener, setup: Setup, starting: TaskTrackerToken) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let Setup { ledger, terms, mut phases, end, .. } = setup.clone();
     let proxy = proxy(setup);
     let (tasks, stop) = (terms.tasks.clone(), CancellationToken::new());
     let connections = Arc::new(Connections::new(Arc::clone(&proxy), terms, Arc::clone(&ledger.clock)));
     tasks.spawn(Arc::clone(&connections).accept(listener, stop.clone()));
+    drop(starting);
     let mut tick = tokio::time::interval(connections.sweep_interval());
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ledger.clock.set();
@@ -112,9 +117,9 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
     let Setup { ledger, connector, host, paths, verifier, draining, .. } = setup;
     let Terms { limits, metrics, tasks, .. } = setup.terms;
     let sessions = setup.mirroring.map(|mirroring| {
-        let Mirroring { source, mirror, budget, lookup, enforce } = mirroring;
-        let store = source.connect();
-        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen: Seen::default(), metrics, tasks })
+        let Mirroring { source, mirror, budget, lookup, enforce, clock } = mirroring;
+        let (store, seen) = (source.connect(), Seen::default());
+        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen, clock, metrics, tasks })
     });
     let upstream =
         Upstream::new(connector, &setup.upstream, setup.upstream_connections, Arc::clone(&ledger.clock));

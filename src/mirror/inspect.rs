@@ -1,6 +1,6 @@
 //! Which bodies must be read: decided from heads alone, so that everything else is streamed.
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{Asked, is_refresh_grant};
@@ -54,8 +54,6 @@ impl Asked<'_> {
         match self.route {
             // The end of a ban stands in the answer.
             Route::AdminUserUpdate if self.fields().is_some_and(|fields| fields.ban) => Inspection::Hold,
-            // An admin's answer tells whether the factor was in use.
-            Route::AdminFactorDelete => Inspection::Hold,
             // Endpoints yet to come (GS §1.2): recorded when they answer in the form of a sign-in.
             Route::Other if !is_safe(self.method) && !hands_out_none(self.path) => Inspection::Tee,
             _ => Inspection::Pass,
@@ -68,7 +66,7 @@ impl Asked<'_> {
             (Route::Token | Route::OauthToken, StatusCode::BAD_REQUEST) if self.reads_body() => {
                 Inspection::Hold
             }
-            (_, StatusCode::FORBIDDEN) if self.headers.contains_key(AUTHORIZATION) => Inspection::Hold,
+            (_, StatusCode::FORBIDDEN) if self.bearer.is_some() => Inspection::Hold,
             _ => Inspection::Pass,
         }
     }

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Uri,
-    header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
+    header::{CONTENT_TYPE, USER_AGENT},
     request::Parts,
 };
 
 use crate::{
     audit::By,
-    clock,
+    clock::Clock,
     headers::Peer,
     keys::Verdict,
     mirror::{Asked, client_ip},
@@ -32,7 +32,7 @@ pub(super) struct Facts {
 }
 
 /// The headers that a decision may need.
-const KEPT: [http::HeaderName; 3] = [USER_AGENT, CONTENT_TYPE, AUTHORIZATION];
+const KEPT: [http::HeaderName; 2] = [USER_AGENT, CONTENT_TYPE];
 
 impl Facts {
     /// Takes them from a head as the client sent it.
@@ -88,13 +88,13 @@ impl Facts {
     }
 
     /// Also endpoints that are not known yet.
-    fn may_change_sessions(&self) -> bool {
+    pub(super) fn may_change_sessions(&self) -> bool {
         self.changes_sessions() || (self.route == Route::Other && !self.method.is_safe())
     }
 
     /// The request is sent on now.
-    pub(super) fn sending(&mut self) {
-        self.sent_ms = clock::millis();
+    pub(super) fn sending(&mut self, clock: &Clock) {
+        self.sent_ms = clock.millis();
     }
 
     /// As the mirror asks for them.

@@ -17,7 +17,6 @@ use super::{Proxy, facts::Facts};
 use crate::{
     audit,
     body::{self, Body, Held, Read, Stream, Unread},
-    clock,
     exchange::Timing,
     headers::{self, Peer},
     metrics::Refusal,
@@ -63,7 +62,7 @@ impl Mirrored {
             head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         let request = self.proxy.outgoing(head, body, peer, &self.facts.request_id)?;
-        self.facts.sending();
+        self.facts.sending(&self.sessions.clock);
         self.before().await;
         let (response, lease) = self.proxy.send(request, &mut self.timing).await?;
         let (mut head, incoming) = response.into_parts();
@@ -129,7 +128,7 @@ impl Mirrored {
             status: head.status,
             headers: &head.headers,
             body: answer.seen(),
-            now_ms: clock::millis(),
+            now_ms: self.sessions.clock.millis(),
         };
         let asked = self.facts.asked(&self.proxy.paths);
         let decision = self.sessions.mirror.after(&asked, &answered);

@@ -11,7 +11,7 @@ use std::{
 use self::expiring::Expiring;
 use super::{Error, rules};
 use crate::session::{
-    Aal, Change, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Which,
+    Aal, Change, FactorId, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Which,
 };
 
 /// The table that all workers share. Never locked across an await.
@@ -110,7 +110,7 @@ impl Table {
                     self.suspend(*user, Some(*until), now);
                 }
             }
-            Change::LowerAal { user } => self.lower_aal(*user),
+            Change::LowerAal { user, factor } => self.lower_aal(*user, *factor),
         }
         Ok(Outcome::Marked)
     }
@@ -212,10 +212,12 @@ impl Table {
         }
     }
 
-    fn lower_aal(&mut self, user: UserId) {
+    fn lower_aal(&mut self, user: UserId, factor: FactorId) {
         for session in self.sessions.get(&user).into_iter().flatten() {
-            if let Some(record) = self.records.get_mut(&(user, *session)) {
-                record.aal = record.aal.map(|_| Aal::Aal1);
+            if let Some(record) = self.records.get_mut(&(user, *session))
+                && record.factor_id == Some(factor)
+            {
+                (record.aal, record.factor_id) = (Some(Aal::Aal1), None);
             }
         }
     }

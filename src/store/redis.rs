@@ -177,9 +177,9 @@ impl Redis {
             }
             Change::Suspend { user, until } => self.suspend_script(*user, *until, "exactly", now),
             Change::Banned { user, until } => self.suspend_script(*user, Some(*until), "at_least", now),
-            Change::LowerAal { user } => {
+            Change::LowerAal { user, factor } => {
                 let mut call = self.scripts.lower_aal.call(&[self.keys.index(*user)]);
-                call.arg(self.keys.base(*user)).arg(now);
+                call.arg(self.keys.base(*user)).arg(now).arg(factor.to_string());
                 call
             }
         }

@@ -103,7 +103,12 @@ pub(super) fn merged(origin: Origin, mut new: Record, old: &Record) -> Record {
     } else {
         new.previous_ref = new.previous_ref.or_else(|| old.refresh_ref.clone());
     }
+    // a second factor leaves address and agent of GoTrue's row as they are, a token hook its methods
     new.client_id = new.client_id.or_else(|| old.client_id.clone());
+    new.factor_id = new.factor_id.or(old.factor_id);
+    new.amr = new.amr.or_else(|| old.amr.clone());
+    new.ip = new.ip.or_else(|| old.ip.clone());
+    new.user_agent = new.user_agent.or_else(|| old.user_agent.clone());
     new.seen_at = new.seen_at.max(old.seen_at);
     if old.began_ms > 0 || origin == Origin::Refresh {
         new.created_at = old.created_at;
@@ -150,6 +155,7 @@ mod tests {
             seen_at: None,
             expires_at: refreshed_at + 3_600,
             aal: Some(Aal::Aal1),
+            factor_id: None,
             amr: None,
             role: None,
             client_id: None,

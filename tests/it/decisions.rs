@@ -5,7 +5,7 @@
 //! that no rule explains fails the test, and so does a count that differs from [`EXPECTED`], so
 //! that the exceptions cannot silently grow.
 
-mod model;
+pub(crate) mod model;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use std::time::Duration;
 use gotrue_sidecar::keys::{KeyRing, Verdict, bearer};
 use gotrue_sidecar::mirror::{Answered, Asked, Body, Decision, Inspection, Mirror, client_ip};
 use gotrue_sidecar::route::Route;
-use gotrue_sidecar::session::Change;
+use gotrue_sidecar::session::{Change, Origin};
 use gotrue_sidecar::token::RefKey;
 use http::{Method, StatusCode};
 
@@ -40,44 +40,42 @@ const EXPECTED: [(Rule, usize); 13] = [
 ];
 
 /// One recording being replayed.
-struct Replay<'a> {
+pub(crate) struct Replay<'a> {
     recording: &'a Recording,
     keys: KeyRing,
     mirror: Mirror,
-    model: Model,
+    pub(crate) model: Model,
     differences: BTreeSet<String>,
     counts: BTreeMap<Rule, usize>,
-    failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
+    /// GoTrue renewed a session in the last step that was revoked here.
+    pub(crate) renewed_revoked: bool,
 }
 
 #[test]
 fn the_mirror_equals_the_rows_after_every_recorded_step() {
     let mut counts: BTreeMap<Rule, usize> = BTreeMap::new();
     let mut failures = Vec::new();
-    let mut table: BTreeMap<String, BTreeMap<String, (usize, usize)>> = BTreeMap::new();
+    let mut table = Table::default();
     for recording in recordings() {
         let mut replay = Replay::of(&recording);
         for step in &recording.steps {
             replay.step(step);
         }
-        let column = format!("{} {}", recording.release(), recording.metadata.token_mode);
-        table
-            .entry(recording.metadata.scenario.clone())
-            .or_default()
-            .insert(column, (recording.steps.len(), replay.failures.len()));
+        table.add(&recording, replay.failures.len());
         failures.append(&mut replay.failures);
         for (rule, count) in replay.counts {
             *counts.entry(rule).or_default() += count;
         }
     }
-    print_table(&table);
+    table.print();
     println!("differences explained: {counts:#?}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert_eq!(counts, EXPECTED.into_iter().filter(|(_, count)| *count > 0).collect());
 }
 
 impl<'a> Replay<'a> {
-    fn of(recording: &'a Recording) -> Self {
+    pub(crate) fn of(recording: &'a Recording) -> Self {
         let jwt = &recording.metadata.jwt;
         let mut keys = KeyRing::new(Some(jwt.secret.as_bytes()), None).unwrap();
         if let Some(jwks) = &jwt.jwks {
@@ -92,11 +90,12 @@ impl<'a> Replay<'a> {
             differences: BTreeSet::new(),
             counts: BTreeMap::new(),
             failures: Vec::new(),
+            renewed_revoked: false,
         }
     }
 
     /// Takes one exchange through the decisions, as the proxy does, and compares.
-    fn step(&mut self, step: &Step) {
+    pub(crate) fn step(&mut self, step: &Step) {
         let method = Method::from_bytes(step.request.method.as_bytes()).unwrap();
         let headers = step.request.headers();
         let now_ms = step.at_ms();
@@ -146,8 +145,11 @@ impl<'a> Replay<'a> {
     }
 
     fn apply(&mut self, decision: &Decision<'_>) {
+        self.renewed_revoked = false;
         for change in &decision.changes {
-            self.model.apply(change);
+            let renews = matches!(change, Change::Record { origin: Origin::Refresh, .. });
+            let made = self.model.apply(change);
+            self.renewed_revoked |= renews && !made;
         }
         if let Some(by_ref) = &decision.by_ref
             && let Some((user, session)) = self.model.session_of(&by_ref.reference)
@@ -224,23 +226,34 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Scenarios by release: steps, all of them green, or how many are not.
-fn print_table(table: &BTreeMap<String, BTreeMap<String, (usize, usize)>>) {
-    let columns: BTreeSet<&String> = table.values().flat_map(BTreeMap::keys).collect();
-    print!("{:<32}", "scenario");
-    for column in &columns {
-        print!("{column:>12}");
+/// Scenarios by release: steps, and how many of them are wrong.
+#[derive(Default)]
+pub(crate) struct Table(BTreeMap<String, BTreeMap<String, (usize, usize)>>);
+
+impl Table {
+    pub(crate) fn add(&mut self, recording: &Recording, failed: usize) {
+        let column = format!("{} {}", recording.release(), recording.metadata.token_mode);
+        let row = self.0.entry(recording.metadata.scenario.clone()).or_default();
+        row.insert(column, (recording.steps.len(), failed));
     }
-    println!();
-    for (scenario, cells) in table {
-        print!("{scenario:<32}");
+
+    pub(crate) fn print(&self) {
+        let columns: BTreeSet<&String> = self.0.values().flat_map(BTreeMap::keys).collect();
+        print!("{:<32}", "scenario");
         for column in &columns {
-            let cell = cells.get(*column).map_or(String::new(), |(steps, failed)| {
-                if *failed == 0 { format!("{steps} ok") } else { format!("{failed} WRONG") }
-            });
-            print!("{cell:>12}");
+            print!("{column:>12}");
         }
         println!();
+        for (scenario, cells) in &self.0 {
+            print!("{scenario:<32}");
+            for column in &columns {
+                let cell = cells.get(*column).map_or(String::new(), |(steps, failed)| {
+                    if *failed == 0 { format!("{steps} ok") } else { format!("{failed} WRONG") }
+                });
+                print!("{cell:>12}");
+            }
+            println!();
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use gotrue_sidecar::session::{Aal, Change, Origin, Record, RefreshRef, Seconds, 
 #[derive(Default)]
 pub(crate) struct Model {
     sessions: HashMap<SessionId, Record>,
-    revoked: HashSet<SessionId>,
+    revoked: HashSet<(UserId, SessionId)>,
     /// All of a user's sessions that began before it are revoked, in milliseconds.
     not_before: HashMap<UserId, u64>,
     suspended: HashMap<UserId, Seconds>,
@@ -17,6 +17,10 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn live(&self) -> BTreeMap<String, Record> {
         self.sessions.iter().map(|(id, record)| (id.to_string(), record.clone())).collect()
+    }
+
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.sessions.values()
     }
 
     pub(crate) fn suspended_until(&self, user: &str, now: Seconds) -> Option<Seconds> {
@@ -33,9 +37,10 @@ impl Model {
         agrees.then_some((user, session))
     }
 
-    pub(crate) fn apply(&mut self, change: &Change) {
+    /// Whether it was made; a session that was revoked is not written back.
+    pub(crate) fn apply(&mut self, change: &Change) -> bool {
         match change {
-            Change::Record { origin, record } => self.record(*origin, record),
+            Change::Record { origin, record } => return self.record(*origin, record),
             Change::End { user, which, sent_ms, .. } => self.end(*user, which, *sent_ms),
             Change::Banned { user, until } => {
                 let known = self.suspended.entry(*user).or_default();
@@ -47,39 +52,40 @@ impl Model {
             Change::Suspend { user, until: None } => {
                 self.suspended.remove(user);
             }
-            Change::LowerAal { user } => {
-                for record in self.sessions.values_mut().filter(|one| one.user == *user) {
-                    record.aal = Some(Aal::Aal1);
+            Change::LowerAal { user, factor } => {
+                let stands = |one: &&mut Record| one.user == *user && one.factor_id == Some(*factor);
+                for record in self.sessions.values_mut().filter(stands) {
+                    (record.aal, record.factor_id) = (Some(Aal::Aal1), None);
                 }
             }
         }
+        true
     }
 
-    fn record(&mut self, origin: Origin, record: &Record) {
+    fn record(&mut self, origin: Origin, record: &Record) -> bool {
         let not_before = self.not_before.get(&record.user).copied().unwrap_or(0);
         let too_old = match origin {
             Origin::SignIn => record.began_ms <= not_before,
             Origin::Refresh => record.created_at < not_before / 1000,
         };
         let known = self.sessions.get(&record.session);
-        if self.revoked.contains(&record.session) || (known.is_none() && too_old) {
-            return;
+        if self.revoked.contains(&(record.user, record.session)) || (known.is_none() && too_old) {
+            return false;
         }
         for reference in record.refresh_ref.iter().chain(&record.previous_ref) {
             self.by_ref.insert(reference.clone(), (record.user, record.session));
         }
         let merged = known.map_or_else(|| record.clone(), |known| merged(known, record));
         self.sessions.insert(record.session, merged);
+        true
     }
 
     fn end(&mut self, user: UserId, which: &Which, sent_ms: u64) {
         if *which == Which::All {
             self.not_before.insert(user, sent_ms);
         }
-        if let Which::One(session) = which
-            && self.sessions.get(session).is_none_or(|record| record.user == user)
-        {
-            self.revoked.insert(*session);
+        if let Which::One(session) = which {
+            self.revoked.insert((user, *session));
         }
         let meant = |record: &Record| {
             record.user == user
@@ -96,7 +102,7 @@ impl Model {
             self.sessions.values().filter(|one| meant(one)).map(|one| one.session).collect();
         for session in ended {
             self.sessions.remove(&session);
-            self.revoked.insert(session);
+            self.revoked.insert((user, session));
         }
     }
 }
@@ -112,9 +118,14 @@ fn merged(known: &Record, new: &Record) -> Record {
     Record {
         created_at: known.created_at,
         began_ms: known.began_ms,
-        previous_ref: new.previous_ref.or(known.refresh_ref),
+        previous_ref: if new.refresh_ref == known.refresh_ref {
+            known.previous_ref.or(new.previous_ref)
+        } else {
+            new.previous_ref.or(known.refresh_ref)
+        },
         counter: new.counter.or(known.counter),
         client_id: new.client_id.or(known.client_id),
+        factor_id: new.factor_id.or(known.factor_id),
         amr: new.amr.or(known.amr),
         ip: new.ip.or(known.ip),
         user_agent: new.user_agent.or(known.user_agent),

@@ -82,6 +82,31 @@ async fn a_second_factor_raises_its_session_and_ends_those_that_have_one() {
 }
 
 #[tokio::test]
+async fn a_removed_factor_lowers_only_what_stands_on_it() {
+    for pod in pods().await {
+        let (client, email) = (pod.client(), new_email());
+        let phone = client.sign_up(&email).await;
+        let app = client.enroll(&phone).await.unwrap();
+        Tokens::of(&client.verify_factor(&phone, &app).await);
+        let laptop = client.sign_in(&email).await;
+        let laptop = Tokens::of(&client.verify_factor(&laptop, &app).await);
+        let key = client.enroll(&laptop).await.unwrap();
+        let laptop = Tokens::of(&client.verify_factor(&laptop, &key).await);
+        let levels = async || {
+            let (phone, laptop) = (pod.record(phone.session).await, pod.record(laptop.session).await);
+            (phone["aal"].clone(), laptop["aal"].clone())
+        };
+        assert_eq!(levels().await, ("aal2".to_owned(), "aal2".to_owned()));
+        // GoTrue asks the session's level, not that of a token from before.
+        assert_eq!(client.unenroll(&phone, &app).await.status, StatusCode::OK);
+        assert_eq!(levels().await, ("aal1".to_owned(), "aal2".to_owned()));
+        let rows = pod.gotrue.rows().await;
+        let level = |session| rows.iter().find(|row| row.session == session).unwrap().aal.clone();
+        assert_eq!((level(phone.session), level(laptop.session)), levels().await);
+    }
+}
+
+#[tokio::test]
 async fn a_new_password_ends_the_others_or_by_an_admin_all() {
     for pod in pods().await {
         let (client, email) = (pod.client(), new_email());

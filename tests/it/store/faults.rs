@@ -209,7 +209,7 @@ async fn a_full_redis_takes_no_session_but_every_ending() {
     let (store, mut redis) = (on(&server), server.client().await);
     let user = somebody();
     let mut records: Vec<_> = (0..4).map(|_| signed_in(user, some_session())).collect();
-    records[3].aal = Some(Aal::Aal2);
+    (records[3].aal, records[3].factor_id) = (Some(Aal::Aal2), Some(factor_id(1)));
     for record in &records {
         apply(&store, &sign_in(record)).await;
     }
@@ -225,7 +225,7 @@ async fn a_full_redis_takes_no_session_but_every_ending() {
 
     assert_eq!(apply(&store, &end(user, Which::One(records[0].session))).await, Outcome::Ended(1));
     assert_eq!(apply(&store, &end(user, Which::Others(records[3].session))).await, Outcome::Ended(2));
-    assert_eq!(apply(&store, &Change::LowerAal { user }).await, Outcome::Marked);
+    assert_eq!(apply(&store, &Change::LowerAal { user, factor: factor_id(1) }).await, Outcome::Marked);
     assert_eq!(live(&store, user, records[3].session).await.aal, Some(Aal::Aal1));
     assert_eq!(apply(&store, &end(user, Which::All)).await, Outcome::Ended(1));
     for record in &records {

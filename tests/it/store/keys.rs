@@ -72,6 +72,7 @@ async fn the_readme_names_every_key_and_every_field() {
     record.counter = Some(1);
     record.seen_at = Some(NOW);
     record.client_id = Some("client".to_owned());
+    record.factor_id = Some(factor_id(1));
     record.user_agent = Some("agent".to_owned());
     apply(&store, &sign_in(&record)).await;
 

@@ -46,8 +46,9 @@ pub(crate) struct Step {
 #[derive(Deserialize)]
 pub(crate) struct Request {
     pub(crate) method: String,
-    path: String,
-    headers: Vec<(String, String)>,
+    /// With its query.
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
     body: Option<String>,
     body_gen: Option<Generated>,
 }
@@ -63,8 +64,15 @@ struct Generated {
 #[derive(Deserialize)]
 pub(crate) struct Response {
     pub(crate) status: u16,
-    headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     body: Option<String>,
+    elided: Option<Elided>,
+}
+
+/// A field whose text was left out of the recording.
+#[derive(Deserialize)]
+struct Elided {
+    length: usize,
 }
 
 #[derive(Deserialize)]
@@ -183,6 +191,15 @@ impl Response {
 
     pub(crate) fn body(&self) -> &[u8] {
         self.body.as_deref().unwrap_or_default().as_bytes()
+    }
+
+    /// As long as it was: filled where it was left out.
+    pub(crate) fn whole_body(&self) -> Vec<u8> {
+        let body = self.body.as_deref().unwrap_or_default();
+        match &self.elided {
+            Some(elided) => body.replace("data:elided", &"x".repeat(elided.length)).into_bytes(),
+            None => body.as_bytes().to_vec(),
+        }
     }
 }
 

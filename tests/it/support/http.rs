@@ -37,14 +37,20 @@ pub(crate) async fn send(
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let (mut head, body) = request.into_parts();
     let authority = head.uri.authority().ok_or("the URI is not absolute")?.clone();
-    let stream = TcpStream::connect(authority.as_str()).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-
     head.headers.insert(header::HOST, authority.as_str().parse()?);
     head.uri = Uri::from(head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")));
-    let (head, body) =
-        sender.send_request(Request::from_parts(head, Full::new(Bytes::from(body)))).await?.into_parts();
+    send_to(authority.as_str(), Request::from_parts(head, Bytes::from(body))).await
+}
+
+/// Sends a request as it is to an address.
+pub(crate) async fn send_to(
+    address: &str,
+    request: Request<Bytes>,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let (head, body) = sender.send_request(request.map(Full::new)).await?.into_parts();
     let body = body.collect().await?.to_bytes();
     connection.abort();
     Ok(Answer { status: head.status, headers: head.headers, body })

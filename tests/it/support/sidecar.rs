@@ -11,7 +11,9 @@ use std::{
 use gotrue_sidecar::{
     app::{App, Ended},
     cli,
+    clock::Clock,
     shutdown::Drain,
+    store::{Source, Store},
     telemetry::LogBuffer,
 };
 
@@ -26,6 +28,7 @@ pub(crate) struct Sidecar {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) drain: Drain,
+    store: Option<Arc<Source>>,
     log: Log,
     thread: Option<JoinHandle<Ended>>,
 }
@@ -39,6 +42,15 @@ impl Sidecar {
 
     /// With an environment: it is the only one that the sidecar sees.
     pub(crate) fn start_with(flags: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::launch(flags, env, Clock::default())
+    }
+
+    /// Whose sessions go by that clock.
+    pub(crate) fn start_at(clock: &Clock, flags: &[&str]) -> Self {
+        Self::launch(flags, &[], clock.clone())
+    }
+
+    fn launch(flags: &[&str], env: &[(&str, &str)], clock: Clock) -> Self {
         let args = with_defaults(flags).into_iter().map(OsString::from);
         let env: Vec<(OsString, OsString)> =
             env.iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -53,14 +65,20 @@ impl Sidecar {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (buffer, _guard) = LogBuffer::new(Box::new(lines)).unwrap();
-                let app = App::build(config, Some(buffer)).unwrap();
-                let addresses = (app.address().unwrap(), app.admin_address().unwrap(), app.drain());
-                started.send(addresses).unwrap();
+                let app = App::build(config, Some(buffer)).unwrap().with_clock(clock);
+                let addresses = (app.address().unwrap(), app.admin_address().unwrap());
+                started.send((addresses, app.drain(), app.store())).unwrap();
                 app.run().await.unwrap()
             })
         });
-        let (address, admin, drain) = starting.recv().expect("the sidecar did not start");
-        Self { url: format!("http://{address}"), address, admin, drain, log, thread: Some(thread) }
+        let ((address, admin), drain, store) = starting.recv().expect("the sidecar did not start");
+        let url = format!("http://{address}");
+        Self { url, address, admin, drain, store, log, thread: Some(thread) }
+    }
+
+    /// Its store, for a look beside it.
+    pub(crate) fn store(&self) -> Store {
+        self.store.as_ref().expect("the sidecar has no store").connect()
     }
 
     /// The access log so far; lines come with a delay of up to 200 ms.

@@ -3,6 +3,7 @@
 //! exactly what was sent on.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     net::SocketAddr,
     path::Path,
@@ -26,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use super::raw::end_of_chunks;
 
 /// One step of an answer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Step {
     /// These bytes, as they are.
     Send(Vec<u8>),
@@ -36,19 +37,22 @@ pub(crate) enum Step {
     Hold,
     /// A pause until the gate is open.
     Until(Gate),
+    /// What is decided only now.
+    Then(Arc<dyn Fn() -> Vec<Step> + Send + Sync>),
     /// The connection is closed, with a reset if something is left unread.
     Close,
 }
 
-/// Closed at first; clones are the same gate.
-#[derive(Clone, Debug)]
-pub(crate) struct Gate(Arc<watch::Sender<bool>>);
+/// Closed until somebody opens it; then it stays open. Clones are the same gate.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gate(watch::Sender<bool>);
 
 impl Gate {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(false)))
+        Self::default()
     }
 
+    /// Lets everybody through.
     pub(crate) fn open(&self) {
         self.0.send_replace(true);
     }
@@ -99,6 +103,13 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<Vec<Connection>>,
     go_on: Notify,
+    published: Mutex<Published>,
+}
+
+/// The keys it publishes, and how often they were asked for.
+struct Published {
+    jwks: String,
+    asked: usize,
 }
 
 /// One connection, without those that the sidecar opens to ask whether GoTrue is well.
@@ -111,8 +122,8 @@ pub(crate) struct Connection {
 }
 
 impl Upstream {
-    /// Answers with what `script` says to each request. `GET /health` and the key set are answered
-    /// without the script and not kept, unless it is asked for them: the sidecar asks by itself.
+    /// Answers with what `script` says to each request. What the sidecar asks by itself, `GET /health`
+    /// and the key set, is answered without the script and not kept.
     pub(crate) async fn start(script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static) -> Self {
         Self::listen(TcpListener::bind("127.0.0.1:0").await.unwrap(), script, None)
     }
@@ -154,6 +165,7 @@ impl Upstream {
             seen: Mutex::default(),
             connections: Mutex::default(),
             go_on: Notify::new(),
+            published: Mutex::new(Published { jwks: r#"{"keys":[]}"#.to_owned(), asked: 0 }),
         });
         let scheme = if tls.is_some() { "https" } else { "http" };
         let serving = Arc::clone(&shared);
@@ -213,6 +225,34 @@ impl Upstream {
         }
     }
 
+    /// Waits for a request whose first line begins so.
+    pub(crate) async fn arrived(&self, line: &str) -> Seen {
+        self.arrived_times(line, 1).await
+    }
+
+    /// Waits until so many have come; the last of them.
+    pub(crate) async fn arrived_times(&self, line: &str, times: usize) -> Seen {
+        for _ in 0..5000 {
+            let seen = self.seen();
+            let mut meant = seen.iter().filter(|seen| seen.request_line().starts_with(line));
+            if let Some(seen) = meant.nth(times - 1) {
+                return seen.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("{line} did not come {times} times: {:?}", self.seen());
+    }
+
+    /// The key set from now on, a JSON document.
+    pub(crate) fn publish(&self, jwks: &str) {
+        jwks.clone_into(&mut self.shared.published.lock().unwrap().jwks);
+    }
+
+    /// How often the sidecar asked for the key set.
+    pub(crate) fn asked_for_keys(&self) -> usize {
+        self.shared.published.lock().unwrap().asked
+    }
+
     /// Ends the [`Step::Hold`] of one request: one that waits, else the next.
     pub(crate) fn go_on(&self) {
         self.shared.go_on.notify_one();
@@ -227,7 +267,8 @@ impl Drop for Upstream {
 
 /// An answer with a body of known length, headers as given.
 pub(crate) fn answer(status: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    let headers = lines.collect::<Vec<_>>().concat();
     format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
@@ -249,17 +290,8 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared) {
 
 async fn converse(incoming: &mut Incoming<'_, impl AsyncRead + AsyncWrite + Unpin>) {
     while let Some(seen) = incoming.next().await {
-        let steps = match seen.request_line() {
-            "GET /health HTTP/1.1" => vec![Step::Send(answer("200 OK", &[], "{}"))],
-            "GET /.well-known/jwks.json HTTP/1.1" => {
-                vec![Step::Send(answer("200 OK", &[("Content-Type", "application/json")], r#"{"keys":[]}"#))]
-            }
-            _ => {
-                incoming.shared.seen.lock().unwrap().push(seen.clone());
-                (incoming.shared.script)(&seen)
-            }
-        };
-        for step in steps {
+        let mut steps = VecDeque::from(incoming.shared.steps(&seen));
+        while let Some(step) = steps.pop_front() {
             match step {
                 Step::Send(bytes) => {
                     if incoming.stream.write_all(&bytes).await.is_err()
@@ -283,7 +315,31 @@ async fn converse(incoming: &mut Incoming<'_, impl AsyncRead + AsyncWrite + Unpi
                         return;
                     }
                 }
+                Step::Then(decide) => {
+                    for step in decide().into_iter().rev() {
+                        steps.push_front(step);
+                    }
+                }
                 Step::Close => return,
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn steps(&self, seen: &Seen) -> Vec<Step> {
+        let from_a_client = !seen.header("x-forwarded-for").is_empty();
+        match seen.request_line() {
+            "GET /health HTTP/1.1" if !from_a_client => vec![Step::Send(answer("200 OK", &[], "{}"))],
+            "GET /.well-known/jwks.json HTTP/1.1" if !from_a_client => {
+                let mut published = self.published.lock().unwrap();
+                published.asked += 1;
+                let headers = [("Content-Type", "application/json")];
+                vec![Step::Send(answer("200 OK", &headers, &published.jwks))]
+            }
+            _ => {
+                self.seen.lock().unwrap().push(seen.clone());
+                (self.script)(seen)
             }
         }
     }

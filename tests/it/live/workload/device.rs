@@ -65,7 +65,7 @@ impl Device {
     /// Takes the answer to the books, and the tokens it may have.
     fn account(&mut self, operation: Op, world: &World, answer: &Answer, sent: u64) {
         let (mut ledger, span) = (world.ledger(), Span { sent, answered: now() });
-        ledger.answered(operation, answer);
+        ledger.answered(operation, self.person.user, answer);
         if operation.may_end_sessions() {
             ledger.endings.push((self.person.user, span));
         }
@@ -178,9 +178,8 @@ impl Device {
         tokens: &Tokens,
         old: Option<Tokens>,
     ) -> Option<Answer> {
-        let factors = self.person.factors.lock().unwrap().clone();
         if operation == Op::AddFactor {
-            if factors.len() >= FACTORS {
+            if self.person.factors.lock().unwrap().len() >= FACTORS {
                 return None;
             }
             let factor = match client.enroll(tokens).await {
@@ -193,11 +192,12 @@ impl Device {
             }
             return Some(answer);
         }
+        let factors = self.person.factors.lock().unwrap().clone();
         let factor = self.dice.one_of(&factors)?;
         if operation == Op::VerifyFactor {
             return Some(client.verify_factor(tokens, factor).await);
         }
-        // An earlier token of a session that was raised meanwhile may do it as well.
+        // An earlier token of a session that was raised meanwhile does it as well.
         let of_before = old.filter(|old| old.session == tokens.session && self.dice.below(2) == 0);
         let answer = client.unenroll(&of_before.unwrap_or_else(|| tokens.clone()), factor).await;
         self.note_removed(&answer, &factor.id);

@@ -39,6 +39,8 @@ pub(super) struct Ledger {
     pub(super) known: HashMap<SessionId, Known>,
     pub(super) endings: Vec<(UserId, Span)>,
     pub(super) movings: Vec<(UserId, Span)>,
+    /// GoTrue failed over a request of theirs, and may have done what was asked all the same.
+    pub(super) failed: HashSet<UserId>,
     /// Ended here by a logout that GoTrue then refused.
     pub(super) ended_here_only: HashSet<SessionId>,
 }
@@ -133,9 +135,14 @@ impl World {
 
 impl Ledger {
     /// Counts an answer. GoTrue's own failures are among them (Postgres breaks deadlocks that its transactions
-    /// run into with 500), the sidecar's are none that may happen here.
-    pub(super) fn answered(&mut self, operation: Operation, answer: &Answer) {
-        assert!(answer.status <= StatusCode::INTERNAL_SERVER_ERROR, "{operation:?}: {answer:?}");
+    /// run into with 500; its time is up with 504), the sidecar's are none that may happen here.
+    pub(super) fn answered(&mut self, operation: Operation, user: UserId, answer: &Answer) {
+        if answer.status.is_server_error() {
+            let text = String::from_utf8_lossy(&answer.body);
+            let of_gotrue = answer.status == StatusCode::INTERNAL_SERVER_ERROR || text.contains("error_id");
+            assert!(of_gotrue, "{operation:?}: {answer:?}");
+            self.failed.insert(user);
+        }
         let code = answer.error_code().unwrap_or_default();
         let words = format!("{} {code}", answer.status.as_u16());
         *self.answers.entry((operation, words)).or_default() += 1;

@@ -139,6 +139,29 @@ pub(super) async fn a_lifted_ban_shows_the_session_again(store: &Store) {
     }
 }
 
+pub(super) async fn a_ban_without_an_end_holds_at_least_so_long(store: &Store) {
+    let record = signed_in(somebody(), some_session());
+    let user = record.user;
+    apply(store, &sign_in(&record)).await;
+    // never shorter than what is known, whichever comes first
+    for (until, holds_until) in [(100, 100), (50, 100), (200, 200), (200, 200)] {
+        let banned = Change::Banned { user, until: NOW + until };
+        assert_eq!(apply(store, &banned).await, Outcome::Marked);
+        assert_eq!(look(store, user, record.session).await, State::Suspended(NOW + holds_until));
+    }
+    // what GoTrue says exactly counts exactly
+    for (until, expected) in
+        [(Some(NOW + 80), State::Suspended(NOW + 80)), (None, State::Live(Box::new(record.clone())))]
+    {
+        assert_eq!(apply(store, &Change::Suspend { user, until }).await, Outcome::Marked);
+        assert_eq!(look(store, user, record.session).await, expected);
+    }
+    assert_eq!(apply(store, &Change::Banned { user, until: NOW + 30 }).await, Outcome::Marked);
+    assert_eq!(look(store, user, record.session).await, State::Suspended(NOW + 30));
+    let later = store.lookup(user, record.session, NOW + 30, false).await.unwrap();
+    assert_eq!(later, State::Live(Box::new(record)));
+}
+
 pub(super) async fn an_end_comes_before_a_ban(store: &Store) {
     let record = signed_in(somebody(), some_session());
     apply(store, &sign_in(&record)).await;
@@ -150,22 +173,32 @@ pub(super) async fn an_end_comes_before_a_ban(store: &Store) {
 
 pub(super) async fn a_removed_factor_lowers_the_level(store: &Store) {
     let user = somebody();
-    let mut records: Vec<_> = (0..4).map(|_| signed_in(user, some_session())).collect();
-    for (record, aal) in records.iter_mut().zip([Some(Aal::Aal1), Some(Aal::Aal2), Some(Aal::Aal3), None]) {
-        record.aal = aal;
+    let (removed, other) = (factor_id(1), factor_id(2));
+    let raised = |factor_id| Record { aal: Some(Aal::Aal2), factor_id, ..signed_in(user, some_session()) };
+    // The last one was not seen to be raised.
+    let records = [raised(Some(removed)), raised(Some(other)), raised(None)];
+    for record in &records {
         apply(store, &sign_in(record)).await;
     }
-    assert_eq!(apply(store, &Change::LowerAal { user }).await, Outcome::Marked);
-    for (record, aal) in records.iter().zip([Some(Aal::Aal1), Some(Aal::Aal1), Some(Aal::Aal1), None]) {
-        assert_eq!(live(store, user, record.session).await, Record { aal, ..record.clone() });
+    // A refresh says nothing of the factor, which stays known.
+    apply(store, &refresh(&Record { factor_id: None, ..refreshed(&records[0], 1) })).await;
+    assert_eq!(apply(store, &Change::LowerAal { user, factor: removed }).await, Outcome::Marked);
+    let lowered = live(store, user, records[0].session).await;
+    assert_eq!((lowered.aal, lowered.factor_id), (Some(Aal::Aal1), None));
+    for record in &records[1..] {
+        assert_eq!(live(store, user, record.session).await, *record);
     }
 }
 
 pub(super) async fn changes_of_one_answer_are_made_in_order(store: &Store) {
     let user = somebody();
     let (old, new) = (signed_in(user, some_session()), signed_in(user, some_session()));
-    let changes =
-        [sign_in(&old), sign_in(&new), end(user, Which::Others(new.session)), Change::LowerAal { user }];
+    let changes = [
+        sign_in(&old),
+        sign_in(&new),
+        end(user, Which::Others(new.session)),
+        Change::LowerAal { user, factor: factor_id(1) },
+    ];
     let outcomes = store.apply(&changes, NOW).await.unwrap();
     assert_eq!(outcomes, [Outcome::Created, Outcome::Created, Outcome::Ended(1), Outcome::Marked]);
     assert_eq!(look(store, user, old.session).await, State::Revoked);
