@@ -37,7 +37,7 @@ use crate::{
     body::Body,
     config::Limits,
     headers::Peer,
-    metrics::Metrics,
+    metrics::{Metrics, UpstreamFailure},
     proxy::Proxy,
     tls,
     wire::{
@@ -149,6 +149,10 @@ impl Connections {
         for open in self.lock().values() {
             match (open.pace.overdue(now, &self.terms.limits), &open.task) {
                 (Some(Overdue::Stuck), Some(task)) => task.abort(),
+                (Some(Overdue::Stalled), Some(task)) => {
+                    self.terms.metrics.upstream_failed(UpstreamFailure::Timeout);
+                    task.abort();
+                }
                 (Some(Overdue::Idle), _) => open.pace.close(),
                 _ => {}
             }
