@@ -85,9 +85,8 @@ async fn repair(world: &World, session: SessionId, rule: Rule) {
         world.admin.update(latest.user, &json!({"ban_duration": "none"})).await;
     }
     match rule {
-        Rule::SignInCrossedEnding => drop(world.first_door().user(&latest).await),
+        Rule::SignInCrossedEnding | Rule::GotrueFailed => drop(world.first_door().user(&latest).await),
         Rule::AssuranceCrossed => drop(world.first_door().refresh(&latest).await),
-        Rule::GotrueFailed => drop(world.first_door().user(&latest).await),
         Rule::Ghost | Rule::EndedHereOnly => {}
     }
 }
