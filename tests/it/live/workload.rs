@@ -7,7 +7,7 @@
 //! - `LIVE_OPERATIONS`: how many, for each form of the server
 //! - `LIVE_SEED`: the seed of the first
 //!
-//! `LIVE_OPERATIONS=5000 bin/test-gotrue workload -- --nocapture` is the long mode.
+//! `LIVE_OPERATIONS=5000 bin/test-gotrue workload --nocapture --test-threads=1` is the long mode.
 
 mod device;
 mod dice;
@@ -68,7 +68,7 @@ async fn work(forms: &[(RefreshTokens, Signing)]) {
     }
     let sidecars: Vec<_> = servers.iter().map(|gotrue| before(gotrue, &redis, &[])).collect();
     let addresses = sidecars.iter().map(|sidecar| sidecar.url.as_str());
-    let world = Arc::new(World::new(servers.swap_remove(0), addresses));
+    let world = Arc::new(World::new(servers.swap_remove(0), addresses).await);
     let mut redis = redis.client().await;
 
     let (mut dice, began) = (Dice::new(seed), Instant::now());
