@@ -262,6 +262,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn the_sweep_judges_by_what_the_client_owes() {
         type Set = fn(&Pace);
         let table: &[(&str, Set, u64, Option<Overdue>)] = &[

@@ -216,7 +216,6 @@ fn recorded(login: &Login) -> Change {
             expires_at: login.expires,
             aal: Aal::parse(login.aal),
             amr: Some("password".to_owned()),
-            factor_id: None,
             role: Some("authenticated".to_owned()),
             client_id: None,
             anonymous: false,
