@@ -42,8 +42,10 @@ pub(super) fn agreed(asked: &Asked<'_>, answered: &Answered<'_>, decision: &mut 
                     decision.unrecorded = Some(Unrecorded::Unverified);
                 }
                 Some(verdict) => {
-                    let claims = verdict.claimed();
-                    decision.changes.extend(claims.and_then(|claims| by_user(asked, claims)));
+                    if let Some(claims) = verdict.claimed() {
+                        decision.changes.extend(own_session_again(asked, claims));
+                        decision.changes.extend(by_user(asked, claims));
+                    }
                 }
                 None => {}
             }
@@ -64,6 +66,15 @@ fn changes_something(asked: &Asked<'_>) -> bool {
 
 fn sets_password(asked: &Asked<'_>) -> bool {
     asked.fields().is_some_and(|fields| fields.password)
+}
+
+/// A global logout ended its own session here before GoTrue was asked. Now GoTrue has ended it, too, so
+/// its tombstone need not live as long as a session; it is not among those that are still known.
+fn own_session_again(asked: &Asked<'_>, claims: &Claims) -> Option<Change> {
+    let global = asked.route == Route::Logout && Scope::of(asked.query) == Scope::Global;
+    let (user, session) = (claims.user.id()?, claims.session.id()?);
+    let which = Which::One(session);
+    global.then(|| end(asked, user, which, Reason::Logout, claims.expires_at, true))
 }
 
 /// What users do to their own sessions.

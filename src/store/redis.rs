@@ -171,7 +171,7 @@ impl Redis {
                 let (which, subject) = meant(which);
                 call.arg(self.keys.base(*user)).arg(now).arg(which).arg(subject);
                 call.arg(rules::tombstone_text(*reason, now)).arg(sent_ms).arg(expires_at.unwrap_or(0));
-                call.arg(rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue));
+                call.arg(u8::from(*ended_in_gotrue)).arg(rules::SHORTEST_TOMBSTONE);
                 call.arg(rules::SKEW).arg(self.session_ttl).arg(rules::LONGEST);
                 call
             }
