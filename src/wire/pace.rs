@@ -261,10 +261,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_sweep_judges_by_what_the_client_owes() {
-        type Set = fn(&Pace);
-        let table: &[(&str, Set, u64, Option<Overdue>)] = &[
+    type Set = fn(&Pace);
+
+    /// What a connection has done, and what the sweep says of it when.
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    fn histories() -> Vec<(&'static str, Set, u64, Option<Overdue>)> {
+        vec![
             ("a silent connection", |_| (), 5_002, Some(Overdue::Stuck)),
             ("a silent connection, in time", |_| (), 5_000, None),
             ("a slow head", |pace| pace.at_stage(Stage::Head, 1), 5_002, Some(Overdue::Stuck)),
@@ -365,8 +367,12 @@ mod tests {
                 90_000,
                 None,
             ),
-        ];
-        for &(what, set, now, expected) in table {
+        ]
+    }
+
+    #[test]
+    fn the_sweep_judges_by_what_the_client_owes() {
+        for (what, set, now, expected) in histories() {
             let pace = Pace::new(1);
             set(&pace);
             assert_eq!(pace.overdue(now, &limits()), expected, "{what}");
