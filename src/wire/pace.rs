@@ -261,12 +261,11 @@ mod tests {
         }
     }
 
-    type Set = fn(&Pace);
-
-    /// What a connection has done, and what the sweep says of it when.
+    #[test]
     #[expect(clippy::too_many_lines, reason = "a table")]
-    fn histories() -> Vec<(&'static str, Set, u64, Option<Overdue>)> {
-        vec![
+    fn the_sweep_judges_by_what_the_client_owes() {
+        type Set = fn(&Pace);
+        let table: &[(&str, Set, u64, Option<Overdue>)] = &[
             ("a silent connection", |_| (), 5_002, Some(Overdue::Stuck)),
             ("a silent connection, in time", |_| (), 5_000, None),
             ("a slow head", |pace| pace.at_stage(Stage::Head, 1), 5_002, Some(Overdue::Stuck)),
@@ -367,12 +366,8 @@ mod tests {
                 90_000,
                 None,
             ),
-        ]
-    }
-
-    #[test]
-    fn the_sweep_judges_by_what_the_client_owes() {
-        for (what, set, now, expected) in histories() {
+        ];
+        for &(what, set, now, expected) in table {
             let pace = Pace::new(1);
             set(&pace);
             assert_eq!(pace.overdue(now, &limits()), expected, "{what}");

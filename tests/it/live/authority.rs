@@ -1,4 +1,4 @@
-//! What only a real GoTrue has: second factors, anonymous users, admins, PKCE, ghosts (GS §1 to §3).
+//! What only a real GoTrue has: second factors, anonymous users, admins, PKCE, OAuth clients, ghosts (GS §1 to §3).
 
 use http::StatusCode;
 use serde_json::json;
@@ -239,5 +239,27 @@ async fn reused_refresh_tokens_end_what_gotrue_ends() {
         Tokens::of(&client.refresh(&third).await);
         client.refresh(&first).await;
         pod.assert_true("reuse that may not be").await;
+    }
+}
+
+#[tokio::test]
+async fn an_applications_session_ends_with_its_grant() {
+    for pod in pods().await {
+        let client = pod.client();
+        let application = admin(&pod).register_application().await;
+        let phone = client.sign_up(&new_email()).await;
+        let granted = Tokens::of(&client.grant(&phone, &application).await);
+        assert_eq!(pod.record(granted.session).await["client_id"], application);
+        assert!(!pod.record(phone.session).await.contains_key("client_id"));
+        pod.assert_true("a grant").await;
+        let refreshed = Tokens::of(&client.refresh_as(&application, &granted.refresh).await);
+        assert_eq!(refreshed.session, granted.session);
+        assert_eq!(pod.record(granted.session).await["client_id"], application);
+        let refused = client.refresh_with(&refreshed.refresh).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        pod.assert_true("refreshes").await;
+        assert_eq!(client.revoke_grant(&phone, &application).await.status, StatusCode::NO_CONTENT);
+        assert_eq!(pod.stored().await.len(), 1);
+        pod.assert_true("a grant taken back").await;
     }
 }

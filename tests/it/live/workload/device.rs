@@ -134,14 +134,17 @@ impl Device {
         let tokens = self.tokens.clone()?;
         let old = self.dice.one_of(&self.old).cloned();
         Some(match operation {
-            Op::Refresh => client.refresh(&tokens).await,
+            Op::GrantApplication => client.grant(&tokens, &world.application).await,
+            Op::RevokeGrant => client.revoke_grant(&tokens, &world.application).await,
+            Op::Refresh => refresh(world, client, &tokens).await,
             Op::RefreshTwiceAtOnce => {
                 let sent = now();
-                let (one, other) = tokio::join!(client.refresh(&tokens), client.refresh(&tokens));
+                let (one, other) =
+                    tokio::join!(refresh(world, client, &tokens), refresh(world, client, &tokens));
                 self.account(operation, world, &one, sent);
                 other
             }
-            Op::RefreshWithOldToken => client.refresh(&old?).await,
+            Op::RefreshWithOldToken => refresh(world, client, &old?).await,
             Op::RefreshWithUnknownToken => client.refresh_with("aaaaaaaaaaaa").await,
             Op::GetUser => client.user(&tokens).await,
             Op::GetUserWithOldToken => client.user(&old?).await,
@@ -256,6 +259,15 @@ async fn log_out(world: &World, client: &Client, tokens: &Tokens, query: &str) -
         world.ledger().ended_here_only.insert(tokens.session);
     }
     answer
+}
+
+/// As whoever has the session, its user or the application.
+pub(super) async fn refresh(world: &World, client: &Client, tokens: &Tokens) -> Answer {
+    if tokens.claims()["client_id"].is_null() {
+        client.refresh(tokens).await
+    } else {
+        client.refresh_as(&world.application, &tokens.refresh).await
+    }
 }
 
 fn needs_tokens(operation: Op) -> bool {

@@ -9,7 +9,10 @@ use gotrue_sidecar::session::{SessionId, UserId};
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
-use super::world::{Ledger, Span, World};
+use super::{
+    device::refresh,
+    world::{Ledger, Span, World},
+};
 use crate::support::{
     gotrue::Row,
     pod::{Stored, stored},
@@ -85,9 +88,8 @@ async fn repair(world: &World, session: SessionId, rule: Rule) {
         world.admin.update(latest.user, &json!({"ban_duration": "none"})).await;
     }
     match rule {
-        Rule::SignInCrossedEnding => drop(world.first_door().user(&latest).await),
-        Rule::AssuranceCrossed => drop(world.first_door().refresh(&latest).await),
-        Rule::GotrueFailed => drop(world.first_door().user(&latest).await),
+        Rule::SignInCrossedEnding | Rule::GotrueFailed => drop(world.first_door().user(&latest).await),
+        Rule::AssuranceCrossed => drop(refresh(world, world.first_door(), &latest).await),
         Rule::Ghost | Rule::EndedHereOnly => {}
     }
 }

@@ -25,6 +25,8 @@ use crate::support::{
 pub(super) struct World {
     pub(super) gotrue: Gotrue,
     pub(super) admin: Admin,
+    /// The id of an OAuth client; empty where there are none.
+    pub(super) application: String,
     doors: Vec<Client>,
     ledger: Mutex<Ledger>,
 }
@@ -76,10 +78,14 @@ pub(super) struct Household {
 
 impl World {
     /// `addresses` are those of the sidecars.
-    pub(super) fn new<'a>(gotrue: Gotrue, addresses: impl Iterator<Item = &'a str>) -> Self {
+    pub(super) async fn new<'a>(gotrue: Gotrue, addresses: impl Iterator<Item = &'a str>) -> Self {
         let doors: Vec<_> = addresses.map(Client::new).collect();
         let admin = Admin::new(doors[0].clone(), gotrue.secret);
-        Self { gotrue, admin, doors, ledger: Mutex::default() }
+        let application = match gotrue.kind().has_admin_api() {
+            true => admin.register_application().await,
+            false => String::new(),
+        };
+        Self { gotrue, admin, application, doors, ledger: Mutex::default() }
     }
 
     pub(super) fn kind(&self) -> Kind {

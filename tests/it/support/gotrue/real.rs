@@ -141,6 +141,8 @@ fn command(binary: &Path, database: &Database, folder: &Path, log: &Path) -> Com
         .env("GOTRUE_JWT_DEFAULT_GROUP_NAME", "authenticated")
         .env("GOTRUE_MAILER_AUTOCONFIRM", "true")
         .env("GOTRUE_EXTERNAL_ANONYMOUS_USERS_ENABLED", "true")
+        .env("GOTRUE_OAUTH_SERVER_ENABLED", "true")
+        .env("GOTRUE_OAUTH_SERVER_AUTHORIZATION_PATH", "/oauth/consent")
         .env("GOTRUE_SECURITY_REFRESH_TOKEN_REUSE_INTERVAL", "10")
         // Mails go nowhere, as often as a test wants.
         .env("GOTRUE_SMTP_MAX_FREQUENCY", "1ns")
