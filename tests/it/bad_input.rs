@@ -4,7 +4,7 @@
 use proptest::{
     prelude::*,
     strategy::ValueTree,
-    test_runner::{Config, TestRng, TestRunner},
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
 use crate::support::{
@@ -181,7 +181,7 @@ async fn no_bytes_of_a_client_are_fatal() {
     let upstream = Upstream::answering(answer("200 OK", &[], "hello")).await;
     let sidecar = start(&upstream, &[SECRET, "--store-url=memory:", "--limits-header-read-timeout=300ms"]);
     let mut runner =
-        TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(Default::default()));
+        TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::default()));
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..400 {
         let bytes = mutated().new_tree(&mut runner).unwrap().current();
@@ -262,7 +262,7 @@ async fn nothing_secret_shows_in_log_metrics_or_errors() {
             client.send(request).await;
             match client.try_answer_to(method).await {
                 Some(got) if got.status() != 200 => {
-                    errors += &(got.head + &String::from_utf8_lossy(&got.body))
+                    errors += &(got.head + &String::from_utf8_lossy(&got.body));
                 }
                 _ => {}
             }

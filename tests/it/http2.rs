@@ -161,12 +161,14 @@ async fn streamed_bodies_and_trailers_pass_both_ways() {
 
 #[tokio::test]
 async fn streams_run_side_by_side_up_to_their_limit() {
-    let upstream =
-        Upstream::start(|seen| vec![Step::Hold, Step::Send(answer("200 OK", &[], seen.request_line()))])
-            .await;
+    let upstream = Upstream::start(|seen| {
+        let said = Step::Send(answer("200 OK", &[], seen.request_line()));
+        if seen.request_line() == "GET /first HTTP/1.1" { vec![said] } else { vec![Step::Hold, said] }
+    })
+    .await;
     let sidecar = start(&upstream, &["--limits-streams=5"]);
     let mut client = Client::connect(&sidecar).await;
-    assert_eq!(client.get("/health").await.unwrap().status(), 200, "the client knows the limit from here on");
+    assert_eq!(client.get("/first").await.unwrap().status(), 200, "the client knows the limit from here on");
     let mut streams = JoinSet::new();
     for number in 0..8 {
         let mut sender = client.sender.clone();
@@ -175,9 +177,9 @@ async fn streams_run_side_by_side_up_to_their_limit() {
             assert_eq!(text(got).await, format!("GET /{number} HTTP/1.1"));
         });
     }
-    upstream.until("five at once", |_| upstream.seen().len() == 5).await;
+    upstream.until("five at once", |_| upstream.seen().len() == 6).await;
     tokio::time::sleep(Duration::from_millis(30)).await;
-    assert_eq!(upstream.seen().len(), 5);
+    assert_eq!(upstream.seen().len(), 6);
     while !streams.is_empty() {
         upstream.go_on();
         if let Some(ended) = streams.try_join_next() {
@@ -185,7 +187,7 @@ async fn streams_run_side_by_side_up_to_their_limit() {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(upstream.seen().len(), 8);
+    assert_eq!(upstream.seen().len(), 9);
 }
 
 #[tokio::test]
