@@ -21,6 +21,7 @@ mod layering;
 mod limits;
 mod live;
 mod metrics;
+mod model;
 mod pass_through;
 mod replay;
 mod sessions;
