@@ -25,6 +25,7 @@ mod lifecycle;
 mod limits;
 mod live;
 mod metrics;
+mod model;
 mod pass_through;
 mod replay;
 mod sessions;

@@ -57,7 +57,8 @@ impl Gate {
         self.0.send_replace(true);
     }
 
-    async fn opened(&self) {
+    /// Waits until it is open.
+    pub(crate) async fn opened(&self) {
         self.0.subscribe().wait_for(|open| *open).await.unwrap();
     }
 }
