@@ -121,8 +121,23 @@ impl Proxy {
         if facts.says_nothing() {
             return self.pass(head, body, peer, exchange).await;
         }
+        if !facts.may_change_sessions() {
+            let mut timing = Timing::default();
+            let answer = self.relay(sessions, facts, head, body, peer, &mut timing).await;
+            exchange.timed(timing);
+            return answer;
+        }
         if !facts.changes_sessions() {
-            return self.relay(sessions, facts, head, body, peer, exchange).await;
+            let task = sessions.tasks.spawn(Box::pin(self.clone().finish(
+                Arc::clone(sessions),
+                facts,
+                head,
+                body,
+                peer.clone(),
+            )));
+            let (answer, timing) = task.await.map_err(|_| Refusal::UpstreamUnreachable)?;
+            exchange.timed(timing);
+            return answer;
         }
         let request = Mirrored {
             proxy: Arc::clone(self),
@@ -147,9 +162,27 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Refusal> {
         let version = head.version;
-        let (mut head, stream) = self.stream(head, body, peer, exchange).await?;
+        let mut timing = Timing::default();
+        let answered = self.stream(head, body, peer, exchange.request_id(), &mut timing).await;
+        exchange.timed(timing);
+        let (mut head, stream) = answered?;
         headers::for_client(&mut head.headers, version);
         Ok(response(head, Body::stream(stream)))
+    }
+
+    /// As [`relay`](Self::relay), in a task of its own, for endpoints that may turn out to hand out
+    /// tokens: whoever leaves before the answer comes (contract I6).
+    async fn finish(
+        self: Arc<Self>,
+        sessions: Arc<Sessions>,
+        facts: Facts,
+        head: Parts,
+        body: Incoming,
+        peer: Peer,
+    ) -> (Result<Response<Body>, Refusal>, Timing) {
+        let mut timing = Timing::default();
+        let answer = self.relay(&sessions, facts, head, body, &peer, &mut timing).await;
+        (answer, timing)
     }
 
     /// Streams a request that is not known to change sessions. What its answer tells all the same is
@@ -161,11 +194,11 @@ impl Proxy {
         head: Parts,
         body: Incoming,
         peer: &Peer,
-        exchange: &mut Exchange,
+        timing: &mut Timing,
     ) -> Result<Response<Body>, Refusal> {
         let version = head.version;
         facts.sending(&sessions.clock);
-        let (mut head, stream) = self.stream(head, body, peer, exchange).await?;
+        let (mut head, stream) = self.stream(head, body, peer, &facts.request_id, timing).await?;
         let inspection = facts.asked(&self.paths).inspection(head.status, &head.headers);
         let body = if inspection == Inspection::Pass {
             self.settle(sessions, facts, &head, &Answer::Unread);
@@ -237,14 +270,12 @@ impl Proxy {
         head: Parts,
         body: Incoming,
         peer: &Peer,
-        exchange: &mut Exchange,
+        request_id: &HeaderValue,
+        timing: &mut Timing,
     ) -> Result<(response::Parts, Stream), Refusal> {
         let version = head.version;
-        let request = self.outgoing(head, Outgoing::Stream(body), peer, exchange.request_id())?;
-        let mut timing = Timing::default();
-        let sent = self.send(request, &mut timing).await;
-        exchange.timed(timing);
-        let (response, lease) = sent?;
+        let request = self.outgoing(head, Outgoing::Stream(body), peer, request_id)?;
+        let (response, lease) = self.send(request, timing).await?;
         let (head, body) = response.into_parts();
         Ok((head, self.patient(Stream::new(body, lease), version)))
     }

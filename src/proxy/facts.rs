@@ -88,7 +88,7 @@ impl Facts {
     }
 
     /// Also endpoints that are not known yet.
-    fn may_change_sessions(&self) -> bool {
+    pub(super) fn may_change_sessions(&self) -> bool {
         self.changes_sessions() || (self.route == Route::Other && !self.method.is_safe())
     }
 

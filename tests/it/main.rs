@@ -7,8 +7,10 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on fails; clippy.toml knows that of test functions, not of what they share"
 )]
+#![expect(clippy::print_stdout, reason = "tables and times, shown with --nocapture")]
 
 mod admin;
+mod bad_input;
 mod config;
 mod decisions;
 mod docs;
@@ -16,12 +18,16 @@ mod drain;
 mod encoding;
 mod faults;
 mod framing;
+mod http2;
 mod layering;
+mod leaks;
+mod lifecycle;
 mod limits;
 mod live;
 mod metrics;
 mod pass_through;
 mod replay;
+mod sessions;
 mod store;
 mod support;
 mod tls;

@@ -329,8 +329,8 @@ fn gone() -> Vec<u8> {
 
 /// The recorded answer in bytes, chunked where it was.
 fn on_the_wire(response: &corpus::Response) -> Vec<u8> {
-    let headers: String =
-        response.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let lines = response.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    let headers = lines.collect::<Vec<_>>().concat();
     let mut bytes = format!("HTTP/1.1 {} Recorded\r\n{headers}\r\n", response.status).into_bytes();
     let body = response.whole_body();
     if response.headers().contains_key("transfer-encoding") {

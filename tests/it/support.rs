@@ -14,6 +14,7 @@ pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod relay;
 pub(crate) mod sidecar;
+pub(crate) mod signer;
 pub(crate) mod upstream;
 
 use std::time::Duration;

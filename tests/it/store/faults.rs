@@ -85,7 +85,11 @@ async fn a_hanging_redis_costs_the_timeout_and_comes_back() {
     assert!(waiting.join_all().await.into_iter().all(|cause| cause == "timeout"));
     assert!(started.elapsed() < BOUND, "{:?}", started.elapsed());
     server.go_on();
-    assert!(works(&store).await);
+    let woken = Instant::now();
+    while !works(&store).await {
+        // it has what was asked meanwhile to do first
+        assert!(woken.elapsed() < Duration::from_secs(5), "it does not come back");
+    }
 }
 
 #[tokio::test]
