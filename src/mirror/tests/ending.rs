@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn a_logout_ends_its_own_session_first_and_the_others_once_gotrue_agrees() {
-    let own = "end this of me (logout) here | end all of me (logout)";
+    let own = "end this of me (logout) here | end this of me (logout), end all of me (logout)";
     check([
         (exchange(Good(ME), "POST /logout", 204), own),
         (exchange(Good(ME), "POST /logout?scope=global", 204), own),

@@ -81,10 +81,8 @@ impl World {
     pub(super) async fn new<'a>(gotrue: Gotrue, addresses: impl Iterator<Item = &'a str>) -> Self {
         let doors: Vec<_> = addresses.map(Client::new).collect();
         let admin = Admin::new(doors[0].clone(), gotrue.secret);
-        let application = match gotrue.kind().has_admin_api() {
-            true => admin.register_application().await,
-            false => String::new(),
-        };
+        let application =
+            if gotrue.kind().has_admin_api() { admin.register_application().await } else { String::new() };
         Self { gotrue, admin, application, doors, ledger: Mutex::default() }
     }
 
