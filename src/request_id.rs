@@ -21,13 +21,11 @@ pub struct RequestIds {
 impl RequestIds {
     /// Draws the prefix.
     pub fn new() -> Self {
-        let mut random = [0; 8];
-        if aws_lc_rs::rand::fill(&mut random).is_err() {
-            // the ids only have to differ between processes, which the standard library's seed does
-            random = RandomState::new().build_hasher().finish().to_be_bytes();
-        }
+        // The ids only have to differ between processes, no secret hangs on them: the standard library's
+        // seed does, and spares the start what a generator of keys needs to gather entropy (15 ms).
+        let random = RandomState::new().build_hasher().finish();
         let mut prefix = [0; PREFIX];
-        hexadecimal(u64::from_be_bytes(random), &mut prefix);
+        hexadecimal(random, &mut prefix);
         Self { prefix, made: AtomicU64::new(0) }
     }
 

@@ -90,7 +90,7 @@ impl LogBuffer {
     /// A buffer whose lines are written to `sink`, until the guard is dropped.
     pub fn new(sink: Box<dyn Write + Send>) -> io::Result<(Self, Guard)> {
         let shared = Arc::new(Shared {
-            waiting: Mutex::new(Waiting { lines: Vec::with_capacity(CAPACITY), closed: false }),
+            waiting: Mutex::new(Waiting { lines: Vec::with_capacity(2 * WAKE_ABOVE), closed: false }),
             dropped: AtomicU64::new(0),
         });
         let (alive, ended) = mpsc::channel();
@@ -154,7 +154,7 @@ impl Shared {
 
     /// The writer's thread. Its end drops `alive`, which is what the guard waits for.
     fn write_to(&self, mut sink: Box<dyn Write + Send>, alive: Sender<()>) {
-        let mut taken = Vec::with_capacity(CAPACITY);
+        let mut taken = Vec::with_capacity(2 * WAKE_ABOVE); // more only where a burst needs it
         loop {
             let closed = {
                 let mut waiting = self.lock();
