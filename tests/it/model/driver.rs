@@ -133,6 +133,8 @@ pub(super) struct Driver<'a> {
 impl<'a> Driver<'a> {
     pub(super) fn new(world: &'a World) -> Self {
         world.pass(5000);
+        world.gotrue.clear();
+        world.ways.lock().unwrap().clear();
         Self {
             world,
             users: (0..USERS).map(|_| Login::new(0).user).collect(),

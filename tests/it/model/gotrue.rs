@@ -46,6 +46,11 @@ impl Gotrue {
         Self { clock: clock.clone(), signer: Signer::trusted(), state: Mutex::default() }
     }
 
+    /// Nobody has ever signed in.
+    pub(super) fn clear(&self) {
+        *self.state() = State::default();
+    }
+
     /// The sessions it has.
     pub(super) fn sessions(&self) -> BTreeMap<SessionId, Login> {
         self.state().sessions.clone()
