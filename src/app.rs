@@ -44,13 +44,20 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A listener's address cannot be had.
-    #[error("cannot listen on {0}")]
-    Listen(SocketAddr, #[source] io::Error),
+    #[error("{key}: expected an address of this host that is free, cannot listen on {address}")]
+    Listen {
+        /// The key that names it.
+        key: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The listener's certificate.
-    #[error("tls: no certificate to serve with")]
+    #[error("tls.cert_file, tls.key_file: expected a certificate chain and its key, PEM")]
     Tls(#[from] tls::Error),
     /// The CA for GoTrue, or its name.
-    #[error("upstream: no TLS to GoTrue")]
+    #[error("upstream.url, upstream.ca_file: no TLS to GoTrue")]
     Upstream(#[from] TlsError),
     /// The store's address or files.
     #[error("store: cannot be set up")]
@@ -172,8 +179,8 @@ impl App {
             log,
         };
         let admin_state = admin::State { metrics, readiness, drain: drain.clone() };
-        let listener = bind(listen)?;
-        let admin = TcpListener::from_std(bind(admin.listen)?).map_err(Error::System)?;
+        let listener = bind("listen", listen)?;
+        let admin = TcpListener::from_std(bind("admin.listen", admin.listen)?).map_err(Error::System)?;
         Ok(Self { listener, admin, workers, setup, drain, errands, admin_state })
     }
 
@@ -214,7 +221,7 @@ impl App {
 }
 
 /// Without `SO_REUSEPORT`: GoTrue sets it, and with both the kernel would share its port between us.
-fn bind(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
+fn bind(key: &'static str, address: SocketAddr) -> Result<std::net::TcpListener, Error> {
     let bind = || {
         let socket = match address {
             SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
@@ -224,7 +231,7 @@ fn bind(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
         socket.bind(address)?;
         socket.listen(BACKLOG)?.into_std()
     };
-    bind().map_err(|error| Error::Listen(address, error))
+    bind().map_err(|source| Error::Listen { key, address, source })
 }
 
 /// Connections that wait to be accepted; the system caps it (`net.core.somaxconn`).

@@ -203,7 +203,11 @@ fn cut(client: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::LogFormat, session::Record, telemetry::captured};
+    use crate::{
+        config::LogFormat,
+        session::{FactorId, Record},
+        telemetry::captured,
+    };
 
     const BY: By<'_> = By { route: "/logout", request_id: b"r\"1" };
 
@@ -241,6 +245,7 @@ mod tests {
                 seen_at: None,
                 expires_at: 2,
                 aal: None,
+                factor_id: None,
                 amr: None,
                 role: None,
                 client_id: None,
@@ -281,7 +286,10 @@ mod tests {
     #[test]
     fn of_changes_only_endings_and_suspensions_are_audited() {
         let ban = |until| Change::Suspend { user: user(), until };
-        let lower = Change::LowerAal { user: user() };
+        let lower = {
+            let factor = FactorId::parse_as_gotrue("0191d1a0-0000-7000-8000-0000000000f1").unwrap();
+            Change::LowerAal { user: user(), factor }
+        };
         let table = [
             (record(Origin::SignIn), Outcome::Created, ""),
             (record(Origin::Refresh), Outcome::Refreshed, ""),

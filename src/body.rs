@@ -383,22 +383,28 @@ pub enum Unread {
     /// It broke off, or its framing is wrong.
     #[error("the request body is broken")]
     Broken(#[source] hyper::Error),
+    /// No progress within `limits.body_timeout`.
+    #[error("the request body stalled")]
+    Stalled,
 }
 
-/// Reads a request's body of at most `limit` bytes.
+/// Reads a request's body of at most `limit` bytes, which may make no progress for `patience`.
 ///
 /// # Errors
 /// [`Unread`].
-pub async fn read_request(mut incoming: Incoming, limit: usize) -> Result<Bytes, Unread> {
+pub async fn read_request(mut incoming: Incoming, limit: usize, patience: Duration) -> Result<Bytes, Unread> {
     if incoming.size_hint().lower() > limit as u64 {
         return Err(Unread::TooLarge);
     }
     let mut held = Held::default();
-    while let Some(frame) = incoming.frame().await {
-        held.take(frame.map_err(Unread::Broken)?);
+    loop {
+        let next = tokio::time::timeout(patience, incoming.frame()).await;
+        match next.map_err(|_| Unread::Stalled)? {
+            None => return Ok(held.contiguous()),
+            Some(frame) => held.take(frame.map_err(Unread::Broken)?),
+        }
         if held.length > limit as u64 {
             return Err(Unread::TooLarge);
         }
     }
-    Ok(held.contiguous())
 }

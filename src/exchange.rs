@@ -17,7 +17,7 @@ use crate::{
     route::{Route, method_label},
     session::{SessionId, UserId},
     token::Claims,
-    wire::pace::{CoarseClock, Pace},
+    wire::pace::{CoarseClock, Pace, Taking},
 };
 
 /// Who asked, as far as it is known.
@@ -70,6 +70,7 @@ impl Timing {
 pub struct Exchange {
     ledger: Arc<Ledger>,
     pace: Arc<Pace>,
+    taking: Taking,
     route: Route,
     method: Method,
     status: Option<StatusCode>,
@@ -93,10 +94,11 @@ impl Exchange {
         method: &Method,
         headers: &HeaderMap,
     ) -> Self {
-        pace.request_begins();
+        let taking = pace.request_begins();
         ledger.metrics.request_begins();
         let request_id = headers.get(headers::X_REQUEST_ID);
         Self {
+            taking,
             route,
             method: method.clone(),
             status: None,
@@ -129,14 +131,15 @@ impl Exchange {
         self.identity.insert(Arc::new(known.map_or_else(OnceLock::new, OnceLock::from)))
     }
 
-    /// The status that the client gets.
+    /// The status that the client gets, now.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
+        self.waits_for_gotrue(false);
     }
 
     /// Whether the client has got all that GoTrue has sent of the answer so far.
     pub fn waits_for_gotrue(&self, waits: bool) {
-        self.pace.answering(waits, self.ledger.clock.get());
+        self.pace.answering(&self.taking, waits, self.ledger.clock.get());
     }
 
     /// So many bytes of the answer's body were handed over.
@@ -157,7 +160,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.pace.request_ends(self.ledger.clock.get());
+        self.pace.request_ends(&self.taking, self.ledger.clock.get());
         let took = self.started.elapsed();
         let upstream = self.timing.upstream();
         let metrics = &self.ledger.metrics;

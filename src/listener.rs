@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -36,7 +37,7 @@ use crate::{
     body::Body,
     config::Limits,
     headers::Peer,
-    metrics::Metrics,
+    metrics::{Metrics, UpstreamFailure},
     proxy::Proxy,
     tls,
     wire::{
@@ -148,6 +149,10 @@ impl Connections {
         for open in self.lock().values() {
             match (open.pace.overdue(now, &self.terms.limits), &open.task) {
                 (Some(Overdue::Stuck), Some(task)) => task.abort(),
+                (Some(Overdue::Stalled), Some(task)) => {
+                    self.terms.metrics.upstream_failed(UpstreamFailure::Timeout);
+                    task.abort();
+                }
                 (Some(Overdue::Idle), _) => open.pace.close(),
                 _ => {}
             }
@@ -270,12 +275,18 @@ where
     let mut waiting = false; // for `close`: registering once is enough, a task's waker stays the same
     let mut finishing = false;
     std::future::poll_fn(move |cx| {
-        if !finishing && (pace.is_closing() || (!waiting && close.as_mut().poll(cx).is_ready())) {
+        // first, so that it reads what has arrived: one that has read nothing yet would be closed at once
+        let ended = connection.as_mut().poll(cx);
+        if ended.is_ready() || finishing {
+            return ended;
+        }
+        if pace.is_closing() || (!waiting && close.as_mut().poll(cx).is_ready()) {
             finish(connection.as_mut());
             finishing = true;
+            return connection.as_mut().poll(cx);
         }
         waiting = true;
-        connection.as_mut().poll(cx)
+        Poll::Pending
     })
     .await
     .map_err(Into::into)

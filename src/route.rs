@@ -6,7 +6,7 @@
 
 use http::Method;
 
-use crate::session::UserId;
+use crate::session::{FactorId, UserId};
 
 macro_rules! routes {
     ($($(#[$doc:meta])* $name:ident = $template:literal, [$($method:literal)+];)+) => {
@@ -181,6 +181,13 @@ pub fn user_in_path(path: &str) -> Option<UserId> {
     UserId::parse_as_gotrue(id?)
 }
 
+/// The second factor a path below `/factors/` or `/admin/users/{id}/factors/` names.
+pub fn factor_in_path(path: &str) -> Option<FactorId> {
+    let of_user = || segments(path, "/factors/").and_then(|[id, ..]| id);
+    let of_admin = || segments(path, "/admin/users/").and_then(|[_, _, id, _]| id);
+    FactorId::parse_as_gotrue(of_user().or_else(of_admin)?)
+}
+
 /// The OAuth client a path below `/admin/oauth/clients/` names.
 pub fn client_in_path(path: &str) -> Option<&str> {
     let [id, ..] = segments(path, "/admin/oauth/clients/")?;
@@ -243,6 +250,13 @@ mod tests {
         let user = "0191d1a0-0000-7000-8000-000000000001";
         assert_eq!(user_in_path(&format!("/admin/users/{user}/factors/f")), UserId::parse(user));
         assert_eq!(user_in_path("/admin/users/me"), None);
+        let factor = "0191d1a0-0000-7000-8000-0000000000f1";
+        for path in ["/factors/", "/admin/users/u/factors/"] {
+            let found = factor_in_path(&format!("{path}{factor}"));
+            assert_eq!(found, FactorId::parse_as_gotrue(factor));
+        }
+        assert_eq!(factor_in_path(&format!("/factors/{factor}/verify")), FactorId::parse_as_gotrue(factor));
+        assert_eq!(factor_in_path("/factors/recovery-codes/verify"), None);
         assert_eq!(client_in_path("/admin/oauth/clients/c1/"), Some("c1"));
     }
 

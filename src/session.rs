@@ -20,6 +20,17 @@ pub struct UserId(Uuid);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Uuid);
 
+/// A user's second factor, `auth.mfa_factors.id`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FactorId(Uuid);
+
+impl FactorId {
+    /// Reads every form of a UUID that GoTrue reads (`gofrs/uuid`: hyphenated, simple, braced, URN).
+    pub fn parse_as_gotrue(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().filter(|uuid| !uuid.is_nil()).map(Self)
+    }
+}
+
 impl UserId {
     /// Reads the textual form; `None` for anything that is not a UUID, and for the nil one.
     pub fn parse(text: &str) -> Option<Self> {
@@ -74,7 +85,7 @@ macro_rules! print_uuid {
         }
     )*};
 }
-print_uuid!(UserId, SessionId);
+print_uuid!(UserId, SessionId, FactorId);
 
 /// What stands in the store for a refresh token: its keyed hash, base64url, 43 characters.
 /// The token cannot be had back from it.
@@ -168,6 +179,9 @@ pub struct Record {
     pub expires_at: Seconds,
     /// Assurance level.
     pub aal: Option<Aal>,
+    /// The second factor that raised it to that, where the sidecar saw it: when that one is removed, the
+    /// session falls.
+    pub factor_id: Option<FactorId>,
     /// Methods, newest first, separated by commas.
     pub amr: Option<String>,
     /// `role` claim.
@@ -312,10 +326,13 @@ pub enum Change {
         /// Until when at least.
         until: Seconds,
     },
-    /// A second factor was removed: sessions of this user that stand on it fall to `aal1`.
+    /// A second factor was removed: sessions of this user that stand on it fall to `aal1`. Of a session that
+    /// was not seen to be raised nobody here knows the factor; its next refresh tells.
     LowerAal {
         /// Whose.
         user: UserId,
+        /// Which.
+        factor: FactorId,
     },
 }
 
@@ -327,7 +344,7 @@ impl Change {
             Self::End { user, .. }
             | Self::Suspend { user, .. }
             | Self::Banned { user, .. }
-            | Self::LowerAal { user } => *user,
+            | Self::LowerAal { user, .. } => *user,
         }
     }
 }

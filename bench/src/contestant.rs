@@ -28,18 +28,8 @@ pub struct Contestant {
 
 /// In the order of the table.
 pub const ALL: [Contestant; 5] = [
-    Contestant {
-        name: "nginx",
-        is_peer: true,
-        database: None,
-        command: nginx,
-    },
-    Contestant {
-        name: "haproxy",
-        is_peer: true,
-        database: None,
-        command: haproxy,
-    },
+    Contestant { name: "nginx", is_peer: true, database: None, command: nginx },
+    Contestant { name: "haproxy", is_peer: true, database: None, command: haproxy },
     Contestant {
         name: "sidecar",
         is_peer: false,
@@ -131,17 +121,12 @@ impl Contestant {
     pub async fn start(self, site: Site<'_>, request: &[u8], body: &[u8]) -> Result<Running, StartError> {
         let folder = site.folder.join(self.name);
         fs::create_dir_all(&folder)?;
-        let site = Site {
-            folder: &folder,
-            listen: free_address().await?,
-            admin: free_address().await?,
-            ..site
-        };
+        let site =
+            Site { folder: &folder, listen: free_address().await?, admin: free_address().await?, ..site };
         let command = (self.command)(&site)?;
         let started = Instant::now();
         let mut process = Pinned::start(&command, CONTESTANT_CORE, &folder)?;
-        self.wait_for_answer(&mut process, site.listen, request, body)
-            .await?;
+        self.wait_for_answer(&mut process, site.listen, request, body).await?;
         let ready_after = started.elapsed();
         Ok(Running {
             contestant: self,

@@ -100,11 +100,9 @@ impl Load {
     /// is measured.
     pub async fn stop(mut self) -> Result<(), LoadError> {
         self.shared.stopping.set(true);
-        timeout(LAST_ANSWER, async {
-            while self.tasks.join_next().await.is_some() {}
-        })
-        .await
-        .map_err(|_| LoadError::Stuck(LAST_ANSWER))?;
+        timeout(LAST_ANSWER, async { while self.tasks.join_next().await.is_some() {} })
+            .await
+            .map_err(|_| LoadError::Stuck(LAST_ANSWER))?;
         self.shared.failure.borrow_mut().take().map_or(Ok(()), Err)
     }
 }
@@ -153,10 +151,7 @@ pub async fn compare_one(wire: &mut Wire, request: &[u8], sent: &[u8]) -> Result
         if answer.body == sent {
             return Ok(());
         }
-        Err(LoadError::Body {
-            got: answer.body.len(),
-            sent: sent.len(),
-        })
+        Err(LoadError::Body { got: answer.body.len(), sent: sent.len() })
     });
     compared.await?.ok_or(LoadError::NoAnswer)?
 }
@@ -165,10 +160,6 @@ fn check_status(answer: Message<'_>) -> Result<(), LoadError> {
     if answer.head.starts_with(b"HTTP/1.1 200 ") {
         return Ok(());
     }
-    let line = answer
-        .head
-        .split(|byte| *byte == b'\r')
-        .next()
-        .unwrap_or_default();
+    let line = answer.head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     Err(LoadError::Status(String::from_utf8_lossy(line).into_owned()))
 }

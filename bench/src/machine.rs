@@ -34,9 +34,7 @@ impl Machine {
         versions.extend(first_line(Command::new("redis-server").arg("--version")).map(without_build));
         Ok(Self {
             processor: format!("{of_all} cores of {}", processor()?),
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
-                .trim()
-                .to_owned(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             date: first_line(Command::new("date").args(["--utc", "+%F"])).unwrap_or_default(),
             commit: first_line(git.args(["describe", "--always", "--dirty"]))
                 .unwrap_or_else(|| "unknown".to_owned()),
@@ -60,11 +58,7 @@ impl Machine {
 fn processor() -> io::Result<String> {
     let text = fs::read_to_string("/proc/cpuinfo")?;
     let name = text.lines().find_map(|line| line.strip_prefix("model name"));
-    Ok(name
-        .map_or("an unnamed processor", |name| {
-            name.trim_start_matches(['\t', ' ', ':'])
-        })
-        .to_owned())
+    Ok(name.map_or("an unnamed processor", |name| name.trim_start_matches(['\t', ' ', ':'])).to_owned())
 }
 
 /// The first line a program prints, on either output.

@@ -125,16 +125,8 @@ fn main() -> ExitCode {
 impl Run {
     fn start(&self) -> Result<(), BenchError> {
         check_cores()?;
-        let contestants = if self.contestants.is_empty() {
-            ALL.to_vec()
-        } else {
-            self.contestants.clone()
-        };
-        let workloads = if self.rows.is_empty() {
-            Workload::ALL.to_vec()
-        } else {
-            self.rows.clone()
-        };
+        let contestants = if self.contestants.is_empty() { ALL.to_vec() } else { self.contestants.clone() };
+        let workloads = if self.rows.is_empty() { Workload::ALL.to_vec() } else { self.rows.clone() };
         check_tools(&contestants)?;
         // before the measuring, which takes minutes
         let readme = if self.update_readme { Some(readme()?) } else { None };
@@ -163,11 +155,8 @@ impl Run {
     }
 
     fn plan(&self) -> Plan {
-        let (rounds, seconds, starts) = if self.smoke {
-            (1, 0.2, 1)
-        } else {
-            (usize::from(self.rounds), self.seconds, 5)
-        };
+        let (rounds, seconds, starts) =
+            if self.smoke { (1, 0.2, 1) } else { (usize::from(self.rounds), self.seconds, 5) };
         Plan {
             rounds,
             window: Duration::from_secs_f64(seconds),
@@ -203,15 +192,11 @@ fn check_tools(contestants: &[Contestant]) -> Result<(), MachineError> {
 /// The given binary, or the repository's, built with this profile.
 fn sidecar_binary(given: Option<&Path>, profile: &str, rust_flags: &[&str]) -> Result<PathBuf, BenchError> {
     if let Some(path) = given {
-        return path
-            .canonicalize()
-            .map_err(|error| BenchError::File(path.to_owned(), error));
+        return path.canonicalize().map_err(|error| BenchError::File(path.to_owned(), error));
     }
     let root = repository();
     let mut cargo = std::process::Command::new("cargo");
-    cargo
-        .current_dir(&root)
-        .args(["build", "--locked", "--profile", profile]);
+    cargo.current_dir(&root).args(["build", "--locked", "--profile", profile]);
     if !rust_flags.is_empty() {
         cargo.env("RUSTFLAGS", rust_flags.join(" "));
     }

@@ -141,11 +141,7 @@ impl Bench {
             }
             eprintln!("round {} of {}", round + 1, self.plan.rounds);
         }
-        Ok(Outcome {
-            contestants: contestants.to_vec(),
-            rows,
-            memory,
-        })
+        Ok(Outcome { contestants: contestants.to_vec(), rows, memory })
     }
 
     async fn memory(
@@ -171,13 +167,9 @@ impl Bench {
         let contestant = running.contestant;
         let (request, body) = probe();
         let compared = async { compare_one(&mut connect(running.address).await?, &request, &body).await };
-        compared
-            .await
-            .map_err(|error| failed(contestant, "GET /settings", error))?;
+        compared.await.map_err(|error| failed(contestant, "GET /settings", error))?;
 
-        let needs_sessions = workloads
-            .iter()
-            .any(|w| matches!(w, Workload::Login | Workload::Lookup));
+        let needs_sessions = workloads.iter().any(|w| matches!(w, Workload::Login | Workload::Lookup));
         if let Some(database) = contestant.database
             && needs_sessions
         {
@@ -186,9 +178,7 @@ impl Bench {
             while load.answered() < LOGINS as u64 && started.elapsed() < Duration::from_secs(10) {
                 sleep(Duration::from_millis(5)).await;
             }
-            load.stop()
-                .await
-                .map_err(|error| failed(contestant, "login", error))?;
+            load.stop().await.map_err(|error| failed(contestant, "login", error))?;
             let keys = self.store.keys(database).await?;
             if keys < LOGINS as u64 {
                 let contestant = contestant.name;
@@ -240,10 +230,7 @@ impl Bench {
 
 impl Row {
     fn new(workload: Workload) -> Self {
-        Self {
-            workload,
-            rounds: Vec::new(),
-        }
+        Self { workload, rounds: Vec::new() }
     }
 }
 
@@ -255,9 +242,5 @@ fn probe() -> (Vec<u8>, Vec<u8>) {
 }
 
 fn failed(contestant: Contestant, workload: &'static str, error: LoadError) -> MeasureError {
-    MeasureError::Load {
-        contestant: contestant.name,
-        workload,
-        error,
-    }
+    MeasureError::Load { contestant: contestant.name, workload, error }
 }

@@ -38,8 +38,7 @@ impl Memory {
         let added = start.open.saturating_sub(start.idle) as f64;
         self.ready_millis.push(start.ready.as_secs_f64() * 1e3);
         self.idle_megabytes.push(start.idle as f64 / 1e6);
-        self.connection_kilobytes
-            .push(added / 1e3 / start.connections.max(1) as f64);
+        self.connection_kilobytes.push(added / 1e3 / start.connections.max(1) as f64);
         self.afterwards_megabytes.push(start.closed as f64 / 1e6);
     }
 }
@@ -62,11 +61,5 @@ pub async fn measure(running: &Running, request: &[u8], connections: usize) -> R
     let open = resident()?;
     drop(held);
     sleep(SETTLE).await;
-    Ok(Start {
-        ready: running.ready_after,
-        idle,
-        open,
-        closed: resident()?,
-        connections,
-    })
+    Ok(Start { ready: running.ready_after, idle, open, closed: resident()?, connections })
 }

@@ -46,14 +46,7 @@ pub enum MachineError {
 
 /// A program of Debian's, wherever it lies: not every user has `/usr/sbin` in the path.
 pub fn find_program(program: &'static str, package: &'static str) -> Result<PathBuf, MachineError> {
-    let folders = [
-        "/usr/local/sbin",
-        "/usr/local/bin",
-        "/usr/sbin",
-        "/usr/bin",
-        "/sbin",
-        "/bin",
-    ];
+    let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
     folders
         .into_iter()
         .map(|folder| Path::new(folder).join(program))
@@ -63,10 +56,8 @@ pub fn find_program(program: &'static str, package: &'static str) -> Result<Path
 
 /// Checks that both cores are there.
 pub fn check_cores() -> Result<(), MachineError> {
-    let cores = sched_getaffinity(None).map_err(|error| MachineError::System {
-        what: "the cores of this process",
-        error,
-    })?;
+    let cores = sched_getaffinity(None)
+        .map_err(|error| MachineError::System { what: "the cores of this process", error })?;
     if cores.is_set(CONTESTANT_CORE) && cores.is_set(LOAD_CORE) {
         return Ok(());
     }
@@ -77,19 +68,12 @@ pub fn check_cores() -> Result<(), MachineError> {
 pub fn settle_down() -> Result<(), MachineError> {
     let mut core = CpuSet::new();
     core.set(LOAD_CORE);
-    sched_setaffinity(None, &core).map_err(|error| MachineError::System {
-        what: "moving to the load's core",
-        error,
-    })?;
+    sched_setaffinity(None, &core)
+        .map_err(|error| MachineError::System { what: "moving to the load's core", error })?;
     let files = getrlimit(Resource::Nofile);
-    let most = Rlimit {
-        current: files.maximum,
-        maximum: files.maximum,
-    };
-    setrlimit(Resource::Nofile, most).map_err(|error| MachineError::System {
-        what: "raising the limit of open files",
-        error,
-    })
+    let most = Rlimit { current: files.maximum, maximum: files.maximum };
+    setrlimit(Resource::Nofile, most)
+        .map_err(|error| MachineError::System { what: "raising the limit of open files", error })
 }
 
 /// A process pinned to a core. Dropping it asks it to end, and ends it where it does not.
@@ -102,19 +86,14 @@ impl Pinned {
     /// Starts `command` on `core`, in `folder` and without anything of this process's environment.
     pub fn start(command: &Command, core: usize, folder: &Path) -> io::Result<Self> {
         let mut pinned = Command::new("/usr/bin/taskset");
-        pinned
-            .args(["--cpu-list", &core.to_string()])
-            .arg(command.get_program());
+        pinned.args(["--cpu-list", &core.to_string()]).arg(command.get_program());
         pinned.args(command.get_args()).current_dir(folder).env_clear();
         for (name, value) in command.get_envs() {
             pinned.env(name, value.unwrap_or_default());
         }
         let null = || Stdio::null();
         let child = pinned.stdin(null()).stdout(null()).stderr(null()).spawn()?;
-        Ok(Self {
-            child,
-            line: format!("{command:?}"),
-        })
+        Ok(Self { child, line: format!("{command:?}") })
     }
 
     /// Its process id; `taskset` becomes the program.

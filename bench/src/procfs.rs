@@ -101,11 +101,7 @@ impl Stat {
         let (_, fields) = text.rsplit_once(')')?;
         let field = |number: usize| fields.split_ascii_whitespace().nth(number - 3);
         let ticks = |number| field(number)?.parse::<u64>().ok().map(duration_of);
-        Some(Self {
-            parent: field(4)?.parse().ok()?,
-            user: ticks(14)?,
-            system: ticks(15)?,
-        })
+        Some(Self { parent: field(4)?.parse().ok()?, user: ticks(14)?, system: ticks(15)? })
     }
 }
 
@@ -137,8 +133,7 @@ fn resident(pid: u32) -> io::Result<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024)
-        .ok_or_else(|| io::Error::other(format!("/proc/{pid}/status has no VmRSS")))
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other(format!("/proc/{pid}/status has no VmRSS")))
 }
 
 #[cfg(test)]

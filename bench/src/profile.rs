@@ -69,10 +69,7 @@ impl Profile {
         };
         settle_down()?;
         let folder = tempfile::tempdir()?;
-        let recording = self
-            .keep
-            .clone()
-            .unwrap_or_else(|| folder.path().join("perf.data"));
+        let recording = self.keep.clone().unwrap_or_else(|| folder.path().join("perf.data"));
         block_on(self.record(&perf, &recording, folder.path(), &sidecar))?;
         self.print(&perf, &recording)
     }
@@ -92,16 +89,7 @@ impl Profile {
         let mut recorder = Command::new("/usr/bin/taskset")
             .args(["--cpu-list", &LOAD_CORE.to_string()])
             .arg(perf)
-            .args([
-                "record",
-                "--quiet",
-                "--event",
-                "cpu-clock",
-                "--freq",
-                "4999",
-                "--call-graph",
-                "fp",
-            ])
+            .args(["record", "--quiet", "--event", "cpu-clock", "--freq", "4999", "--call-graph", "fp"])
             .args(["--pid", &running.family.list()])
             .arg("--output")
             .arg(recording)
@@ -115,11 +103,7 @@ impl Profile {
             sleep(Duration::from_millis(20)).await;
         };
         load.stop().await.map_err(io::Error::other)?;
-        if ended.success() {
-            Ok(())
-        } else {
-            Err(ProfileError::Perf("perf record").into())
-        }
+        if ended.success() { Ok(()) } else { Err(ProfileError::Perf("perf record").into()) }
     }
 
     fn print(&self, perf: &Path, recording: &Path) -> Result<(), BenchError> {
@@ -145,10 +129,7 @@ impl Profile {
             println!("{share:>10.2}%  {krate}");
         }
         println!();
-        print_list(
-            "User space, by function itself",
-            own.lines().filter(is_user).take(self.lines),
-        );
+        print_list("User space, by function itself", own.lines().filter(is_user).take(self.lines));
         let user = with_callees.lines().filter(is_user).filter(telling);
         print_list("User space, with all it calls", user.take(self.lines));
         let kernel = with_callees.lines().filter(is_kernel).filter(telling);
@@ -198,9 +179,7 @@ fn by_crate(own: &str) -> Vec<(&str, f64)> {
 
 /// The runtime's outermost frames, which say nothing.
 fn is_everywhere(line: &str) -> bool {
-    let share = line
-        .split_once('%')
-        .and_then(|(share, _)| share.trim().parse::<f64>().ok());
+    let share = line.split_once('%').and_then(|(share, _)| share.trim().parse::<f64>().ok());
     share.is_some_and(|share| share > 95.0)
 }
 

@@ -24,11 +24,7 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let (lower, upper) = (values.get((values.len() - 1) / 2)?, values.get(values.len() / 2)?);
-        Some(Self {
-            median: f64::midpoint(*lower, *upper),
-            min,
-            max,
-        })
+        Some(Self { median: f64::midpoint(*lower, *upper), min, max })
     }
 }
 
@@ -91,10 +87,7 @@ fn login_ratio(outcome: &Outcome) -> String {
     let login = outcome.rows.iter().find(|row| row.workload == Workload::Login);
     let ratio = (|| {
         let (with, without) = (place("sidecar")?, place("sidecar-no-store")?);
-        let samples = login?
-            .rounds
-            .iter()
-            .filter_map(|round| Some((round.get(with)?, round.get(without)?)));
+        let samples = login?.rounds.iter().filter_map(|round| Some((round.get(with)?, round.get(without)?)));
         Spread::of(samples.map(|(with, without)| with.micros / without.micros))
     })();
     ratio.map_or_else(String::new, |ratio| {
@@ -108,12 +101,7 @@ fn memory_table(outcome: &Outcome) -> String {
     );
     for (contestant, memory) in outcome.contestants.iter().zip(&outcome.memory) {
         let column = |values: &[f64]| cell(Spread::of(values.iter().copied()), 1);
-        let Memory {
-            ready_millis,
-            idle_megabytes,
-            connection_kilobytes,
-            afterwards_megabytes,
-        } = memory;
+        let Memory { ready_millis, idle_megabytes, connection_kilobytes, afterwards_megabytes } = memory;
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} |",
@@ -155,12 +143,7 @@ pub fn details(outcome: &Outcome) -> String {
 
 impl Row {
     fn spread(&self, place: usize, figure: impl Fn(&Sample) -> f64) -> Option<Spread> {
-        Spread::of(
-            self.rounds
-                .iter()
-                .filter_map(|round| round.get(place))
-                .map(figure),
-        )
+        Spread::of(self.rounds.iter().filter_map(|round| round.get(place)).map(figure))
     }
 
     /// Round by round, so that the machine's drift cancels out.

@@ -59,11 +59,7 @@ impl Reading {
             user_micros: used.user.as_secs_f64() * 1e6 / answered,
             per_second: answered / wall,
             busy: used.total().as_secs_f64() / wall,
-            others: self
-                .core
-                .saturating_sub(earlier.core + used.total())
-                .as_secs_f64()
-                / wall,
+            others: self.core.saturating_sub(earlier.core + used.total()).as_secs_f64() / wall,
             load_busy: self.load_core.saturating_sub(earlier.load_core).as_secs_f64() / wall,
         }
     }

@@ -35,21 +35,14 @@ impl Store {
         let mut process = Pinned::start(&command, LOAD_CORE, folder)?;
         for _ in 0..TRIES {
             if keys(address, 0).await.is_ok() {
-                return Ok(Self {
-                    address,
-                    family: Family::single(process.id()),
-                    _process: process,
-                });
+                return Ok(Self { address, family: Family::single(process.id()), _process: process });
             }
             if process.has_ended() {
                 break;
             }
             sleep(Duration::from_millis(2)).await;
         }
-        Err(StartError::Ended {
-            name: "redis-server",
-            line: process.line().to_owned(),
-        })
+        Err(StartError::Ended { name: "redis-server", line: process.line().to_owned() })
     }
 
     /// How many keys a database holds.

@@ -16,10 +16,7 @@ use crate::{
 pub async fn serve(answers: Answers) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let upstream = Rc::new(Upstream {
-        answers,
-        turn: Cell::new(0),
-    });
+    let upstream = Rc::new(Upstream { answers, turn: Cell::new(0) });
     spawn_local(async move {
         // an accept that fails shows as failed requests, which end the run
         while let Ok((stream, _)) = listener.accept().await {

@@ -33,11 +33,7 @@ impl Wire {
     /// Takes a connection over.
     pub fn new(stream: TcpStream) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            buffer: vec![0; CAPACITY],
-            filled: 0,
-        })
+        Ok(Self { stream, buffer: vec![0; CAPACITY], filled: 0 })
     }
 
     /// Sends a complete message.
@@ -113,10 +109,7 @@ mod tests {
 
     #[test]
     fn an_incomplete_message_is_waited_for() {
-        for received in [
-            "GET / HTTP/1.1\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcd",
-        ] {
+        for received in ["GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcd"] {
             assert!(Message::find(received.as_bytes()).is_none());
         }
     }

@@ -19,13 +19,7 @@ pub enum Workload {
 
 impl Workload {
     /// In the order of the table. [`Workload::Login`] comes before [`Workload::Lookup`]: it records the sessions.
-    pub const ALL: [Self; 5] = [
-        Self::Settings,
-        Self::Key,
-        Self::Login,
-        Self::Lookup,
-        Self::Connect,
-    ];
+    pub const ALL: [Self; 5] = [Self::Settings, Self::Key, Self::Login, Self::Lookup, Self::Connect];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -71,11 +65,7 @@ impl Workload {
 }
 
 fn get(path: &str, connection: &str, api_key: &str, bearer: Option<&str>) -> Vec<u8> {
-    format!(
-        "GET {path} HTTP/1.1\r\n{}\r\n",
-        headers(connection, api_key, bearer)
-    )
-    .into_bytes()
+    format!("GET {path} HTTP/1.1\r\n{}\r\n", headers(connection, api_key, bearer)).into_bytes()
 }
 
 fn sign_in(api_key: &str) -> Vec<u8> {

@@ -40,6 +40,7 @@ impl App {
             reached(&mut phases, Phase::Announced).await;
             readiness.set_draining();
             reached(&mut phases, Phase::Closing).await;
+            readiness.set_listening(false);
             tasks.close();
             let mut aborted = phases.clone();
             tokio::select! {

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use super::{Answered, Asked, Body, Decision};
 use crate::keys::Verdict;
 use crate::rfc3339;
-use crate::route::{Route, user_in_path};
+use crate::route::{Route, factor_in_path, user_in_path};
 use crate::scope::{Scope, first_query_value};
-use crate::session::{Aal, Change, Reason, Seconds, SessionId, Unrecorded, UserId, Which};
+use crate::session::{Change, Reason, Seconds, SessionId, Unrecorded, UserId, Which};
 use crate::token::lenient::Text;
 use crate::token::{Claims, Named};
 
@@ -42,8 +42,10 @@ pub(super) fn agreed(asked: &Asked<'_>, answered: &Answered<'_>, decision: &mut 
                     decision.unrecorded = Some(Unrecorded::Unverified);
                 }
                 Some(verdict) => {
-                    let claims = verdict.claimed();
-                    decision.changes.extend(claims.and_then(|claims| by_user(asked, claims)));
+                    if let Some(claims) = verdict.claimed() {
+                        decision.changes.extend(own_session_again(asked, claims));
+                        decision.changes.extend(by_user(asked, claims));
+                    }
                 }
                 None => {}
             }
@@ -66,6 +68,15 @@ fn sets_password(asked: &Asked<'_>) -> bool {
     asked.fields().is_some_and(|fields| fields.password)
 }
 
+/// A global logout ended its own session here before GoTrue was asked. Now GoTrue has ended it, too, so
+/// its tombstone need not live as long as a session; it is not among those that are still known.
+fn own_session_again(asked: &Asked<'_>, claims: &Claims) -> Option<Change> {
+    let global = asked.route == Route::Logout && Scope::of(asked.query) == Scope::Global;
+    let (user, session) = (claims.user.id()?, claims.session.id()?);
+    let which = Which::One(session);
+    global.then(|| end(asked, user, which, Reason::Logout, claims.expires_at, true))
+}
+
 /// What users do to their own sessions.
 fn by_user(asked: &Asked<'_>, claims: &Claims) -> Option<Change> {
     let user = claims.user.id()?;
@@ -84,9 +95,10 @@ fn by_user(asked: &Asked<'_>, claims: &Claims) -> Option<Change> {
             let which = Which::Client(SessionId::parse_as_gotrue(&client)?.to_string());
             Some(end(asked, user, which, Reason::GrantRevoked, None, true))
         }
-        // A verified factor can only be removed at aal2, so at aal1 it was one that no session
-        // stands on.
-        Route::FactorDelete if claims.aal != Some(Aal::Aal1) => Some(Change::LowerAal { user }),
+        Route::FactorDelete => {
+            let factor = factor_in_path(asked.path)?;
+            Some(Change::LowerAal { user, factor })
+        }
         _ => None,
     }
 }
@@ -129,25 +141,12 @@ fn by_admin(asked: &Asked<'_>, answered: &Answered<'_>, user: UserId, decision: 
                 decision.changes.push(Change::Suspend { user, until });
             }
         }
-        Route::AdminFactorDelete if was_verified(answered.body) => {
-            decision.changes.push(Change::LowerAal { user });
+        Route::AdminFactorDelete => {
+            let factor = factor_in_path(asked.path);
+            decision.changes.extend(factor.map(|factor| Change::LowerAal { user, factor }));
         }
         _ => {}
     }
-}
-
-/// The answer is the factor as it was; one that was never verified carries no session.
-fn was_verified(body: Body<'_>) -> bool {
-    #[derive(Deserialize)]
-    struct Factor<'a> {
-        #[serde(borrow, default)]
-        status: Text<'a>,
-    }
-    let Body::Whole(body) = body else {
-        return true;
-    };
-    let factor: Result<Factor<'_>, _> = serde_json::from_slice(body);
-    factor.is_ok_and(|factor| factor.status.0.as_deref() != Some("unverified"))
 }
 
 /// Until when the user in an admin's answer is banned, rounded up to a whole second; `None` for a

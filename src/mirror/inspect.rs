@@ -54,8 +54,6 @@ impl Asked<'_> {
         match self.route {
             // The end of a ban stands in the answer.
             Route::AdminUserUpdate if self.fields().is_some_and(|fields| fields.ban) => Inspection::Hold,
-            // An admin's answer tells whether the factor was in use.
-            Route::AdminFactorDelete => Inspection::Hold,
             // Endpoints yet to come (GS §1.2): recorded when they answer in the form of a sign-in.
             Route::Other if !is_safe(self.method) && !hands_out_none(self.path) => Inspection::Tee,
             _ => Inspection::Pass,

@@ -3,7 +3,7 @@
 use super::ending::end;
 use super::{Answered, Asked, Decision, Mirror};
 use crate::keys::Verdict;
-use crate::route::Route;
+use crate::route::{Route, factor_in_path};
 use crate::session::{
     Aal, Change, Origin, Reason, Record, RefreshRef, Seconds, SessionId, Unrecorded, UserId, Which,
 };
@@ -69,6 +69,7 @@ impl Mirror {
             expires_at,
             // GoTrue has just raised the row, whatever a token hook says in the claim.
             aal: if raised { Some(Aal::Aal2) } else { claims.aal },
+            factor_id: raised.then(|| factor_in_path(asked.path)).flatten(),
             amr: claims.amr.methods,
             role: claims.role,
             client_id: claims.client_id,

@@ -18,6 +18,7 @@ const USER: &str = "0191d1a0-0000-7000-8000-00000000000a";
 const OTHER: &str = "0191d1a0-0000-7000-8000-00000000000b";
 const SESSION: &str = "0191d1a0-0000-7000-8000-000000000001";
 const OTHER_SESSION: &str = "0191d1a0-0000-7000-8000-000000000002";
+const FACTOR: &str = "0191d1a0-0000-7000-8000-0000000000f1";
 const CLIENT: &str = "0191d1a0-0000-7000-8000-0000000000c1";
 const NOW: Seconds = 10_000;
 const SENT_MS: u64 = 9_999_500;
@@ -165,6 +166,7 @@ fn short(id: &str) -> &str {
         SESSION => "this",
         OTHER_SESSION => "that",
         CLIENT => "client",
+        FACTOR => "factor",
         _ => "?",
     }
 }
@@ -191,7 +193,7 @@ fn words(change: &Change) -> String {
         }
         Change::Suspend { until, .. } => format!("suspend {user} until {until:?}"),
         Change::Banned { until, .. } => format!("suspend {user} at least until {until}"),
-        Change::LowerAal { .. } => format!("lower {user}"),
+        Change::LowerAal { factor, .. } => format!("lower {user} from {}", short(&factor.to_string())),
     }
 }
 

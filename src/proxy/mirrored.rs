@@ -83,13 +83,14 @@ impl Mirrored {
         if !self.facts.asked(&self.proxy.paths).reads_body() {
             return Ok(Outgoing::Stream(body));
         }
-        match body::read_request(body, self.proxy.limits.request_body_bytes).await {
+        let limits = &self.proxy.limits;
+        match body::read_request(body, limits.request_body_bytes, limits.body_timeout).await {
             Ok(bytes) => {
                 self.facts.body = Some(bytes.clone());
                 Ok(Outgoing::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
             }
             Err(Unread::TooLarge) => Err(Refusal::BodyTooLarge),
-            Err(Unread::Broken(_)) => Err(Refusal::BadFraming),
+            Err(Unread::Broken(_) | Unread::Stalled) => Err(Refusal::BadFraming),
         }
     }
 

@@ -3,17 +3,20 @@
 -- KEYS: index, marks
 -- ARGV: base of the user's keys, now, which ('one', 'others', 'all', 'aal1_except', 'client'), the session or
 --   client it means, the tombstone's text, sent_ms, expires_at of the access token that is known to be affected
---   (0: unknown), shortest life of a tombstone, skew added to an access token's, session.ttl, longest TTL
+--   (0: unknown), '1' where GoTrue has ended the sessions too, else '0', shortest life of a tombstone, skew added
+--   to an access token's, session.ttl, longest TTL
 -- Returns how many live sessions ended.
 --
--- A session that began after `sent_ms` lives. A tombstone keeps its first text and its longest life, so ending
--- twice is ending once. The first command is a write that a full Redis allows; after it Redis takes the
--- tombstones as well, so that being full never keeps a session alive.
+-- A session that began after `sent_ms` lives. A tombstone is `reason:time:expires_at:gotrue`: it keeps its first
+-- reason and time, the latest end of an access token that is known, and that GoTrue knows, once it does. Its life
+-- follows from the last two; it becomes shorter only when GoTrue has come to know of the end. So ending
+-- twice is ending once, in either order. The first command is a write that a full Redis allows; after it Redis
+-- takes the tombstones as well, so that being full never keeps a session alive.
 
 local base, now, which, subject, text = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local sent_ms, expires_at = tonumber(ARGV[6]), tonumber(ARGV[7])
-local least, skew = tonumber(ARGV[8]), tonumber(ARGV[9])
-local session_ttl, longest = tonumber(ARGV[10]), tonumber(ARGV[11])
+local in_gotrue, shortest, skew = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+local session_ttl, longest = tonumber(ARGV[11]), tonumber(ARGV[12])
 local CHUNK = 1000 -- arguments to one command; Lua's stack has room for about 8000
 
 local function number(value)
@@ -37,16 +40,34 @@ local function in_chunks(command, keys, first)
   end
 end
 
+local function life(latest, known)
+  if latest == 0 then
+    return session_ttl -- nobody knows how long its access token lives
+  end
+  local least = known == '1' and shortest or session_ttl
+  return math.min(math.max(least, latest - now + skew), longest)
+end
+
 local function bury(id, expires)
-  local latest = math.max(expires, expires_at)
-  local ttl = session_ttl -- nobody knows how long its access token lives
-  if latest > 0 then
-    ttl = math.min(math.max(least, latest - now + skew), longest)
-  end
   local key = base .. ':revoked:' .. id
-  if not redis.call('SET', key, text, 'EX', ttl, 'NX') then
-    extend(key, ttl)
+  local latest = math.max(expires, expires_at)
+  local value = string.format('%s:%d:%s', text, latest, in_gotrue)
+  if redis.call('SET', key, value, 'EX', life(latest, in_gotrue), 'NX') then
+    return
   end
+  local there = redis.pcall('GET', key)
+  local first, before, knew = string.match(type(there) == 'string' and there or '', '^(.+:%d+):(%d+):([01])$')
+  if not first then
+    extend(key, life(latest, in_gotrue)) -- not ours to rewrite
+    return
+  end
+  latest = math.max(latest, number(before))
+  local knows = (knew == '1' or in_gotrue == '1') and '1' or '0'
+  local seconds = life(latest, knows)
+  if knows == knew then
+    seconds = math.max(seconds, redis.call('TTL', key))
+  end
+  redis.call('SET', key, string.format('%s:%d:%s', first, latest, knows), 'EX', seconds)
 end
 
 local function is_meant(id, aal, client)

@@ -9,9 +9,12 @@ use std::{
 };
 
 use self::expiring::Expiring;
-use super::{Error, rules};
+use super::{
+    Error,
+    rules::{self, Tombstone},
+};
 use crate::session::{
-    Aal, Change, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Which,
+    Aal, Change, FactorId, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Which,
 };
 
 /// The table that all workers share. Never locked across an await.
@@ -79,7 +82,7 @@ struct Table {
     max_sessions: usize,
     session_ttl: Seconds,
     records: Expiring<Id, Record>,
-    tombstones: Expiring<Id, ()>,
+    tombstones: Expiring<Id, Tombstone>,
     marks: Expiring<UserId, Marks>,
     /// Those in `records`, by user.
     sessions: HashMap<UserId, BTreeSet<SessionId>>,
@@ -100,9 +103,8 @@ impl Table {
         match change {
             Change::Record { origin, record } => return self.record(*origin, record, now),
             Change::End { user, which, sent_ms, expires_at, ended_in_gotrue, .. } => {
-                let least = rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue);
-                let ended = self.end(*user, which, *sent_ms, *expires_at, least, now);
-                return Ok(Outcome::Ended(ended));
+                let known = Tombstone { expires_at: *expires_at, ended_in_gotrue: *ended_in_gotrue };
+                return Ok(Outcome::Ended(self.end(*user, which, *sent_ms, known, now)));
             }
             Change::Suspend { user, until } => self.suspend(*user, *until, now),
             Change::Banned { user, until } => {
@@ -110,7 +112,7 @@ impl Table {
                     self.suspend(*user, Some(*until), now);
                 }
             }
-            Change::LowerAal { user } => self.lower_aal(*user),
+            Change::LowerAal { user, factor } => self.lower_aal(*user, *factor),
         }
         Ok(Outcome::Marked)
     }
@@ -142,16 +144,8 @@ impl Table {
         Ok(Outcome::Unchanged)
     }
 
-    /// Counts the live sessions that ended. Tombstones live for `least` at least.
-    fn end(
-        &mut self,
-        user: UserId,
-        which: &Which,
-        sent_ms: u64,
-        expires_at: Option<Seconds>,
-        least: Seconds,
-        now: Seconds,
-    ) -> u64 {
+    /// Counts the live sessions that ended.
+    fn end(&mut self, user: UserId, which: &Which, sent_ms: u64, known: Tombstone, now: Seconds) -> u64 {
         let mut ended = 0;
         for session in self.meant(user, which) {
             let id = (user, session);
@@ -159,16 +153,15 @@ impl Table {
             if record.is_some_and(|record| record.began_ms > sent_ms) {
                 continue;
             }
-            let latest = record.map(|record| record.expires_at).max(expires_at);
-            let ttl = rules::tombstone_ttl(least, self.session_ttl, latest, now);
+            let newest = record.map(|record| record.expires_at).max(known.expires_at);
             if let Some(record) = self.records.remove(&id) {
                 self.forget(&record);
                 ended += 1;
             }
-            self.bury(id, now.saturating_add(ttl));
+            self.bury(id, Tombstone { expires_at: newest, ..known }, now);
         }
         if matches!(which, Which::All) {
-            let ttl = rules::mark_ttl(self.session_ttl, expires_at, now);
+            let ttl = rules::mark_ttl(self.session_ttl, known.expires_at, now);
             self.mark(user, now.saturating_add(ttl), |marks| {
                 marks.not_before = marks.not_before.max(sent_ms / 1000);
             });
@@ -212,10 +205,12 @@ impl Table {
         }
     }
 
-    fn lower_aal(&mut self, user: UserId) {
+    fn lower_aal(&mut self, user: UserId, factor: FactorId) {
         for session in self.sessions.get(&user).into_iter().flatten() {
-            if let Some(record) = self.records.get_mut(&(user, *session)) {
-                record.aal = record.aal.map(|_| Aal::Aal1);
+            if let Some(record) = self.records.get_mut(&(user, *session))
+                && record.factor_id == Some(factor)
+            {
+                (record.aal, record.factor_id) = (Some(Aal::Aal1), None);
             }
         }
     }
@@ -255,9 +250,16 @@ impl Table {
         }
     }
 
-    /// Puts a tombstone up. When there is no room, the one that ends first gives way.
-    fn bury(&mut self, id: Id, end: Seconds) {
-        self.tombstones.insert(id, (), end);
+    /// Puts a tombstone up, or adds to the one that is there: it becomes shorter only when GoTrue has come to
+    /// know of the end. When there is no room, the one that ends first gives way.
+    fn bury(&mut self, id: Id, new: Tombstone, now: Seconds) {
+        let before = self.tombstones.get(&id).copied();
+        let tombstone = before.map_or(new, |before| before.and(new));
+        if before.is_some_and(|before| before.ended_in_gotrue != tombstone.ended_in_gotrue) {
+            self.tombstones.remove(&id);
+        }
+        let end = now.saturating_add(tombstone.ttl(self.session_ttl, now));
+        self.tombstones.insert(id, tombstone, end);
         if self.tombstones.len() > self.max_sessions {
             self.tombstones.pop_first();
         }

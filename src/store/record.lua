@@ -15,11 +15,11 @@
 --   6. Same second, one names the other as its previous token: the one that names.
 --   7. Same second, else: the higher `aal`; if that is equal, the one that arrives last.
 -- The newer one stands, with `created_at`, `began_ms` and `seen_at` of the stored one, and with its client,
--- methods, address and agent where the newer one has none.
+-- factor, methods, address and agent where the newer one has none.
 
 local now, ttl, origin, session = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local OPTIONAL = {
-  'refresh_ref', 'previous_ref', 'counter', 'began_ms', 'seen_at', 'aal', 'amr', 'role', 'client_id', 'ip',
+  'refresh_ref', 'previous_ref', 'counter', 'began_ms', 'seen_at', 'aal', 'factor_id', 'amr', 'role', 'client_id', 'ip',
   'user_agent',
 }
 
@@ -98,7 +98,7 @@ local function merged(new, old)
   else
     new.previous_ref = new.previous_ref or old.refresh_ref
   end
-  for _, name in ipairs({'client_id', 'amr', 'ip', 'user_agent'}) do
+  for _, name in ipairs({'client_id', 'factor_id', 'amr', 'ip', 'user_agent'}) do
     new[name] = new[name] or old[name]
   end
   if number(old.seen_at) > number(new.seen_at) then

@@ -171,15 +171,15 @@ impl Redis {
                 let (which, subject) = meant(which);
                 call.arg(self.keys.base(*user)).arg(now).arg(which).arg(subject);
                 call.arg(rules::tombstone_text(*reason, now)).arg(sent_ms).arg(expires_at.unwrap_or(0));
-                call.arg(rules::least_tombstone_ttl(self.session_ttl, *ended_in_gotrue));
+                call.arg(u8::from(*ended_in_gotrue)).arg(rules::SHORTEST_TOMBSTONE);
                 call.arg(rules::SKEW).arg(self.session_ttl).arg(rules::LONGEST);
                 call
             }
             Change::Suspend { user, until } => self.suspend_script(*user, *until, "exactly", now),
             Change::Banned { user, until } => self.suspend_script(*user, Some(*until), "at_least", now),
-            Change::LowerAal { user } => {
+            Change::LowerAal { user, factor } => {
                 let mut call = self.scripts.lower_aal.call(&[self.keys.index(*user)]);
-                call.arg(self.keys.base(*user)).arg(now);
+                call.arg(self.keys.base(*user)).arg(now).arg(factor.to_string());
                 call
             }
         }

@@ -11,7 +11,7 @@ pub(super) const TOUCH_AFTER: Seconds = 60;
 pub(super) const SKEW: Seconds = 60;
 
 /// The shortest life of a tombstone, seconds.
-const SHORTEST_TOMBSTONE: Seconds = 120;
+pub(super) const SHORTEST_TOMBSTONE: Seconds = 120;
 
 /// The longest life of anything, whatever a token claims: a hundred years, seconds.
 pub(super) const LONGEST: Seconds = 100 * 365 * 24 * 60 * 60;
@@ -21,21 +21,32 @@ pub(super) fn record_ttl(session_ttl: Seconds, expires_at: Seconds, now: Seconds
     session_ttl.max(expires_at.saturating_sub(now)).min(LONGEST)
 }
 
-/// The least that a tombstone lives: where GoTrue goes on knowing the session, as long as a session could.
-pub(super) fn least_tombstone_ttl(session_ttl: Seconds, ended_in_gotrue: bool) -> Seconds {
-    if ended_in_gotrue { SHORTEST_TOMBSTONE } else { session_ttl }
+/// What a tombstone knows: how long the newest access token lives, and whether GoTrue has ended the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tombstone {
+    /// `exp`, as far as it is known.
+    pub(super) expires_at: Option<Seconds>,
+    /// GoTrue hands out no more tokens for it.
+    pub(super) ended_in_gotrue: bool,
 }
 
-/// How long a tombstone lives: it outlives the newest access token; where none is known, a session.
-pub(super) fn tombstone_ttl(
-    least: Seconds,
-    session_ttl: Seconds,
-    expires_at: Option<Seconds>,
-    now: Seconds,
-) -> Seconds {
-    match expires_at.filter(|expires_at| *expires_at > 0) {
-        Some(expires_at) => least.max((expires_at.saturating_add(SKEW)).saturating_sub(now)).min(LONGEST),
-        None => session_ttl,
+impl Tombstone {
+    /// How long it lives: it outlives the newest access token, and where GoTrue goes on knowing the session
+    /// or no token's life is known, a session.
+    pub(super) fn ttl(self, session_ttl: Seconds, now: Seconds) -> Seconds {
+        let Some(expires_at) = self.expires_at.filter(|expires_at| *expires_at > 0) else {
+            return session_ttl;
+        };
+        let least = if self.ended_in_gotrue { SHORTEST_TOMBSTONE } else { session_ttl };
+        least.max(expires_at.saturating_add(SKEW).saturating_sub(now)).min(LONGEST)
+    }
+
+    /// Both together, in either order.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            expires_at: self.expires_at.max(other.expires_at),
+            ended_in_gotrue: self.ended_in_gotrue || other.ended_in_gotrue,
+        }
     }
 }
 
@@ -49,7 +60,7 @@ pub(super) fn suspension_ttl(until: Seconds, now: Seconds) -> Seconds {
     (until.saturating_sub(now)).saturating_add(SKEW).min(LONGEST)
 }
 
-/// The text of a tombstone.
+/// How the text of a tombstone begins; what it knows follows.
 pub(super) fn tombstone_text(reason: Reason, now: Seconds) -> String {
     format!("{}:{now}", reason.as_str())
 }
@@ -105,6 +116,7 @@ pub(super) fn merged(origin: Origin, mut new: Record, old: &Record) -> Record {
     }
     // a second factor leaves address and agent of GoTrue's row as they are, a token hook its methods
     new.client_id = new.client_id.or_else(|| old.client_id.clone());
+    new.factor_id = new.factor_id.or(old.factor_id);
     new.amr = new.amr.or_else(|| old.amr.clone());
     new.ip = new.ip.or_else(|| old.ip.clone());
     new.user_agent = new.user_agent.or_else(|| old.user_agent.clone());
@@ -154,6 +166,7 @@ mod tests {
             seen_at: None,
             expires_at: refreshed_at + 3_600,
             aal: Some(Aal::Aal1),
+            factor_id: None,
             amr: None,
             role: None,
             client_id: None,
@@ -247,10 +260,11 @@ mod tests {
         assert_eq!(record_ttl(600, 2_000, 1_000), 1_000);
         assert_eq!(record_ttl(2_000, 2_000, 1_000), 2_000);
         assert_eq!(record_ttl(600, u64::MAX, 1_000), LONGEST);
-        assert_eq!(tombstone_ttl(120, 600, Some(1_500), 1_000), 560);
-        assert_eq!(tombstone_ttl(120, 600, Some(1_000), 1_000), 120);
-        assert_eq!(tombstone_ttl(600, 600, Some(1_100), 1_000), 600);
-        assert_eq!(tombstone_ttl(120, 600, None, 1_000), 600);
+        let ttl = |expires_at, ended_in_gotrue| Tombstone { expires_at, ended_in_gotrue }.ttl(600, 1_000);
+        assert_eq!(ttl(Some(1_500), true), 560);
+        assert_eq!(ttl(Some(1_000), true), 120);
+        assert_eq!(ttl(Some(1_100), false), 600);
+        assert_eq!(ttl(None, true), 600);
         assert_eq!(mark_ttl(600, Some(u64::MAX), 1_000), LONGEST);
         assert_eq!(suspension_ttl(1_100, 1_000), 160);
         assert_eq!(suspension_ttl(900, 1_000), 60);

@@ -2,7 +2,10 @@
 //! sweep every so often instead of a timer for every request.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -53,6 +56,8 @@ pub struct Pace {
     /// Since when we wait for GoTrue to go on with an answer that has begun; not for HTTP/2, whose
     /// streams would hide each other.
     answering_since: AtomicU64,
+    /// HTTP/2's answers: since when each waits for the client to take it.
+    taking_since: Mutex<Vec<Arc<AtomicU64>>>,
     /// Requests that have not been answered to the end.
     open: AtomicU32,
     /// Requests that were ever made.
@@ -66,6 +71,10 @@ pub struct Pace {
     close: Notify,
 }
 
+/// An answer's account with its connection.
+#[derive(Debug)]
+pub struct Taking(Option<Arc<AtomicU64>>);
+
 /// Why the sweep ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overdue {
@@ -73,6 +82,8 @@ pub enum Overdue {
     Idle,
     /// The client is too slow in sending or taking: cut.
     Stuck,
+    /// GoTrue does not go on with an answer: cut, so that it does not look whole.
+    Stalled,
 }
 
 impl Pace {
@@ -84,6 +95,7 @@ impl Pace {
             reading_since: AtomicU64::new(0),
             writing_since: AtomicU64::new(0),
             answering_since: AtomicU64::new(0),
+            taking_since: Mutex::default(),
             open: AtomicU32::new(0),
             begun: AtomicU64::new(0),
             violation: AtomicU8::new(0),
@@ -108,24 +120,38 @@ impl Pace {
         set_since(&self.writing_since, pending, now);
     }
 
-    /// Whether we wait for GoTrue to go on with an answer that has begun.
-    pub fn answering(&self, pending: bool, now: u64) {
-        if !self.is_http2() {
-            set_since(&self.answering_since, pending, now);
+    /// A request was read to the end of its head. Gives its answer's account, in HTTP/2, where answers
+    /// are taken side by side.
+    pub fn request_begins(&self) -> Taking {
+        self.open.fetch_add(1, Relaxed);
+        self.begun.fetch_add(1, Relaxed);
+        Taking(self.is_http2().then(|| {
+            let since = Arc::default();
+            self.taking().push(Arc::clone(&since));
+            since
+        }))
+    }
+
+    /// Whether we wait for GoTrue to go on with an answer that has begun, or else for the client to take it.
+    pub fn answering(&self, taking: &Taking, pending: bool, now: u64) {
+        match &taking.0 {
+            None => set_since(&self.answering_since, pending, now),
+            Some(since) => since.store(if pending { 0 } else { now }, Relaxed),
         }
     }
 
-    /// A request was read to the end of its head.
-    pub fn request_begins(&self) {
-        self.open.fetch_add(1, Relaxed);
-        self.begun.fetch_add(1, Relaxed);
+    /// A request's answer was handed over to the end, or given up.
+    pub fn request_ends(&self, taking: &Taking, now: u64) {
+        self.open.fetch_sub(1, Relaxed);
+        match &taking.0 {
+            None => set_since(&self.answering_since, false, now),
+            Some(ended) => self.taking().retain(|since| !Arc::ptr_eq(since, ended)),
+        }
+        self.stage_since.store(now, Relaxed);
     }
 
-    /// Its answer was handed over to the end, or given up.
-    pub fn request_ends(&self, now: u64) {
-        self.open.fetch_sub(1, Relaxed);
-        self.answering(false, now);
-        self.stage_since.store(now, Relaxed);
+    fn taking(&self) -> MutexGuard<'_, Vec<Arc<AtomicU64>>> {
+        self.taking_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection's `nth` request must be answered with `violation`.
@@ -180,8 +206,13 @@ impl Pace {
             since != 0 && u128::from(now.saturating_sub(since)) > limit.as_millis()
         };
         let stalled = |since: &AtomicU64| longer(since.load(Relaxed), limits.body_timeout);
-        if stalled(&self.writing_since) || stalled(&self.answering_since) {
+        if stalled(&self.writing_since)
+            || (self.is_http2() && self.taking().iter().any(|since| stalled(since)))
+        {
             return Some(Overdue::Stuck);
+        }
+        if stalled(&self.answering_since) {
+            return Some(Overdue::Stalled);
         }
         let since = self.stage_since.load(Relaxed);
         let open = self.open.load(Relaxed) > 0;
@@ -189,8 +220,14 @@ impl Pace {
             HEAD => longer(since, limits.header_read_timeout).then_some(Overdue::Stuck),
             BODY => stalled(&self.reading_since).then_some(Overdue::Stuck),
             _ if open => None,
-            _ if self.begun.load(Relaxed) > 0 => longer(since, limits.idle_timeout).then_some(Overdue::Idle),
-            _ => longer(since, limits.header_read_timeout).then_some(Overdue::Stuck),
+            _ if self.begun.load(Relaxed) == 0 => {
+                longer(since, limits.header_read_timeout).then_some(Overdue::Stuck)
+            }
+            // politeness has its end, too: an HTTP/2 client can leave the last bytes of an answer untaken
+            _ if longer(since, limits.idle_timeout.saturating_add(limits.body_timeout)) => {
+                Some(Overdue::Stuck)
+            }
+            _ => longer(since, limits.idle_timeout).then_some(Overdue::Idle),
         }
     }
 }
@@ -225,18 +262,19 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn the_sweep_judges_by_what_the_client_owes() {
         type Set = fn(&Pace);
         let table: &[(&str, Set, u64, Option<Overdue>)] = &[
             ("a silent connection", |_| (), 5_002, Some(Overdue::Stuck)),
             ("a silent connection, in time", |_| (), 5_000, None),
             ("a slow head", |pace| pace.at_stage(Stage::Head, 1), 5_002, Some(Overdue::Stuck)),
-            ("waiting for GoTrue", Pace::request_begins, 60_000, None),
+            ("waiting for GoTrue", |pace| drop(pace.request_begins()), 60_000, None),
             (
                 "kept alive",
                 |pace| {
-                    pace.request_begins();
-                    pace.request_ends(1);
+                    let taking = pace.request_begins();
+                    pace.request_ends(&taking, 1);
                 },
                 75_000,
                 None,
@@ -244,8 +282,8 @@ mod tests {
             (
                 "idle for too long",
                 |pace| {
-                    pace.request_begins();
-                    pace.request_ends(1);
+                    let taking = pace.request_begins();
+                    pace.request_ends(&taking, 1);
                 },
                 75_002,
                 Some(Overdue::Idle),
@@ -280,10 +318,42 @@ mod tests {
             (
                 "an answer that does not go on",
                 |pace| {
-                    pace.request_begins();
-                    pace.answering(true, 1);
+                    let taking = pace.request_begins();
+                    pace.answering(&taking, true, 1);
                 },
                 30_002,
+                Some(Overdue::Stalled),
+            ),
+            (
+                "one of many answers that is not taken",
+                |pace| {
+                    pace.set_http2();
+                    let answers = [pace.request_begins(), pace.request_begins()];
+                    pace.answering(&answers[0], true, 1);
+                    pace.answering(&answers[1], false, 1);
+                },
+                30_002,
+                Some(Overdue::Stuck),
+            ),
+            (
+                "one of many answers that does not go on, which its body watches",
+                |pace| {
+                    pace.set_http2();
+                    let answers = [pace.request_begins(), pace.request_begins()];
+                    pace.answering(&answers[0], true, 1);
+                    pace.answering(&answers[1], false, 1);
+                    pace.request_ends(&answers[1], 2);
+                },
+                90_000,
+                None,
+            ),
+            (
+                "idle, and does not go away",
+                |pace| {
+                    let taking = pace.request_begins();
+                    pace.request_ends(&taking, 1);
+                },
+                105_002,
                 Some(Overdue::Stuck),
             ),
             (

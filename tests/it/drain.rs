@@ -91,7 +91,9 @@ async fn a_signal_is_unready_then_closed_then_the_end() {
     process.line("Closing").await;
     refuses(&process).await;
     assert_eq!((status(&process, "/readyz").await, status(&process, "/livez").await), (503, 200));
-    assert!(get(format!("http://{}/readyz?verbose", process.admin)).await.body.starts_with(b"["));
+    let verbose = get(format!("http://{}/readyz?verbose", process.admin)).await;
+    let conditions = String::from_utf8(verbose.body.to_vec()).unwrap();
+    assert!(conditions.contains("[-] listening") && conditions.contains("[-] draining"), "{conditions}");
     assert_eq!(process.metric("gotrue_sidecar_http_requests_in_flight").await, 1);
     assert!(!process.has_ended());
 
@@ -289,7 +291,7 @@ async fn who_has_connected_before_the_listener_closes_is_served() {
         clients.push(client); // in the backlog: nobody accepts yet
     }
     app.drain().terminate();
-    assert_eq!(app.run().await.unwrap(), Ended::Drained);
+    assert_eq!(Box::pin(app.run()).await.unwrap(), Ended::Drained);
     for mut client in clients {
         let mut text = String::new();
         client.read_to_string(&mut text).await.unwrap();

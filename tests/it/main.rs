@@ -10,6 +10,7 @@
 #![expect(clippy::print_stdout, reason = "tables and times, shown with --nocapture")]
 
 mod admin;
+mod bad_input;
 mod config;
 mod decisions;
 mod docs;
@@ -17,7 +18,10 @@ mod drain;
 mod encoding;
 mod faults;
 mod framing;
+mod http2;
 mod layering;
+mod leaks;
+mod lifecycle;
 mod limits;
 mod live;
 mod metrics;

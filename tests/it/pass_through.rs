@@ -137,10 +137,10 @@ async fn pipelined_requests_are_answered_in_order() {
     let upstream = Upstream::start(|seen| vec![Step::Send(answer("200 OK", &[], seen.request_line()))]).await;
     let sidecar = start(&upstream, &[]);
     let mut client = Raw::connect(sidecar.address).await;
-    let requests: String = (0..10)
+    let requests: Vec<String> = (0..10)
         .map(|turn| format!("POST /{turn} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n{turn}\r\n"))
         .collect();
-    client.send(requests).await;
+    client.send(requests.concat()).await;
     for turn in 0..10 {
         assert_eq!(client.answer().await.text(), format!("POST /{turn} HTTP/1.1"));
         assert_eq!(upstream.seen()[turn].body, format!("{turn}\r\n").into_bytes());

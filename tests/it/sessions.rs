@@ -203,6 +203,7 @@ fn recorded(login: &Login) -> Change {
     Change::Record {
         origin: Origin::SignIn,
         record: Box::new(Record {
+            factor_id: None,
             user: login.user,
             session: login.session,
             refresh_ref: Some(reference(login)),

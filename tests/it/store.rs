@@ -15,7 +15,8 @@ use std::{
 use gotrue_sidecar::{
     config::{self, Secret, SecretSource, StoreTarget},
     session::{
-        Aal, Change, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId, State, UserId, Which,
+        Aal, Change, FactorId, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId, State,
+        UserId, Which,
     },
     store::{Source, Store},
 };
@@ -75,6 +76,10 @@ fn uuid(number: u64) -> String {
     format!("0191d1a0-0000-4000-8000-{number:012x}")
 }
 
+fn factor_id(number: u64) -> FactorId {
+    FactorId::parse_as_gotrue(&uuid(number)).unwrap()
+}
+
 fn user_id(number: u64) -> UserId {
     UserId::parse(&uuid(number)).unwrap()
 }
@@ -116,6 +121,7 @@ fn signed_in(user: UserId, session: SessionId) -> Record {
         seen_at: None,
         expires_at: NOW + 3600,
         aal: Some(Aal::Aal1),
+        factor_id: None,
         amr: Some("password".to_owned()),
         role: Some("authenticated".to_owned()),
         client_id: None,

@@ -3,7 +3,10 @@
 
 use std::fs;
 
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::support::{
     certificates,
@@ -42,7 +45,7 @@ async fn an_upstream_that_is_not_there_is_502_in_either_form() {
     let got = get(&sidecar).await;
     assert_eq!(
         got.head,
-        "HTTP/1.1 502 Bad Gateway\r\ncontent-type: application/json\r\nx-sb-error-code: bad_gateway\r\n\
+        "HTTP/1.1 502 Bad Gateway\r\ncontent-type: application/json\r\nx-sb-error-code: bad_gateway\r\nvary: Origin\r\n\
          content-length: 91\r\n\r\n"
     );
     assert_eq!(
@@ -168,6 +171,30 @@ async fn requests_beyond_the_limit_of_connections_wait_their_turn() {
     upstream.go_on();
     assert_eq!(second.answer().await.text(), "GET /2 HTTP/1.1");
     assert_eq!(upstream.connections().len(), 1);
+}
+
+/// An answer before the request's end leaves a connection that still waits for the client: nobody else
+/// must wait there, too.
+#[tokio::test]
+async fn a_client_that_stalls_after_its_answer_holds_up_nobody_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sidecar = start(&format!("http://{}", listener.local_addr().unwrap()), &["--upstream-timeout=2s"]);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 1024];
+                while stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+                    let _ = stream.write_all(&answer("401 Unauthorized", &[], "early")).await;
+                }
+            });
+        }
+    });
+    let mut stalling = Raw::connect(sidecar.address).await;
+    stalling.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n").await;
+    assert_eq!(stalling.answer().await.text(), "early");
+    for _ in 0..3 {
+        assert_eq!(get(&sidecar).await.status(), 401);
+    }
 }
 
 /// A client that leaves takes its request back, where no session can hang on it.

@@ -12,7 +12,7 @@ fn a_token_that_does_not_verify_changes_nothing_unless_gotrue_agrees() {
         (exchange(Forged, "PUT /user", 200).body(r#"{"password":"x"}"#), "unverified"),
         (exchange(Forged, "PUT /user", 200).body(r#"{"data":{}}"#), ""),
         (exchange(Forged, "GET /user", 403).code("session_not_found"), "unverified"),
-        (exchange(NoKeys(ME), "POST /logout", 204), "end all of me (logout)"),
+        (exchange(NoKeys(ME), "POST /logout", 204), "end this of me (logout), end all of me (logout)"),
         (exchange(UnknownKey(ME), "POST /logout?scope=local", 204), "end this of me (logout)"),
         (exchange(NoKeys(ME), "POST /logout", 500), ""),
         (exchange(NoKeys(ME), "GET /user", 403).code("session_not_found"), "unverified"),

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use crate::session::{Aal, Record, RefreshRef, SessionId, UserId};
+use crate::session::{Aal, FactorId, Record, RefreshRef, SessionId, UserId};
 
 /// The version of this form, field `v`.
 const VERSION: &str = "1";
@@ -23,6 +23,7 @@ pub(super) fn fields(record: &Record) -> Vec<(&'static str, Cow<'_, str>)> {
         ("seen_at", record.seen_at.map(number)),
         ("expires_at", Some(number(record.expires_at))),
         ("aal", record.aal.map(|aal| Cow::Borrowed(aal.as_str()))),
+        ("factor_id", record.factor_id.map(|factor| Cow::Owned(factor.to_string()))),
         ("amr", record.amr.as_deref().map(Cow::Borrowed)),
         ("role", record.role.as_deref().map(Cow::Borrowed)),
         ("client_id", record.client_id.as_deref().map(Cow::Borrowed)),
@@ -54,6 +55,7 @@ pub(super) fn read(user: UserId, session: SessionId, fields: &HashMap<&str, &str
         seen_at: number("seen_at"),
         expires_at: number("expires_at")?,
         aal: fields.get("aal").and_then(|aal| Aal::parse(aal)),
+        factor_id: fields.get("factor_id").and_then(|id| FactorId::parse_as_gotrue(id)),
         amr: text("amr"),
         role: text("role"),
         client_id: text("client_id"),

@@ -52,9 +52,10 @@ impl Model {
             Change::Suspend { user, until: None } => {
                 self.suspended.remove(user);
             }
-            Change::LowerAal { user } => {
-                for record in self.sessions.values_mut().filter(|one| one.user == *user) {
-                    record.aal = Some(Aal::Aal1);
+            Change::LowerAal { user, factor } => {
+                let stands = |one: &&mut Record| one.user == *user && one.factor_id == Some(*factor);
+                for record in self.sessions.values_mut().filter(stands) {
+                    (record.aal, record.factor_id) = (Some(Aal::Aal1), None);
                 }
             }
         }
@@ -124,6 +125,7 @@ fn merged(known: &Record, new: &Record) -> Record {
         },
         counter: new.counter.or(known.counter),
         client_id: new.client_id.or(known.client_id),
+        factor_id: new.factor_id.or(known.factor_id),
         amr: new.amr.or(known.amr),
         ip: new.ip.or(known.ip),
         user_agent: new.user_agent.or(known.user_agent),

@@ -1,4 +1,4 @@
-//! What only a real GoTrue has: second factors, anonymous users, admins, PKCE, ghosts (GS §1 to §3).
+//! What only a real GoTrue has: second factors, anonymous users, admins, PKCE, OAuth clients, ghosts (GS §1 to §3).
 
 use http::StatusCode;
 use serde_json::json;
@@ -78,6 +78,31 @@ async fn a_second_factor_raises_its_session_and_ends_those_that_have_one() {
         assert_eq!(admin(&pod).remove_factor(phone.user, &factor.id).await.status, StatusCode::OK);
         assert_eq!(pod.record(phone.session).await["aal"], "aal1");
         pod.assert_true("a factor that an admin removed").await;
+    }
+}
+
+#[tokio::test]
+async fn a_removed_factor_lowers_only_what_stands_on_it() {
+    for pod in pods().await {
+        let (client, email) = (pod.client(), new_email());
+        let phone = client.sign_up(&email).await;
+        let app = client.enroll(&phone).await.unwrap();
+        Tokens::of(&client.verify_factor(&phone, &app).await);
+        let laptop = client.sign_in(&email).await;
+        let laptop = Tokens::of(&client.verify_factor(&laptop, &app).await);
+        let key = client.enroll(&laptop).await.unwrap();
+        let laptop = Tokens::of(&client.verify_factor(&laptop, &key).await);
+        let levels = async || {
+            let (phone, laptop) = (pod.record(phone.session).await, pod.record(laptop.session).await);
+            (phone["aal"].clone(), laptop["aal"].clone())
+        };
+        assert_eq!(levels().await, ("aal2".to_owned(), "aal2".to_owned()));
+        // GoTrue asks the session's level, not that of a token from before.
+        assert_eq!(client.unenroll(&phone, &app).await.status, StatusCode::OK);
+        assert_eq!(levels().await, ("aal1".to_owned(), "aal2".to_owned()));
+        let rows = pod.gotrue.rows().await;
+        let level = |session| rows.iter().find(|row| row.session == session).unwrap().aal.clone();
+        assert_eq!((level(phone.session), level(laptop.session)), levels().await);
     }
 }
 
@@ -214,5 +239,27 @@ async fn reused_refresh_tokens_end_what_gotrue_ends() {
         Tokens::of(&client.refresh(&third).await);
         client.refresh(&first).await;
         pod.assert_true("reuse that may not be").await;
+    }
+}
+
+#[tokio::test]
+async fn an_applications_session_ends_with_its_grant() {
+    for pod in pods().await {
+        let client = pod.client();
+        let application = admin(&pod).register_application().await;
+        let phone = client.sign_up(&new_email()).await;
+        let granted = Tokens::of(&client.grant(&phone, &application).await);
+        assert_eq!(pod.record(granted.session).await["client_id"], application);
+        assert!(!pod.record(phone.session).await.contains_key("client_id"));
+        pod.assert_true("a grant").await;
+        let refreshed = Tokens::of(&client.refresh_as(&application, &granted.refresh).await);
+        assert_eq!(refreshed.session, granted.session);
+        assert_eq!(pod.record(granted.session).await["client_id"], application);
+        let refused = client.refresh_with(&refreshed.refresh).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        pod.assert_true("refreshes").await;
+        assert_eq!(client.revoke_grant(&phone, &application).await.status, StatusCode::NO_CONTENT);
+        assert_eq!(pod.stored().await.len(), 1);
+        pod.assert_true("a grant taken back").await;
     }
 }

@@ -7,7 +7,7 @@
 //! - `LIVE_OPERATIONS`: how many, for each form of the server
 //! - `LIVE_SEED`: the seed of the first
 //!
-//! `LIVE_OPERATIONS=5000 bin/test-gotrue workload -- --nocapture` is the long mode.
+//! `LIVE_OPERATIONS=5000 bin/test-gotrue workload --nocapture --test-threads=1` is the long mode.
 
 mod device;
 mod dice;
@@ -15,7 +15,7 @@ mod judge;
 mod operation;
 mod world;
 
-use std::{sync::Arc, time::Instant};
+use std::{str::FromStr, sync::Arc, time::Instant};
 
 use self::{dice::Dice, world::World};
 use crate::support::{
@@ -52,8 +52,10 @@ async fn on_two_replicas_with_both_forms_the_store_stays_true() {
 }
 
 /// Servers on one database, each with a sidecar before it, and all sidecars on one Redis.
+#[expect(clippy::print_stdout, reason = "the seed, and what a long run is for")]
 async fn work(forms: &[(RefreshTokens, Signing)]) {
-    let (operations, seed) = (number("LIVE_OPERATIONS").unwrap_or(OPERATIONS), seed());
+    let (operations, seed) =
+        (number("LIVE_OPERATIONS").unwrap_or(OPERATIONS), number("LIVE_SEED").unwrap_or_else(world::now));
     println!("LIVE_SEED={seed} LIVE_OPERATIONS={operations} {forms:?}");
     let redis = RedisServer::start();
     let mut servers: Vec<Gotrue> = Vec::new();
@@ -66,7 +68,7 @@ async fn work(forms: &[(RefreshTokens, Signing)]) {
     }
     let sidecars: Vec<_> = servers.iter().map(|gotrue| before(gotrue, &redis, &[])).collect();
     let addresses = sidecars.iter().map(|sidecar| sidecar.url.as_str());
-    let world = Arc::new(World::new(servers.swap_remove(0), addresses));
+    let world = Arc::new(World::new(servers.swap_remove(0), addresses).await);
     let mut redis = redis.client().await;
 
     let (mut dice, began) = (Dice::new(seed), Instant::now());
@@ -83,12 +85,7 @@ async fn work(forms: &[(RefreshTokens, Signing)]) {
     println!("{} in {:.1} s\n{}", world.done(), began.elapsed().as_secs_f64(), world.account());
 }
 
-fn seed() -> u64 {
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    number("LIVE_SEED").map_or(clock.as_nanos() as u64, |seed| seed as u64)
-}
-
-fn number(variable: &str) -> Option<usize> {
+fn number<T: FromStr>(variable: &str) -> Option<T> {
     #[expect(clippy::disallowed_methods, reason = "says how long a test is, configures nothing")]
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))

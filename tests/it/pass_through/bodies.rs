@@ -41,8 +41,9 @@ fn data(mut chunked: &str) -> String {
         if size == 0 {
             return data;
         }
-        data.push_str(&rest[..size]);
-        chunked = &rest[size + 2..];
+        let (chunk, rest) = rest.split_at(size);
+        data.push_str(chunk);
+        chunked = rest.strip_prefix("\r\n").unwrap();
     }
 }
 

@@ -72,11 +72,11 @@ async fn nobody_else_says_what_only_we_may_say() {
     let mut lines = String::new();
     for name in ["Auth-User", "Auth-Session", "Auth-Role", "Auth-Email", "Auth-Aal", "Auth-Expires"] {
         for name in [format!("X-{name}"), format!("X-{name}").replace('-', "_"), format!("x_{name}")] {
-            lines += &format!("{name}: mallory\r\n");
+            lines.extend([name.as_str(), ": mallory\r\n"]);
         }
     }
     for name in ["sb-auth-user-id", "Sb_Auth_Session_Id", "SB-AUTH_ANY", "sb-auth-x"] {
-        lines += &format!("{name}: mallory\r\n");
+        lines.extend([name, ": mallory\r\n"]);
     }
     assert_eq!(sent_on(&[], &lines).await, [""; 0]);
     let (_, got) = exchange(

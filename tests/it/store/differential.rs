@@ -44,11 +44,15 @@ fn a_client() -> impl Strategy<Value = Option<String>> {
     select(vec![None, Some("one".to_owned()), Some("two".to_owned())])
 }
 
+fn a_factor() -> impl Strategy<Value = Option<u64>> {
+    select(vec![None, Some(1), Some(2)])
+}
+
 fn a_record() -> impl Strategy<Value = Record> {
     let who = (1..=USERS, 1..=SESSIONS);
     let tokens = (a_token(), a_token(), prop::option::of(1..4_u64));
     let times = (0..4_u64, prop::option::of(0..4000_u64), 0..4_u64, prop::option::of(0..90_u64), 0..3_u64);
-    let rest = (select(vec![None, Some(Aal::Aal1), Some(Aal::Aal2)]), a_client(), any::<bool>());
+    let rest = (select(vec![None, Some(Aal::Aal1), Some(Aal::Aal2)]), a_client(), any::<bool>(), a_factor());
     (who, tokens, times, rest).prop_map(|(who, tokens, times, rest)| Record {
         user: user_id(who.0),
         session: session_id(who.1),
@@ -61,6 +65,7 @@ fn a_record() -> impl Strategy<Value = Record> {
         seen_at: times.3.map(|later| NOW + later),
         expires_at: NOW + 3600 + times.4,
         aal: rest.0,
+        factor_id: rest.3.map(factor_id),
         amr: None,
         role: None,
         client_id: rest.1,
@@ -99,7 +104,7 @@ fn a_change() -> impl Strategy<Value = Change> {
         4 => an_ending(),
         1 => suspension.prop_map(|(user, until)| Change::Suspend { user, until: until.map(|later| NOW + later) }),
         1 => (a_user(), 0..120_u64).prop_map(|(user, until)| Change::Banned { user, until: NOW + until }),
-        1 => a_user().prop_map(|user| Change::LowerAal { user }),
+        1 => (a_user(), 1..3_u64).prop_map(|(user, factor)| Change::LowerAal { user, factor: factor_id(factor) }),
     ]
 }
 

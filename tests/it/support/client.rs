@@ -1,6 +1,7 @@
 //! Somebody who uses GoTrue: signs up, in, refreshes, gets the user, signs out.
 
 pub(crate) mod admin;
+pub(crate) mod oauth;
 pub(crate) mod pkce;
 pub(crate) mod second_factor;
 

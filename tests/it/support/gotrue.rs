@@ -115,7 +115,8 @@ impl Kind {
         self == Self::Real
     }
 
-    /// The admin API exists, and with it anonymous users, MFA, and links that lead to a PKCE code.
+    /// The admin API exists, and with it anonymous users, MFA, OAuth clients, and links that lead to
+    /// a PKCE code.
     pub(crate) fn has_admin_api(self) -> bool {
         self == Self::Real
     }

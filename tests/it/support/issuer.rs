@@ -36,7 +36,9 @@ pub(crate) fn said(seen: &Seen) -> Vec<u8> {
             let body: Value = serde_json::from_slice(&seen.body).unwrap();
             signed_in(&refreshed(body["refresh_token"].as_str().unwrap()))
         }
-        "GET /user" => answer("200 OK", &JSON, &json!({"email": EMAIL}).to_string()),
+        request if request.starts_with("GET /user") => {
+            answer("200 OK", &JSON, &json!({"email": EMAIL}).to_string())
+        }
         request if request.starts_with("POST /logout") => answer("204 No Content", &[], ""),
         _ => answer("404 Not Found", &JSON, r#"{"code":404,"error_code":"not_found","msg":"no such path"}"#),
     }
@@ -44,8 +46,13 @@ pub(crate) fn said(seen: &Seen) -> Vec<u8> {
 
 /// A new user's new session.
 pub(crate) fn somebody() -> Tokens {
+    somebody_for(LIFE)
+}
+
+/// With an access token that lives for so many seconds.
+pub(crate) fn somebody_for(life: u64) -> Tokens {
     let (user, session) = (uuid(), uuid());
-    tokens(&user, &session, 0)
+    tokens(&user, &session, 0, life)
 }
 
 /// The answer that hands tokens out.
@@ -67,10 +74,10 @@ const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
 const LIFE: u64 = 3600;
 
 /// The refresh token says whose it is, so that nothing has to be kept.
-fn tokens(user: &str, session: &str, counter: u64) -> Tokens {
+fn tokens(user: &str, session: &str, counter: u64, life: u64) -> Tokens {
     let now = now();
     let claims = json!({
-        "sub": user, "session_id": session, "email": EMAIL, "iat": now, "exp": now + LIFE,
+        "sub": user, "session_id": session, "email": EMAIL, "iat": now, "exp": now + life,
         "aud": "authenticated", "role": "authenticated", "aal": "aal1",
         "amr": [{"method": "password", "timestamp": now}],
     });
@@ -84,7 +91,7 @@ fn tokens(user: &str, session: &str, counter: u64) -> Tokens {
 
 fn refreshed(token: &str) -> Tokens {
     let parts: Vec<&str> = token.split('.').collect();
-    tokens(parts[0], parts[1], parts[2].parse::<u64>().unwrap() + 1)
+    tokens(parts[0], parts[1], parts[2].parse::<u64>().unwrap() + 1, LIFE)
 }
 
 fn uuid() -> String {

@@ -152,10 +152,19 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     }
 }
 
-/// Without an environment, and where no `sidecar.yaml` lies.
+/// Files that a shell lets it have open, at first.
+pub(crate) const SOFT_LIMIT: &str = "256";
+
+/// Without an environment, where no `sidecar.yaml` lies, and with few open files.
 fn command(args: &[String]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gotrue-sidecar"));
-    command.args(args).env_clear().current_dir("/").stdin(Stdio::null());
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", &format!("ulimit -Sn {SOFT_LIMIT}; exec \"$0\" \"$@\"")])
+        .arg(env!("CARGO_BIN_EXE_gotrue-sidecar"))
+        .args(args)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null());
     command
 }
 

@@ -118,10 +118,15 @@ impl Raw {
 
     /// Waits until so many bytes have come, and takes them.
     pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        self.try_bytes(count).await.expect("more bytes")
+    }
+
+    /// The same, unless the connection ends before.
+    pub(crate) async fn try_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.buffer.len() < count {
-            self.more().await.expect("more bytes");
+            self.more().await.ok()?;
         }
-        self.buffer.drain(..count).collect()
+        Some(self.buffer.drain(..count).collect())
     }
 
     /// Nothing has come, and nothing comes within this time.

@@ -68,7 +68,7 @@ impl Sidecar {
                 let app = App::build(config, Some(buffer)).unwrap().with_clock(clock);
                 let addresses = (app.address().unwrap(), app.admin_address().unwrap());
                 started.send((addresses, app.drain(), app.store())).unwrap();
-                app.run().await.unwrap()
+                Box::pin(app.run()).await.unwrap()
             })
         });
         let ((address, admin), drain, store) = starting.recv().expect("the sidecar did not start");

@@ -65,7 +65,7 @@ impl Device {
     /// Takes the answer to the books, and the tokens it may have.
     fn account(&mut self, operation: Op, world: &World, answer: &Answer, sent: u64) {
         let (mut ledger, span) = (world.ledger(), Span { sent, answered: now() });
-        ledger.answered(operation, answer);
+        ledger.answered(operation, self.person.user, answer);
         if operation.may_end_sessions() {
             ledger.endings.push((self.person.user, span));
         }
@@ -134,14 +134,17 @@ impl Device {
         let tokens = self.tokens.clone()?;
         let old = self.dice.one_of(&self.old).cloned();
         Some(match operation {
-            Op::Refresh => client.refresh(&tokens).await,
+            Op::GrantApplication => client.grant(&tokens, &world.application).await,
+            Op::RevokeGrant => client.revoke_grant(&tokens, &world.application).await,
+            Op::Refresh => refresh(world, client, &tokens).await,
             Op::RefreshTwiceAtOnce => {
                 let sent = now();
-                let (one, other) = tokio::join!(client.refresh(&tokens), client.refresh(&tokens));
+                let (one, other) =
+                    tokio::join!(refresh(world, client, &tokens), refresh(world, client, &tokens));
                 self.account(operation, world, &one, sent);
                 other
             }
-            Op::RefreshWithOldToken => client.refresh(&old?).await,
+            Op::RefreshWithOldToken => refresh(world, client, &old?).await,
             Op::RefreshWithUnknownToken => client.refresh_with("aaaaaaaaaaaa").await,
             Op::GetUser => client.user(&tokens).await,
             Op::GetUserWithOldToken => client.user(&old?).await,
@@ -178,9 +181,8 @@ impl Device {
         tokens: &Tokens,
         old: Option<Tokens>,
     ) -> Option<Answer> {
-        let factors = self.person.factors.lock().unwrap().clone();
         if operation == Op::AddFactor {
-            if factors.len() >= FACTORS {
+            if self.person.factors.lock().unwrap().len() >= FACTORS {
                 return None;
             }
             let factor = match client.enroll(tokens).await {
@@ -193,11 +195,12 @@ impl Device {
             }
             return Some(answer);
         }
+        let factors = self.person.factors.lock().unwrap().clone();
         let factor = self.dice.one_of(&factors)?;
         if operation == Op::VerifyFactor {
             return Some(client.verify_factor(tokens, factor).await);
         }
-        // An earlier token of a session that was raised meanwhile may do it as well.
+        // An earlier token of a session that was raised meanwhile does it as well.
         let of_before = old.filter(|old| old.session == tokens.session && self.dice.below(2) == 0);
         let answer = client.unenroll(&of_before.unwrap_or_else(|| tokens.clone()), factor).await;
         self.note_removed(&answer, &factor.id);
@@ -256,6 +259,15 @@ async fn log_out(world: &World, client: &Client, tokens: &Tokens, query: &str) -
         world.ledger().ended_here_only.insert(tokens.session);
     }
     answer
+}
+
+/// As whoever has the session, its user or the application.
+pub(super) async fn refresh(world: &World, client: &Client, tokens: &Tokens) -> Answer {
+    if tokens.claims()["client_id"].is_null() {
+        client.refresh(tokens).await
+    } else {
+        client.refresh_as(&world.application, &tokens.refresh).await
+    }
 }
 
 fn needs_tokens(operation: Op) -> bool {

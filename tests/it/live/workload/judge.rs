@@ -7,8 +7,12 @@ use std::{
 
 use gotrue_sidecar::session::{SessionId, UserId};
 use redis::aio::MultiplexedConnection;
+use serde_json::json;
 
-use super::world::{Ledger, Span, World};
+use super::{
+    device::refresh,
+    world::{Ledger, Span, World},
+};
 use crate::support::{
     gotrue::Row,
     pod::{Stored, stored},
@@ -24,6 +28,9 @@ pub(super) enum Rule {
     /// A sign-in and an ending of the same user were under way at once; GoTrue's next 403 tells who was
     /// first (§6.1): too much in the store until then.
     SignInCrossedEnding,
+    /// GoTrue said that it failed, and had done what was asked (GS §1.4): a session that nobody has tokens of
+    /// is missing, or one that ended is still here until the next 403.
+    GotrueFailed,
     /// Two requests that change assurance levels of the same user were under way at once: the level is that
     /// of the last answer until the next refresh.
     AssuranceCrossed,
@@ -53,7 +60,9 @@ pub(super) async fn compare(world: &World, redis: &mut MultiplexedConnection) {
             world.ledger().excused(*session, *rule);
             repair(world, *session, *rule).await;
         }
-        if wrong.is_empty() && !excused.values().any(|rule| rule.is_repaired()) {
+        let here: BTreeSet<_> = stored.iter().map(|stored| stored.session).collect();
+        let in_repair = |(session, rule): (&SessionId, &Rule)| rule.is_repaired() && here.contains(session);
+        if wrong.is_empty() && !excused.iter().any(in_repair) {
             break;
         }
         assert!(began.elapsed() < PATIENCE, "the store is not auth.sessions: {wrong:#?} {excused:?}");
@@ -67,16 +76,20 @@ pub(super) async fn compare(world: &World, redis: &mut MultiplexedConnection) {
 impl Rule {
     /// The next request of whoever has the session tells the truth.
     fn is_repaired(self) -> bool {
-        matches!(self, Self::SignInCrossedEnding | Self::AssuranceCrossed)
+        matches!(self, Self::SignInCrossedEnding | Self::AssuranceCrossed | Self::GotrueFailed)
     }
 }
 
 /// Makes the request that tells.
 async fn repair(world: &World, session: SessionId, rule: Rule) {
     let Some(latest) = world.ledger().known.get(&session).map(|known| known.latest.clone()) else { return };
+    if rule == Rule::AssuranceCrossed {
+        // Who is banned gets no token that could tell.
+        world.admin.update(latest.user, &json!({"ban_duration": "none"})).await;
+    }
     match rule {
-        Rule::SignInCrossedEnding => drop(world.first_door().user(&latest).await),
-        Rule::AssuranceCrossed => drop(world.first_door().refresh(&latest).await),
+        Rule::SignInCrossedEnding | Rule::GotrueFailed => drop(world.first_door().user(&latest).await),
+        Rule::AssuranceCrossed => drop(refresh(world, world.first_door(), &latest).await),
         Rule::Ghost | Rule::EndedHereOnly => {}
     }
 }
@@ -109,6 +122,8 @@ fn differences(
     for stored in stored.iter().filter(|stored| !there.contains(&(stored.session, stored.user))) {
         if crossed_ending(ledger, stored) {
             excused.insert(stored.session, Rule::SignInCrossedEnding);
+        } else if ledger.failed.contains(&stored.user) {
+            excused.insert(stored.session, Rule::GotrueFailed);
         } else {
             wrong.push(Wrong::Surplus(stored.clone()));
         }
@@ -120,7 +135,13 @@ fn missing(ledger: &Ledger, row: &Row) -> Option<Rule> {
     if ledger.ended_here_only.contains(&row.session) {
         return Some(Rule::EndedHereOnly);
     }
-    (row.email.starts_with("ghost-") && !ledger.known.contains_key(&row.session)).then_some(Rule::Ghost)
+    if ledger.known.contains_key(&row.session) {
+        return None;
+    }
+    if row.email.starts_with("ghost-") {
+        return Some(Rule::Ghost);
+    }
+    ledger.failed.contains(&row.user).then_some(Rule::GotrueFailed)
 }
 
 fn crossed_ending(ledger: &Ledger, stored: &Stored) -> bool {

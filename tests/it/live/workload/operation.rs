@@ -10,6 +10,9 @@ pub(super) enum Operation {
     FollowLink,
     UseLink,
     TradeCode,
+    /// An application gets a session of its own, and the device goes on with that.
+    GrantApplication,
+    RevokeGrant,
     BecomeSomebodyNew,
     AskForLinkAsStranger,
     /// The device forgets its tokens; the session stays.
@@ -44,11 +47,13 @@ pub(super) enum Operation {
 use Operation as Op;
 
 /// How often each is done, of a thousand or so.
-const OFTEN: [(Operation, usize); 32] = [
+const OFTEN: [(Operation, usize); 34] = [
     (Op::SignIn, 120),
     (Op::FollowLink, 30),
     (Op::UseLink, 30),
     (Op::TradeCode, 20),
+    (Op::GrantApplication, 40),
+    (Op::RevokeGrant, 10),
     (Op::BecomeSomebodyNew, 15),
     (Op::AskForLinkAsStranger, 10),
     (Op::Forget, 30),
@@ -69,9 +74,9 @@ const OFTEN: [(Operation, usize); 32] = [
     (Op::UpdateData, 30),
     (Op::ChangePassword, 15),
     (Op::AddFactor, 30),
-    (Op::VerifyFactor, 60),
-    (Op::RemoveFactor, 20),
-    (Op::AdminBans, 8),
+    (Op::VerifyFactor, 80),
+    (Op::RemoveFactor, 40),
+    (Op::AdminBans, 5),
     (Op::AdminLiftsBan, 40),
     (Op::AdminSetsPassword, 8),
     (Op::AdminRemovesFactor, 15),
@@ -99,6 +104,8 @@ impl Operation {
             Op::LogoutWithoutSession => kind.logs_out_without_a_session_id(),
             Op::UseLink
             | Op::TradeCode
+            | Op::GrantApplication
+            | Op::RevokeGrant
             | Op::BecomeSomebodyNew
             | Op::AddFactor
             | Op::VerifyFactor
@@ -124,6 +131,7 @@ impl Operation {
                 | Op::LogoutWithOldToken
                 | Op::LogoutWithoutSession
                 | Op::ChangePassword
+                | Op::RevokeGrant
                 | Op::AddFactor
                 | Op::VerifyFactor
                 | Op::AdminSetsPassword

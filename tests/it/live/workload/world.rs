@@ -25,6 +25,8 @@ use crate::support::{
 pub(super) struct World {
     pub(super) gotrue: Gotrue,
     pub(super) admin: Admin,
+    /// The id of an OAuth client; empty where there are none.
+    pub(super) application: String,
     doors: Vec<Client>,
     ledger: Mutex<Ledger>,
 }
@@ -39,6 +41,8 @@ pub(super) struct Ledger {
     pub(super) known: HashMap<SessionId, Known>,
     pub(super) endings: Vec<(UserId, Span)>,
     pub(super) movings: Vec<(UserId, Span)>,
+    /// GoTrue failed over a request of theirs, and may have done what was asked all the same.
+    pub(super) failed: HashSet<UserId>,
     /// Ended here by a logout that GoTrue then refused.
     pub(super) ended_here_only: HashSet<SessionId>,
 }
@@ -74,10 +78,12 @@ pub(super) struct Household {
 
 impl World {
     /// `addresses` are those of the sidecars.
-    pub(super) fn new<'a>(gotrue: Gotrue, addresses: impl Iterator<Item = &'a str>) -> Self {
+    pub(super) async fn new<'a>(gotrue: Gotrue, addresses: impl Iterator<Item = &'a str>) -> Self {
         let doors: Vec<_> = addresses.map(Client::new).collect();
         let admin = Admin::new(doors[0].clone(), gotrue.secret);
-        Self { gotrue, admin, doors, ledger: Mutex::default() }
+        let application =
+            if gotrue.kind().has_admin_api() { admin.register_application().await } else { String::new() };
+        Self { gotrue, admin, application, doors, ledger: Mutex::default() }
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -133,9 +139,14 @@ impl World {
 
 impl Ledger {
     /// Counts an answer. GoTrue's own failures are among them (Postgres breaks deadlocks that its transactions
-    /// run into with 500), the sidecar's are none that may happen here.
-    pub(super) fn answered(&mut self, operation: Operation, answer: &Answer) {
-        assert!(answer.status <= StatusCode::INTERNAL_SERVER_ERROR, "{operation:?}: {answer:?}");
+    /// run into with 500; its time is up with 504), the sidecar's are none that may happen here.
+    pub(super) fn answered(&mut self, operation: Operation, user: UserId, answer: &Answer) {
+        if answer.status.is_server_error() {
+            let text = String::from_utf8_lossy(&answer.body);
+            let of_gotrue = answer.status == StatusCode::INTERNAL_SERVER_ERROR || text.contains("error_id");
+            assert!(of_gotrue, "{operation:?}: {answer:?}");
+            self.failed.insert(user);
+        }
         let code = answer.error_code().unwrap_or_default();
         let words = format!("{} {code}", answer.status.as_u16());
         *self.answers.entry((operation, words)).or_default() += 1;

@@ -173,22 +173,32 @@ pub(super) async fn an_end_comes_before_a_ban(store: &Store) {
 
 pub(super) async fn a_removed_factor_lowers_the_level(store: &Store) {
     let user = somebody();
-    let mut records: Vec<_> = (0..4).map(|_| signed_in(user, some_session())).collect();
-    for (record, aal) in records.iter_mut().zip([Some(Aal::Aal1), Some(Aal::Aal2), Some(Aal::Aal3), None]) {
-        record.aal = aal;
+    let (removed, other) = (factor_id(1), factor_id(2));
+    let raised = |factor_id| Record { aal: Some(Aal::Aal2), factor_id, ..signed_in(user, some_session()) };
+    // The last one was not seen to be raised.
+    let records = [raised(Some(removed)), raised(Some(other)), raised(None)];
+    for record in &records {
         apply(store, &sign_in(record)).await;
     }
-    assert_eq!(apply(store, &Change::LowerAal { user }).await, Outcome::Marked);
-    for (record, aal) in records.iter().zip([Some(Aal::Aal1), Some(Aal::Aal1), Some(Aal::Aal1), None]) {
-        assert_eq!(live(store, user, record.session).await, Record { aal, ..record.clone() });
+    // A refresh says nothing of the factor, which stays known.
+    apply(store, &refresh(&Record { factor_id: None, ..refreshed(&records[0], 1) })).await;
+    assert_eq!(apply(store, &Change::LowerAal { user, factor: removed }).await, Outcome::Marked);
+    let lowered = live(store, user, records[0].session).await;
+    assert_eq!((lowered.aal, lowered.factor_id), (Some(Aal::Aal1), None));
+    for record in &records[1..] {
+        assert_eq!(live(store, user, record.session).await, *record);
     }
 }
 
 pub(super) async fn changes_of_one_answer_are_made_in_order(store: &Store) {
     let user = somebody();
     let (old, new) = (signed_in(user, some_session()), signed_in(user, some_session()));
-    let changes =
-        [sign_in(&old), sign_in(&new), end(user, Which::Others(new.session)), Change::LowerAal { user }];
+    let changes = [
+        sign_in(&old),
+        sign_in(&new),
+        end(user, Which::Others(new.session)),
+        Change::LowerAal { user, factor: factor_id(1) },
+    ];
     let outcomes = store.apply(&changes, NOW).await.unwrap();
     assert_eq!(outcomes, [Outcome::Created, Outcome::Created, Outcome::Ended(1), Outcome::Marked]);
     assert_eq!(look(store, user, old.session).await, State::Revoked);

@@ -55,7 +55,7 @@ impl Admin {
         })
     }
 
-    async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+    pub(super) async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         self.client.request(method, &format!("/admin{path}"), Some(&self.token), body).await
     }
 }

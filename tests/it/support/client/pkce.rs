@@ -6,13 +6,12 @@ use serde_json::json;
 
 use super::{Answer, Client};
 
-const VERIFIER: &str = "a-verifier-of-the-tests-with-more-than-forty-three-characters";
+pub(super) const VERIFIER: &str = "a-verifier-of-the-tests-with-more-than-forty-three-characters";
 
 impl Client {
     /// A mail whose link leads to a code.
     pub(crate) async fn recover_with_code(&self, email: &str) -> Answer {
-        let challenge = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, VERIFIER.as_bytes()));
-        let body = json!({"email": email, "code_challenge": challenge, "code_challenge_method": "s256"});
+        let body = json!({"email": email, "code_challenge": challenge(), "code_challenge_method": "s256"});
         self.post("/recover", &body).await
     }
 
@@ -24,4 +23,9 @@ impl Client {
         let body = json!({"auth_code": code, "code_verifier": VERIFIER});
         self.post("/token?grant_type=pkce", &body).await
     }
+}
+
+/// What is shown of the verifier beforehand.
+pub(super) fn challenge() -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, VERIFIER.as_bytes()))
 }

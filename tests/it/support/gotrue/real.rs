@@ -134,11 +134,15 @@ fn command(binary: &Path, database: &Database, folder: &Path, log: &Path) -> Com
         .env("GOTRUE_URI_ALLOW_LIST", "http://localhost:3000/**")
         .env("GOTRUE_DB_DRIVER", "postgres")
         .env("DATABASE_URL", database.url_of_gotrue())
-        .env("GOTRUE_DB_MAX_POOL_SIZE", "5")
+        // GoTrue takes a second connection inside of transactions: with fewer than twice the requests at
+        // once it waits for itself.
+        .env("GOTRUE_DB_MAX_POOL_SIZE", "32")
         .env("GOTRUE_JWT_AUD", "authenticated")
         .env("GOTRUE_JWT_DEFAULT_GROUP_NAME", "authenticated")
         .env("GOTRUE_MAILER_AUTOCONFIRM", "true")
         .env("GOTRUE_EXTERNAL_ANONYMOUS_USERS_ENABLED", "true")
+        .env("GOTRUE_OAUTH_SERVER_ENABLED", "true")
+        .env("GOTRUE_OAUTH_SERVER_AUTHORIZATION_PATH", "/oauth/consent")
         .env("GOTRUE_SECURITY_REFRESH_TOKEN_REUSE_INTERVAL", "10")
         // Mails go nowhere, as often as a test wants.
         .env("GOTRUE_SMTP_MAX_FREQUENCY", "1ns")
