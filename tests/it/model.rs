@@ -26,7 +26,7 @@ use proptest::{
 use driver::{Driver, World};
 
 /// Histories in an ordinary run.
-const CASES: u32 = 60;
+const CASES: u32 = 250;
 
 /// What somebody does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
