@@ -26,7 +26,7 @@ use proptest::{
 use driver::{Driver, World};
 
 /// Histories in an ordinary run.
-const CASES: u32 = 60;
+const CASES: u32 = 250;
 
 /// What somebody does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ fn two_sidecars_on_one_redis_agree_with_gotrue_whatever_happens() {
     let mut runner = TestRunner::new(Config {
         cases,
         failure_persistence: None,
-        max_shrink_iters: 100,
+        max_shrink_iters: 50,
         ..Config::default()
     });
     let outcome = runner.run(&history, |history| {

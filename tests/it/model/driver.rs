@@ -133,6 +133,8 @@ pub(super) struct Driver<'a> {
 impl<'a> Driver<'a> {
     pub(super) fn new(world: &'a World) -> Self {
         world.pass(5000);
+        world.gotrue.clear();
+        world.ways.lock().unwrap().clear();
         Self {
             world,
             users: (0..USERS).map(|_| Login::new(0).user).collect(),
@@ -225,7 +227,7 @@ impl<'a> Driver<'a> {
     fn delivered(&mut self, deed: Deed, loose: bool, answer: &Answer) {
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let Some(access) = body["access_token"].as_str() else { return };
-        let login = self.world.gotrue.login_of(access, body["refresh_token"].as_str().unwrap());
+        let login = Gotrue::login_of(access, body["refresh_token"].as_str().unwrap());
         if deed == Deed::SignIn && loose {
             self.loose.insert(login.session);
         }
