@@ -75,7 +75,8 @@ impl Proxy {
         let mut exchange = Exchange::begin(&self.ledger, pace, peer.ip, route, &head.method, &head.headers);
         let answered = match pace.violation() {
             Some(violation) => Err(violation.into()),
-            None => self.answer(route, head, body, peer, &mut exchange).await,
+            // boxed: hyper keeps room for the whole future in every connection, idle ones too
+            None => Box::pin(self.answer(route, head, body, peer, &mut exchange)).await,
         };
         let ends = self.draining.begun() || answered.as_ref().is_err_and(|refusal| ends_connection(*refusal));
         let mut response = answered.unwrap_or_else(|refusal| {
