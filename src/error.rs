@@ -4,10 +4,12 @@
 //! `HandleResponseError`), and GoTrue's CORS headers, so that a browser client can read them. Never
 //! 500: auth-js drops the user's session on it.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY},
+    header::{CONTENT_TYPE, DATE, ORIGIN, RETRY_AFTER, VARY},
 };
 
 use crate::{body::Body, metrics::Refusal};
@@ -110,6 +112,10 @@ pub fn answer(refusal: Refusal, form: Form) -> Response<Body> {
     let mut response = Response::new(Body::full(Bytes::from(text)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
+    // as GoTrue's answers have it (RFC 9110 §6.6.1); rare enough to be made anew each time
+    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())) {
+        headers.insert(DATE, date);
+    }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ERROR_CODE, HeaderValue::from_static(code));
     headers.insert(VARY, HeaderValue::from_static("Origin"));
