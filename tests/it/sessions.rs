@@ -8,6 +8,7 @@ mod lookup;
 mod proof;
 mod revoked;
 mod sign_in;
+mod witness;
 
 use std::time::Duration;
 
