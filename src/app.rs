@@ -101,6 +101,7 @@ impl App {
             store,
             jwt,
             session,
+            session_api,
             lookup,
             enforce,
             expired_grace,
@@ -137,6 +138,7 @@ impl App {
                 budget: store.timeout,
                 lookup,
                 enforce,
+                session_api: session_api.map(Arc::new),
                 clock: Clock::default(),
             }),
         };

@@ -25,6 +25,27 @@ pub struct By<'a> {
     pub request_id: &'a [u8],
 }
 
+/// Who asked for a revocation.
+#[derive(Clone, Copy, Debug)]
+pub enum Actor<'a> {
+    /// The user whose sessions they are, with a token of this session, if it named one.
+    User(Option<SessionId>),
+    /// Somebody with a token of this role, one of `jwt.admin_roles`; in whose name, if it named somebody.
+    Admin(&'a str, Option<UserId>),
+    /// Somebody with a shell, as this user of the system, at the command line.
+    Operator(u32),
+}
+
+impl Actor<'_> {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::User(_) => "user",
+            Self::Admin(..) => "admin",
+            Self::Operator(_) => "operator",
+        }
+    }
+}
+
 impl By<'_> {
     fn id(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(request_id::shown(self.request_id))
@@ -64,6 +85,46 @@ pub fn failed(change: &Change, error: &(dyn Error + 'static), by: By<'_>) {
         route = by.route,
         request_id = &*by.id(),
         "a change was not recorded"
+    );
+}
+
+/// Somebody asked for a revocation, and this became of it: `ended`, `not_found` or `failed`.
+pub fn revocation(
+    change: &Change,
+    outcome: Result<Outcome, &(dyn Error + 'static)>,
+    actor: Actor<'_>,
+    by: By<'_>,
+) {
+    let subject = Subject::of(change);
+    let count = outcome.as_ref().map_or(0, |outcome| outcome.ended());
+    let result = match &outcome {
+        Ok(_) if count == 0 && subject.which == "one" => "not_found",
+        Ok(outcome) => MirrorResult::from(*outcome).as_str(),
+        Err(_) => "failed",
+    };
+    let (actor_session, actor_role, actor_user, actor_uid) = match actor {
+        Actor::User(session) => (session, None, None, None),
+        Actor::Admin(role, user) => (None, Some(role), user, None),
+        Actor::Operator(uid) => (None, None, None, Some(uid)),
+    };
+    info!(
+        target: "audit",
+        user = %change.user(),
+        which = subject.which,
+        session = subject.session.map(field::display),
+        kept = subject.kept.map(field::display),
+        reason = subject.reason.map(Reason::as_str),
+        result,
+        count,
+        error = outcome.err(),
+        actor = actor.as_str(),
+        actor_session = actor_session.map(field::display),
+        actor_role,
+        actor_user = actor_user.map(field::display),
+        actor_uid,
+        route = by.route,
+        request_id = &*by.id(),
+        "revocation"
     );
 }
 
@@ -185,7 +246,7 @@ impl<'a> Subject<'a> {
     fn of_ending(which: &'a Which, reason: Reason) -> Self {
         let reason = Some(reason);
         let (which, session, kept, client_id) = match which {
-            Which::One(session) => ("one", Some(*session), None, None),
+            Which::One(session) | Which::Live(session) => ("one", Some(*session), None, None),
             Which::Others(kept) => ("others", None, Some(*kept), None),
             Which::All => ("all", None, None, None),
             Which::Aal1Except(kept) => ("aal1", None, Some(*kept), None),
@@ -281,6 +342,41 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn a_revocation_says_who_wanted_it_and_what_became_of_it() {
+        let by = By { route: "/sessions/{id}", request_id: b"r1" };
+        let error = std::io::Error::other("the store did not answer in time");
+        let failed: &(dyn Error + 'static) = &error;
+        let one = ending(Which::Live(session()));
+        let table = [
+            (
+                Ok(Outcome::Ended(1)),
+                Actor::User(Some(session())),
+                "result=ended count=1 actor=user actor_session=0191d1a0-0000-7000-8000-000000000001",
+            ),
+            (Ok(Outcome::Ended(0)), Actor::User(None), "result=not_found count=0 actor=user"),
+            (
+                Err(failed),
+                Actor::Admin("service_role", Some(user())),
+                "result=failed count=0 error=\"the store did not answer in time\" actor=admin \
+                 actor_role=service_role actor_user=0191d1a0-0000-7000-8000-00000000000a",
+            ),
+            (Ok(Outcome::Ended(1)), Actor::Operator(0), "result=ended count=1 actor=operator actor_uid=0"),
+        ];
+        for (outcome, actor, words) in table {
+            assert_eq!(
+                logged(|| revocation(&one, outcome, actor, by)),
+                format!(
+                    "info audit: revocation user=0191d1a0-0000-7000-8000-00000000000a which=one \
+                     session=0191d1a0-0000-7000-8000-000000000001 reason=logout {words} route=/sessions/{{id}} \
+                     request_id=r1\n"
+                )
+            );
+        }
+        let all = logged(|| revocation(&ending(Which::All), Ok(Outcome::Ended(0)), Actor::Operator(7), by));
+        assert!(all.contains("which=all reason=logout result=ended count=0"), "{all}");
     }
 
     #[test]

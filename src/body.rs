@@ -59,9 +59,9 @@ enum Content {
 }
 
 impl Body {
-    /// An answer made here.
+    /// An answer made here; of an empty one nobody has to take anything.
     pub fn full(bytes: Bytes) -> Self {
-        Self { content: Content::Full(Some(bytes)), exchange: None }
+        Self { content: Content::Full(Some(bytes).filter(|bytes| !bytes.is_empty())), exchange: None }
     }
 
     /// An answer that was read to its end.

@@ -52,6 +52,8 @@ pub struct Config {
     pub jwt: Jwt,
     /// `session.*`
     pub session: Session,
+    /// `session_api.enabled`, and what it needs: absent where it is off.
+    pub session_api: Option<SessionApi>,
     /// `lookup`: Bearer tokens are looked up in the store.
     pub lookup: bool,
     /// `enforce`: revoked sessions are refused here.
@@ -212,6 +214,15 @@ pub enum Jwks {
 pub struct Session {
     /// `session.ttl`: how long a session that is not refreshed stays known.
     pub ttl: Duration,
+}
+
+/// The session API (contract §7).
+#[derive(Clone, Debug)]
+pub struct SessionApi {
+    /// `jwt.admin_roles`: a token with one of them may ask for anybody's sessions.
+    pub admin_roles: Vec<String>,
+    /// `revoke.upstream: mint`: what is revoked is ended in GoTrue with a token that is signed here (contract §6.4).
+    pub mint: bool,
 }
 
 /// `limits.*`: bounds on what a client can make us hold or wait for.

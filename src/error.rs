@@ -67,6 +67,70 @@ fn words(refusal: Refusal) -> Words {
         Refusal::StoreUnavailable => {
             (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "The session store cannot be reached")
         }
+        Refusal::NoKeys => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "service_unavailable",
+            "There is no key to verify this token with",
+        ),
+        Refusal::NoToken
+        | Refusal::BadToken
+        | Refusal::TokenExpired
+        | Refusal::TokenWithoutUser
+        | Refusal::TokenOddUser
+        | Refusal::TokenOddSession
+        | Refusal::NotAdmin => return words_to_callers(refusal),
+        Refusal::OddUserPath
+        | Refusal::OddSessionPath
+        | Refusal::UnknownScope
+        | Refusal::NoUserId
+        | Refusal::BadPage
+        | Refusal::NoSuchSession => return words_about_requests(refusal),
+    };
+    Words { status, code, message }
+}
+
+/// What GoTrue says to those who may not (`internal/api/auth.go`); of a bad token only the common part, the rest
+/// varies with the library that read it.
+fn words_to_callers(refusal: Refusal) -> Words {
+    let (status, code, message) = match refusal {
+        Refusal::NoToken => {
+            (StatusCode::UNAUTHORIZED, "no_authorization", "This endpoint requires a valid Bearer token")
+        }
+        Refusal::TokenExpired => (
+            StatusCode::FORBIDDEN,
+            "bad_jwt",
+            "invalid JWT: unable to parse or verify signature, token has invalid claims: token is expired",
+        ),
+        Refusal::TokenWithoutUser => (StatusCode::FORBIDDEN, "bad_jwt", "invalid claim: missing sub claim"),
+        Refusal::TokenOddUser => {
+            (StatusCode::BAD_REQUEST, "bad_jwt", "invalid claim: sub claim must be a UUID")
+        }
+        Refusal::TokenOddSession => {
+            (StatusCode::FORBIDDEN, "bad_jwt", "invalid claim: session_id claim must be a UUID")
+        }
+        Refusal::NotAdmin => (StatusCode::FORBIDDEN, "not_admin", "User not allowed"),
+        _ => (StatusCode::FORBIDDEN, "bad_jwt", "invalid JWT: unable to parse or verify signature"),
+    };
+    Words { status, code, message }
+}
+
+/// What is wrong with a request to the session API (contract §7), in the words of GoTrue's own admin routes.
+fn words_about_requests(refusal: Refusal) -> Words {
+    let (status, code, message) = match refusal {
+        Refusal::OddUserPath => (StatusCode::NOT_FOUND, "validation_failed", "user_id must be an UUID"),
+        Refusal::OddSessionPath => (StatusCode::NOT_FOUND, "validation_failed", "session_id must be an UUID"),
+        Refusal::UnknownScope => {
+            (StatusCode::BAD_REQUEST, "validation_failed", "scope must be others or global")
+        }
+        Refusal::NoUserId => {
+            (StatusCode::BAD_REQUEST, "validation_failed", "user_id must be given in the query, as an UUID")
+        }
+        Refusal::BadPage => (
+            StatusCode::BAD_REQUEST,
+            "validation_failed",
+            "Bad Pagination Parameters: page and per_page must be whole numbers, per_page at least 1",
+        ),
+        _ => (StatusCode::NOT_FOUND, "session_not_found", "Session not found"),
     };
     Words { status, code, message }
 }
@@ -109,22 +173,30 @@ pub fn answer(refusal: Refusal, form: Form) -> Response<Body> {
     } else {
         format!(r#"{{"code":{},"error_code":"{code}","msg":"{message}"}}"#, status.as_u16())
     };
-    let mut response = Response::new(Body::full(Bytes::from(text)));
+    let mut response = begun(status, form);
+    *response.body_mut() = Body::full(Bytes::from(text));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ERROR_CODE, HeaderValue::from_static(code));
+    if form.dated {
+        headers.insert(API_VERSION, HeaderValue::from_static(VERSION_2024));
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// An empty answer with the headers that every answer of our own has.
+pub fn begun(status: StatusCode, form: Form) -> Response<Body> {
+    let mut response = Response::new(Body::full(Bytes::new()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     // as GoTrue's answers have it (RFC 9110 §6.6.1); rare enough to be made anew each time
     if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())) {
         headers.insert(DATE, date);
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ERROR_CODE, HeaderValue::from_static(code));
     headers.insert(VARY, HeaderValue::from_static("Origin"));
-    if form.dated {
-        headers.insert(API_VERSION, HeaderValue::from_static(VERSION_2024));
-    }
-    if refusal == Refusal::StoreUnavailable {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
     if form.cross_origin {
         allow_origin(headers);
     }
@@ -160,13 +232,25 @@ fn when(refusal: Refusal) -> &'static str {
             "No head of an answer within `upstream.timeout`, or no free connection in that time"
         }
         Refusal::SessionRevoked => {
-            "With `enforce`: the session of the Bearer token was revoked; or GoTrue raised a revoked session (§6.3)"
+            "With `enforce`, or at the session API: the session of the Bearer token was revoked; or GoTrue raised a revoked session (§6.3)"
         }
-        Refusal::UserSuspended => "With `enforce`: the user of the Bearer token is banned",
+        Refusal::UserSuspended => {
+            "With `enforce`, or at the session API: the user of the Bearer token is banned"
+        }
         Refusal::RefreshRevoked => "GoTrue refreshed a session that was revoked here (§6.3)",
-        Refusal::StoreUnavailable => {
-            "The store is needed and does not answer; nothing in this release needs it"
-        }
+        Refusal::StoreUnavailable => "The session API needs the store, and the store does not answer",
+        Refusal::NoToken => "Session API: no Bearer token",
+        Refusal::BadToken => "Session API: the token does not verify, or is not valid yet",
+        Refusal::TokenExpired => "Session API: the token has expired",
+        Refusal::TokenWithoutUser => "Session API: the token names no user, as that of a service key",
+        Refusal::TokenOddUser | Refusal::TokenOddSession => "Session API: the token's claim is no UUID",
+        Refusal::NotAdmin => "Session API: the token's role is none of `jwt.admin_roles`",
+        Refusal::NoKeys => "Session API: no key is configured, and GoTrue has not published any",
+        Refusal::OddUserPath | Refusal::OddSessionPath => "Session API: the id in the path is no UUID",
+        Refusal::UnknownScope => "Session API: `DELETE /sessions` without a known scope",
+        Refusal::NoUserId => "Session API: `/admin/sessions/{id}` without `user_id`",
+        Refusal::BadPage => "Session API: a page that cannot be",
+        Refusal::NoSuchSession => "Session API: no such live session of this user",
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     body::{self, Read, Stream},
     keys::{KeyRing, Verdict},
     metrics::Metrics,
-    session::Seconds,
+    session::{Seconds, SessionId, UserId},
     upstream::{self, Outgoing, Upstream},
 };
 
@@ -81,6 +81,11 @@ impl Verifier {
             }
             verdict => verdict,
         }
+    }
+
+    /// A token of our own, to end sessions in GoTrue: see [`KeyRing::mint`].
+    pub fn mint(&self, user: UserId, session: Option<SessionId>, now: Seconds) -> Option<String> {
+        self.ring.load().mint(user, session, now)
     }
 
     /// Fetches when nobody has for ten minutes, or for a few seconds where the last attempt gave nothing.

@@ -5,6 +5,8 @@
 //! shared secret. Which key a token is checked with follows GoTrue (`internal/api/auth.go:parseJWTClaims`):
 //! the one its `kid` names, else for HS256 the shared secret.
 
+mod mint;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;

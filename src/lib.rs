@@ -5,8 +5,9 @@
 //! 1. [`listener`] accepts the connection, on one of the [`worker`] threads; TLS ([`tls`]), framing and
 //!    pace ([`wire`]) are judged on the bytes, before hyper reads them.
 //! 2. [`proxy`] takes the request: its [`route`] from the head alone, an account of it ([`exchange`]), the
-//!    caller's token ([`keys`], [`jwks`]) and session looked up ([`sessions`]). What can change no session is
-//!    streamed; the rest runs in a task of its own (`proxy/mirrored.rs`), so that it is finished whoever leaves.
+//!    caller's token ([`keys`], [`jwks`]) and session looked up ([`sessions`]). What is for the [`session_api`] is
+//!    answered there and goes no further. What can change no session is streamed; the rest runs in a task of its
+//!    own (`proxy/mirrored.rs`), so that it is finished whoever leaves.
 //! 3. [`upstream`] sends it to GoTrue, once, over a small pool of connections; the answer comes back as
 //!    a [`body`], streamed or, where a decision needs it, held.
 //! 4. [`mirror`] decides what that answer means for sessions: pure functions from request and answer
@@ -55,6 +56,7 @@ pub mod rfc3339;
 pub mod route;
 pub mod scope;
 pub mod session;
+pub mod session_api;
 pub mod sessions;
 pub mod shutdown;
 pub mod store;

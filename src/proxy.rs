@@ -2,7 +2,9 @@
 //! acted on. [`Proxy::handle`] cannot fail: an error becomes an answer here and nowhere else.
 
 mod facts;
+mod logout;
 mod mirrored;
+mod session_api;
 
 use std::sync::Arc;
 
@@ -32,6 +34,7 @@ use crate::{
     mirror::{self, Answered, Inspection},
     route::Route,
     session::Unrecorded,
+    session_api::SessionApi,
     sessions::{Sessions, Standing},
     shutdown::Draining,
     target::Paths,
@@ -58,6 +61,8 @@ pub struct Proxy {
     pub sessions: Option<Arc<Sessions>>,
     /// Judges Bearer tokens; asked only with a store.
     pub verifier: Arc<Verifier>,
+    /// Only where it is on.
+    pub session_api: Option<Arc<SessionApi>>,
 }
 
 impl Proxy {
@@ -71,7 +76,7 @@ impl Proxy {
         let (head, body) = request.into_parts();
         let (form, version) = (Form::asked_by(&head.headers), head.version);
         let path = self.paths.of_gotrue(&head.uri);
-        let route = path.map_or(Route::Other, |path| Route::of(&head.method, path));
+        let route = path.map_or(Route::Other, |path| self.route(&head, path));
         let mut exchange = Exchange::begin(&self.ledger, pace, peer.ip, route, &head.method, &head.headers);
         let answered = match pace.violation() {
             Some(violation) => Err(violation.into()),
@@ -101,6 +106,9 @@ impl Proxy {
         let Some(sessions) = &self.sessions else {
             return self.pass(head, body, peer, exchange).await;
         };
+        if let Some(api) = self.session_api.as_ref().filter(|_| route.is_of_session_api()) {
+            return self.answer_here(api, route, &head, exchange).await;
+        }
         let mut facts = Facts::of(route, &head, peer, exchange.request_id().clone());
         let mut budget = sessions.budget();
         if let Some(token) = keys::bearer(&head.headers) {

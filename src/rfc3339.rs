@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::session::Seconds;
+
 /// Milliseconds since the epoch of an RFC 3339 time, rounded up: what holds until then holds
 /// through the one it lies in. `None` for anything else, and for times before the epoch.
 pub fn millis(text: &str) -> Option<u64> {
@@ -62,6 +64,13 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     let month = (month + 9) % 12;
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
+}
+
+/// A time in UTC to the second, as Go prints it.
+pub fn seconds(at: Seconds) -> String {
+    let (year, month, day) = date(at / 86_400);
+    let (hour, minute, second) = (at / 3_600 % 24, at / 60 % 60, at % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// Appends a time in UTC, with milliseconds. Times before the epoch are printed as the epoch.
@@ -134,6 +143,8 @@ mod tests {
             let mut out = Vec::new();
             write(&mut out, at);
             assert_eq!(String::from_utf8(out).unwrap(), text);
+            let whole = text.split('.').next().unwrap();
+            assert_eq!(seconds(millis(&format!("{whole}Z")).unwrap() / 1000), format!("{whole}Z"));
         }
         for day in 0..2_932_896 {
             let (year, month, dom) = date(day);

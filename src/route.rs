@@ -6,7 +6,7 @@
 
 use http::Method;
 
-use crate::session::{FactorId, UserId};
+use crate::session::{FactorId, SessionId, UserId};
 
 macro_rules! routes {
     ($($(#[$doc:meta])* $name:ident = $template:literal, [$($method:literal)+];)+) => {
@@ -76,6 +76,14 @@ routes! {
     AdminFactorDelete = "/admin/users/{id}/factors/{id}", ["DELETE"];
     /// An admin deletes an OAuth client.
     AdminClientDelete = "/admin/oauth/clients/{id}", ["DELETE"];
+    /// The caller's own sessions; the sidecar's, like the three below (contract §7).
+    Sessions = "/sessions", ["GET" "DELETE"];
+    /// One of the caller's own sessions.
+    Session = "/sessions/{id}", ["DELETE"];
+    /// A user's sessions, for an admin.
+    AdminUserSessions = "/admin/users/{id}/sessions", ["GET" "DELETE"];
+    /// One session, for an admin.
+    AdminSession = "/admin/sessions/{id}", ["GET" "DELETE"];
     /// Liveness, polled by gateways and compose files.
     Health = "/health", ["GET"];
     /// Settings, read by every client at start.
@@ -91,7 +99,32 @@ routes! {
 }
 
 impl Route {
-    /// Classifies a request. `path` is without the query and after the configured prefix was taken off.
+    /// The route of the session API that a path means, whatever the method; to be asked before [`Route::of`], and
+    /// only where that API is on. GoTrue has nothing there (contract §7). A trailing slash is an alias, as
+    /// everywhere where GoTrue mounts a sub-router.
+    pub fn of_session_api(path: &str) -> Option<Self> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        if path == "/sessions" {
+            return Some(Self::Sessions);
+        }
+        if let Some([_, None, ..]) = segments(path, "/sessions/") {
+            return Some(Self::Session);
+        }
+        if let Some([_, None, ..]) = segments(path, "/admin/sessions/") {
+            return Some(Self::AdminSession);
+        }
+        match segments(path, "/admin/users/") {
+            Some([_, Some("sessions"), None, _]) => Some(Self::AdminUserSessions),
+            _ => None,
+        }
+    }
+
+    /// One that [`Route::of_session_api`] gives.
+    pub fn is_of_session_api(self) -> bool {
+        matches!(self, Self::Sessions | Self::Session | Self::AdminUserSessions | Self::AdminSession)
+    }
+
+    /// Classifies a request among GoTrue's endpoints. `path` is without the query and after the configured prefix was taken off.
     pub fn of(method: &Method, path: &str) -> Self {
         match *method {
             Method::POST => Self::of_post(path),
@@ -181,6 +214,12 @@ pub fn user_in_path(path: &str) -> Option<UserId> {
     UserId::parse_as_gotrue(id?)
 }
 
+/// The session a path of the session API names, in any form of a UUID that GoTrue reads.
+pub fn session_in_path(path: &str) -> Option<SessionId> {
+    let [id, ..] = segments(path, "/sessions/").or_else(|| segments(path, "/admin/sessions/"))?;
+    SessionId::parse_as_gotrue(id?)
+}
+
 /// The second factor a path below `/factors/` or `/admin/users/{id}/factors/` names.
 pub fn factor_in_path(path: &str) -> Option<FactorId> {
     let of_user = || segments(path, "/factors/").and_then(|[id, ..]| id);
@@ -243,6 +282,47 @@ mod tests {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             assert_eq!(Route::of(&method, path), expected, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn the_session_api_is_told_by_its_paths() {
+        let table = [
+            ("/sessions", Some(Route::Sessions)),
+            ("/sessions/", Some(Route::Sessions)),
+            ("/sessions//", None),
+            ("/sessions/a", Some(Route::Session)),
+            ("/sessions/a/", Some(Route::Session)),
+            ("/sessions/a/b", None),
+            ("/Sessions", None),
+            ("//sessions", None),
+            ("/session%73", None),
+            ("/sessionsx", None),
+            ("/admin/sessions/a", Some(Route::AdminSession)),
+            ("/admin/sessions/a/", Some(Route::AdminSession)),
+            ("/admin/sessions/", None),
+            ("/admin/sessions", None),
+            ("/admin/users/u/sessions", Some(Route::AdminUserSessions)),
+            ("/admin/users/u/sessions/", Some(Route::AdminUserSessions)),
+            ("/admin/users//sessions", None),
+            ("/admin/users/u/sessions/s", None),
+            ("/admin/users/u", None),
+            ("/user", None),
+        ];
+        for (path, expected) in table {
+            assert_eq!(Route::of_session_api(path), expected, "{path}");
+            if expected.is_some() {
+                // GoTrue's own table knows nothing of it, so where the API is off the path is GoTrue's
+                assert_eq!(Route::of(&Method::GET, path), Route::Other, "{path}");
+                assert_eq!(Route::of(&Method::DELETE, path), Route::Other, "{path}");
+            }
+        }
+        let id = "0191d1a0-0000-7000-8000-000000000001";
+        for path in ["/sessions/", "/admin/sessions/"] {
+            assert_eq!(session_in_path(&format!("{path}{id}")), SessionId::parse(id));
+            assert_eq!(session_in_path(&format!("{path}{id}/")), SessionId::parse(id));
+            assert_eq!(session_in_path(&format!("{path}all")), None);
+        }
+        assert_eq!(user_in_path(&format!("/admin/users/{id}/sessions")), UserId::parse(id));
     }
 
     #[test]

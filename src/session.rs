@@ -3,11 +3,15 @@
 //! Everything here is plain data. What a change *means* is the store's business (`store`), when it
 //! happens is the mirror's (`mirror`).
 
+mod listed;
+
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
+
+pub use self::listed::{Listed, Wanted};
 
 /// Seconds since the epoch, UTC: the unit of every time in the store and in a token.
 pub type Seconds = u64;
@@ -263,6 +267,8 @@ impl Reason {
 pub enum Which {
     /// This one.
     One(SessionId),
+    /// This one, if it is live; of one that is not known to be, nothing is kept.
+    Live(SessionId),
     /// All but this one.
     Others(SessionId),
     /// All.
@@ -364,6 +370,16 @@ pub enum Outcome {
     Ended(u64),
     /// A mark was set or lifted.
     Marked,
+}
+
+impl Outcome {
+    /// How many live sessions ended.
+    pub fn ended(self) -> u64 {
+        match self {
+            Self::Ended(count) => count,
+            _ => 0,
+        }
+    }
 }
 
 /// What the store knows of a session.

@@ -1,6 +1,8 @@
 //! The proxy's hand on the store: looks sessions up, and makes the changes that the mirror decides on.
 //! Bounds what that may cost a request.
 
+mod demand;
+
 use std::{
     collections::HashMap,
     future::Future,
@@ -11,6 +13,7 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+pub use self::demand::{Demand, change};
 use crate::{
     audit::{self, By},
     clock::Clock,

@@ -12,7 +12,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     config::{self, FileError, StoreTarget},
-    session::{Change, Outcome, RefreshRef, Seconds, SessionId, State, UserId},
+    session::{Change, Listed, Outcome, RefreshRef, Seconds, SessionId, State, UserId, Wanted},
 };
 
 /// Where stores come from: shared by all workers, built once from the configuration.
@@ -106,6 +106,19 @@ impl Store {
         match self {
             Self::Redis(redis) => redis.lookup(user, session, now, touch).await,
             Self::Memory(memory) => Ok(memory.lookup(user, session, now, touch)),
+        }
+    }
+
+    /// A user's live sessions, or one of them, also while the user is banned; one round trip. Newest first: exact
+    /// for a user with up to 1000 sessions; of more, those refreshed last come first, in blocks of 1000 that are
+    /// each in order. Never makes a key.
+    ///
+    /// # Errors
+    /// When the store did not answer, or not with what this program writes.
+    pub async fn list(&self, user: UserId, wanted: Wanted, now: Seconds) -> Result<Listed, Error> {
+        match self {
+            Self::Redis(redis) => redis.list(user, wanted, now).await,
+            Self::Memory(memory) => Ok(memory.list(user, wanted, now)),
         }
     }
 

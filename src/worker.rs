@@ -15,6 +15,7 @@ use crate::{
     listener::{Connections, Terms},
     mirror::Mirror,
     proxy::Proxy,
+    session_api::SessionApi,
     sessions::{Seen, Sessions},
     shutdown::{Draining, Phase},
     store,
@@ -64,6 +65,8 @@ pub struct Mirroring {
     pub lookup: bool,
     /// `enforce`
     pub enforce: bool,
+    /// `session_api.*`, where it is on.
+    pub session_api: Option<Arc<config::SessionApi>>,
     /// The time that sessions go by.
     pub clock: Clock,
 }
@@ -116,12 +119,17 @@ async fn serve(listener: std::net::TcpListener, setup: Setup, starting: TaskTrac
 fn proxy(setup: Setup) -> Arc<Proxy> {
     let Setup { ledger, connector, host, paths, verifier, draining, .. } = setup;
     let Terms { limits, metrics, tasks, .. } = setup.terms;
+    let api = setup.mirroring.as_ref().and_then(|mirroring| mirroring.session_api.clone());
     let sessions = setup.mirroring.map(|mirroring| {
-        let Mirroring { source, mirror, budget, lookup, enforce, clock } = mirroring;
+        let Mirroring { source, mirror, budget, lookup, enforce, clock, .. } = mirroring;
         let (store, seen) = (source.connect(), Seen::default());
         Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen, clock, metrics, tasks })
     });
+    let session_api = sessions.as_ref().zip(api).map(|(sessions, config)| {
+        let (sessions, verifier) = (Arc::clone(sessions), Arc::clone(&verifier));
+        Arc::new(SessionApi { sessions, verifier, config })
+    });
     let upstream =
         Upstream::new(connector, &setup.upstream, setup.upstream_connections, Arc::clone(&ledger.clock));
-    Arc::new(Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier })
+    Arc::new(Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier, session_api })
 }

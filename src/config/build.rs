@@ -4,8 +4,8 @@
 use std::{path::PathBuf, thread, time::Duration};
 
 use super::{
-    Admin, Config, Drain, Jwt, Limits, Log, Readiness, Secret, SecretSource, Session, Store, StoreTarget,
-    Tls, Upstream,
+    Admin, Config, Drain, Jwt, Limits, Log, Readiness, Secret, SecretSource, Session, SessionApi, Store,
+    StoreTarget, Tls, Upstream,
     keys::{self, Default},
     parse::{self, StoreUrl},
     problem::{Place, Problem},
@@ -33,6 +33,7 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
             jwks: from.read("jwt.jwks", parse::jwks)?,
         },
         session: Session { ttl: from.duration("session.ttl")? },
+        session_api: session_api(from)?,
         enforce: from.read("enforce", parse::switch)?,
         expired_grace: from.duration("logout.expired_grace")?,
         limits: limits(from)?,
@@ -83,6 +84,16 @@ fn store(from: Reader<'_>) -> Result<Option<Store>, Problem> {
         ref_key: from.secret("store.ref_key", "store.ref_key_file"),
         memory_max_sessions: from.count("store.memory_max_sessions")?,
     }))
+}
+
+fn session_api(from: Reader<'_>) -> Result<Option<SessionApi>, Problem> {
+    let enabled = from.read("session_api.enabled", parse::switch)?;
+    let words = |text: &str| Some(parse::list(text).map(str::to_owned).collect());
+    let api = SessionApi {
+        admin_roles: from.read("jwt.admin_roles", words)?,
+        mint: from.read("revoke.upstream", |text| Some(text == "mint"))?,
+    };
+    Ok(enabled.then_some(api))
 }
 
 fn limits(from: Reader<'_>) -> Result<Limits, Problem> {

@@ -4,7 +4,7 @@
 pub use super::key::{Default, Key};
 use super::kind::Kind::{
     Address, AnyOf, AutoCount, Count, Duration, File, JsonKeys, Jwks, KeyPrefix, Networks, OneOf, PathPrefix,
-    Size, StoreUrl, Switch, Text, UpstreamUrl,
+    Size, StoreUrl, Switch, Text, UpstreamUrl, Words,
 };
 
 /// In front of every variable of ours.
@@ -208,10 +208,31 @@ pub static KEYS: &[Key] = &[
         "Where public keys that verify access tokens are fetched from; upstream is GoTrue's own address for them.",
     ),
     Key::new(
+        "jwt.admin_roles",
+        Words,
+        "service_role,supabase_admin",
+        "The roles of tokens that may ask for anybody's sessions; GoTrue's own setting is GOTRUE_JWT_ADMIN_ROLES, which is read here too.",
+    )
+    .gotrue("GOTRUE_JWT_ADMIN_ROLES"),
+    Key::new(
         "session.ttl",
         Duration("1s", "3650d"),
         "30d",
         "How long a session that is not refreshed stays in the store; never shorter than its access token lives.",
+    )
+    .needs_store(),
+    Key::new(
+        "session_api.enabled",
+        Switch,
+        "false",
+        "Answer /sessions, /admin/sessions and /admin/users/{id}/sessions here: list and revoke sessions. Off, these paths go to GoTrue, which has nothing there.",
+    )
+    .needs_store(),
+    Key::new(
+        "revoke.upstream",
+        OneOf(&["off", "mint"]),
+        "off",
+        "How GoTrue learns of a session that was revoked here without its own token: off, at that session's next refresh; mint, at once, with a token for it that is signed here with jwt.secret and lives 30 seconds.",
     )
     .needs_store(),
     Key::new(

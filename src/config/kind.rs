@@ -40,6 +40,8 @@ pub enum Kind {
     AnyOf(&'static [&'static str]),
     /// A list of networks in CIDR notation, or of single addresses.
     Networks,
+    /// A list of words, at least one.
+    Words,
 }
 
 impl Kind {
@@ -73,6 +75,7 @@ impl Kind {
             Self::OneOf(words) => format!("one of {}", words.join(", ")),
             Self::AnyOf(words) => format!("a list of any of {}", words.join(", ")),
             Self::Networks => "a list of networks or addresses, such as 10.0.0.0/8 or 192.168.1.7".to_owned(),
+            Self::Words => "a list of words without spaces, at least one".to_owned(),
         }
     }
 
@@ -90,7 +93,7 @@ impl Kind {
             Self::Size(..) => "SIZE",
             Self::Count(..) | Self::AutoCount(..) => "NUMBER",
             Self::OneOf(_) => "WORD",
-            Self::AnyOf(_) | Self::Networks => "LIST",
+            Self::AnyOf(_) | Self::Networks | Self::Words => "LIST",
         }
     }
 
@@ -114,12 +117,16 @@ impl Kind {
             Self::OneOf(words) => words.contains(&text),
             Self::AnyOf(words) => parse::list(text).all(|word| words.contains(&word)),
             Self::Networks => parse::networks(text).is_some(),
+            Self::Words => {
+                let plain = |word: &str| !word.contains(char::is_whitespace);
+                parse::list(text).next().is_some() && parse::list(text).all(plain)
+            }
         }
     }
 
     /// Whether several values can stand here: a list in YAML, the flag more than once.
     pub fn is_list(self) -> bool {
-        matches!(self, Self::AnyOf(_) | Self::Networks)
+        matches!(self, Self::AnyOf(_) | Self::Networks | Self::Words)
     }
 
     /// Whether YAML's numbers and booleans are taken as they are. Elsewhere they must be quoted: `0x1f` or

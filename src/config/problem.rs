@@ -146,6 +146,12 @@ pub enum Rule {
     /// Enforcement of what is not looked up.
     #[error("needs lookup; expected lookup to be true")]
     NeedsLookup,
+    /// An API for those who prove who they are, and nothing that could prove it.
+    #[error("needs a key that verifies tokens; expected jwt.secret or jwt.keys, or jwt.jwks not to be off")]
+    NeedsKeys,
+    /// Tokens that cannot be signed.
+    #[error("needs the symmetric secret to sign with; expected jwt.secret or jwt.secret_file as well")]
+    NeedsSecret,
     /// Certificates for a connection without TLS.
     #[error("is for TLS; expected {other} to begin with {scheme}")]
     NeedsTls {

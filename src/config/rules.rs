@@ -20,7 +20,8 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
     let given = Given(values);
     let upstream = &config.upstream;
     let half = |one, other| given.has(one) && !given.has(other);
-    let rules: [(bool, &[&'static str], Rule); 6] = [
+    let minted = values.get("revoke.upstream").is_some_and(|given| given.text.reveal() == "mint");
+    let rules: [(bool, &[&'static str], Rule); 8] = [
         (
             half("tls.cert_file", "tls.key_file"),
             &["tls.cert_file", "tls.key_file"],
@@ -32,6 +33,16 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
             Rule::Without { other: "tls.cert_file" },
         ),
         (config.enforce && !config.lookup && given.a_store(), &["enforce", "lookup"], Rule::NeedsLookup),
+        (
+            config.session_api.is_some() && given.a_store() && no_keys(config),
+            &["session_api.enabled", "jwt.jwks", "jwt.secret", "jwt.keys"],
+            Rule::NeedsKeys,
+        ),
+        (
+            minted && given.a_store() && config.jwt.secret.is_none(),
+            &["revoke.upstream", "jwt.secret", "jwt.secret_file"],
+            Rule::NeedsSecret,
+        ),
         (
             upstream.ca_file.is_some() && !upstream.url.tls,
             &["upstream.ca_file", "upstream.url"],
@@ -88,10 +99,14 @@ pub(super) fn warnings(values: &Values, config: &Config) -> Vec<Warning> {
         without_effect.iter().filter(|key| !keys::key(key).is_some_and(|key| Given(values).is_default(key)));
     let without_effect =
         meant.filter_map(|key| Some(Warning::NoEffect { key, place: values.get(key)?.place.clone() }));
-    let jwt = &config.jwt;
-    let no_keys =
-        config.store.is_some() && jwt.jwks == Jwks::Off && jwt.secret.is_none() && jwt.keys.is_none();
+    let no_keys = config.store.is_some() && no_keys(config);
     short.chain(without_effect).chain(no_keys.then_some(Warning::NoKeys)).collect()
+}
+
+/// Nothing there can be that verifies a token.
+fn no_keys(config: &Config) -> bool {
+    let jwt = &config.jwt;
+    jwt.jwks == Jwks::Off && jwt.secret.is_none() && jwt.keys.is_none()
 }
 
 /// What was given, asked for the sake of rules.

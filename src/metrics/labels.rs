@@ -49,6 +49,34 @@ labels! {
     RefreshRevoked = "refresh_revoked",
     /// The store did not answer and must be asked.
     StoreUnavailable = "store_unavailable",
+    /// The session API was called without a Bearer token.
+    NoToken = "no_token",
+    /// Its token does not verify.
+    BadToken = "bad_token",
+    /// Its token has expired.
+    TokenExpired = "token_expired",
+    /// Its token names no user.
+    TokenWithoutUser = "token_without_user",
+    /// What its token names as user is no id.
+    TokenOddUser = "token_odd_user",
+    /// What its token names as session is no id.
+    TokenOddSession = "token_odd_session",
+    /// Its token is none of an admin.
+    NotAdmin = "not_admin",
+    /// There is no key to verify its token with.
+    NoKeys = "no_keys",
+    /// Its path names a user by something that is no id.
+    OddUserPath = "odd_user_path",
+    /// Its path names a session by something that is no id.
+    OddSessionPath = "odd_session_path",
+    /// It was told to end sessions, but not which.
+    UnknownScope = "unknown_scope",
+    /// It was not told whose session is meant.
+    NoUserId = "no_user_id",
+    /// It was asked for a page that cannot be.
+    BadPage = "bad_page",
+    /// The session is not known, or somebody else's.
+    NoSuchSession = "no_such_session",
 }
 
 labels! {
@@ -71,6 +99,8 @@ labels! {
     Apply = "apply",
     /// Look a session up.
     Lookup = "lookup",
+    /// List sessions of a user.
+    List = "list",
     /// Find the session of a refresh token.
     Resolve = "resolve",
     /// Ask whether it would take a change.

@@ -183,7 +183,7 @@ fn words(change: &Change) -> String {
         Change::End { which, reason, ended_in_gotrue, sent_ms, .. } => {
             assert_eq!(*sent_ms, SENT_MS);
             let which = match which {
-                Which::One(id) => short(&id.to_string()).to_owned(),
+                Which::One(id) | Which::Live(id) => short(&id.to_string()).to_owned(),
                 Which::Others(id) => format!("all but {}", short(&id.to_string())),
                 Which::All => "all".to_owned(),
                 Which::Aal1Except(id) => format!("aal1 but {}", short(&id.to_string())),

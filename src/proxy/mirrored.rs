@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HOST},
+    HeaderValue, Response,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING},
     request::Parts,
     response,
 };
@@ -23,6 +23,7 @@ use crate::{
     mirror::{Answered, Body as Seen, Decision, Inspection},
     route::Route,
     session::{Change, Origin, Outcome, Unrecorded},
+    session_api::Logout,
     sessions::{Budget, Sessions},
     upstream::Outgoing,
 };
@@ -152,8 +153,9 @@ impl Mirrored {
             audit::refused_refresh(record.user, record.session, self.facts.by());
         }
         if let Some(issued) = &decision.issued {
-            let (proxy, token) = (Arc::clone(&self.proxy), issued.access_token().to_owned());
-            self.sessions.tasks.spawn(async move { proxy.end_in_gotrue(&token).await });
+            let logout = Logout { token: issued.access_token().to_owned(), scope: "local" };
+            let proxy = Arc::clone(&self.proxy);
+            self.sessions.tasks.spawn(async move { proxy.end_in_gotrue(&logout).await });
         }
         match self.facts.route {
             Route::Token | Route::OauthToken => Some(Refusal::RefreshRevoked),
@@ -180,36 +182,5 @@ impl Answer {
             Self::Unread => Seen::Unread,
             Self::Lost(why) => Seen::Lost(*why),
         }
-    }
-}
-
-impl Proxy {
-    /// Ends the session of an access token in GoTrue.
-    async fn end_in_gotrue(&self, token: &str) {
-        let Ok(request) = self.local_logout(token) else {
-            return;
-        };
-        match self.upstream.send(request).await {
-            Ok((response, _)) if response.status() == StatusCode::NO_CONTENT => {}
-            Ok((response, _)) => {
-                let status = response.status().as_u16();
-                tracing::warn!(status, "GoTrue did not end a session that was revoked here");
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "GoTrue did not end a session that was revoked here");
-            }
-        }
-    }
-
-    fn local_logout(&self, token: &str) -> Result<Request<Outgoing>, http::Error> {
-        let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))?;
-        bearer.set_sensitive(true);
-        Request::builder()
-            .method(Method::POST)
-            .uri(Uri::try_from(format!("{}/logout?scope=local", self.paths.upstream))?)
-            .header(HOST, self.host.clone())
-            .header(AUTHORIZATION, bearer)
-            .body(Outgoing::Full(None))
     }
 }

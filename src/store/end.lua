@@ -1,7 +1,7 @@
 -- Ends sessions of one user: the record goes, a tombstone stands for it, and for all of them a mark too.
 --
 -- KEYS: index, marks
--- ARGV: base of the user's keys, now, which ('one', 'others', 'all', 'aal1_except', 'client'), the session or
+-- ARGV: base of the user's keys, now, which ('one', 'live', 'others', 'all', 'aal1_except', 'client'), the session or
 --   client it means, the tombstone's text, sent_ms, expires_at of the access token that is known to be affected
 --   (0: unknown), '1' where GoTrue has ended the sessions too, else '0', shortest life of a tombstone, skew added
 --   to an access token's, session.ttl, longest TTL
@@ -80,6 +80,15 @@ local function is_meant(id, aal, client)
 end
 
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+
+if which == 'live' then
+  local created_at = redis.call('HGET', base .. ':session:' .. subject, 'created_at')
+  local not_before = number(redis.call('HGET', KEYS[2], 'not_before'))
+  if not created_at or number(created_at) < not_before or redis.call('EXISTS', base .. ':revoked:' .. subject) == 1 then
+    return 0 -- and nothing is written, whatever ids somebody tries
+  end
+  which = 'one'
+end
 
 if which == 'one' then
   local record = base .. ':session:' .. subject

@@ -3,6 +3,7 @@
 mod expiring;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -14,7 +15,8 @@ use super::{
     rules::{self, Tombstone},
 };
 use crate::session::{
-    Aal, Change, FactorId, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Which,
+    Aal, Change, FactorId, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId,
+    Wanted, Which,
 };
 
 /// The table that all workers share. Never locked across an await.
@@ -52,6 +54,11 @@ impl Memory {
     /// See [`Store::lookup`](super::Store::lookup).
     pub fn lookup(&self, user: UserId, session: SessionId, now: Seconds, touch: bool) -> State {
         self.table(now).lookup(user, session, now, touch)
+    }
+
+    /// See [`Store::list`](super::Store::list).
+    pub fn list(&self, user: UserId, wanted: Wanted, now: Seconds) -> Listed {
+        self.table(now).list(user, wanted)
     }
 
     /// See [`Store::session_of`](super::Store::session_of).
@@ -171,8 +178,12 @@ impl Table {
 
     /// The sessions that an ending means; of those that are not known only one that it names.
     fn meant(&self, user: UserId, which: &Which) -> Vec<SessionId> {
-        if let Which::One(session) = which {
-            return vec![*session];
+        match which {
+            Which::One(session) => return vec![*session],
+            Which::Live(session) => {
+                return self.live(user, *session).map(|it| it.session).into_iter().collect();
+            }
+            _ => {}
         }
         let known = self.sessions.get(&user).into_iter().flatten().copied();
         known
@@ -181,7 +192,7 @@ impl Table {
                     return false;
                 };
                 match which {
-                    Which::One(one) => session == one,
+                    Which::One(one) | Which::Live(one) => session == one,
                     Which::Others(keep) => session != keep,
                     Which::All => true,
                     Which::Aal1Except(keep) => session != keep && record.aal == Some(Aal::Aal1),
@@ -234,6 +245,38 @@ impl Table {
             record.seen_at = Some(now);
         }
         found
+    }
+
+    fn list(&self, user: UserId, wanted: Wanted) -> Listed {
+        let (skip, take) = match wanted {
+            Wanted::One(session) => {
+                let records: Vec<_> = self.live(user, session).cloned().into_iter().collect();
+                return Listed { total: records.len() as u64, records };
+            }
+            Wanted::Page { skip, take } => (usize::try_from(skip).unwrap_or(usize::MAX), take as usize),
+        };
+        let mut live: Vec<(Seconds, &Record)> = self
+            .sessions
+            .get(&user)
+            .into_iter()
+            .flatten()
+            .filter_map(|session| Some((self.records.end_of(&(user, *session))?, self.live(user, *session)?)))
+            .collect();
+        live.sort_unstable_by_key(|(end, record)| Reverse((*end, record.session)));
+        for block in live.chunks_mut(rules::IN_ORDER as usize) {
+            block.sort_unstable_by_key(|(_, it)| Reverse((it.created_at, it.began_ms, it.session)));
+        }
+        let records = live.iter().skip(skip).take(take).map(|(_, record)| (*record).clone()).collect();
+        Listed { records, total: live.len() as u64 }
+    }
+
+    /// The record, unless it was revoked.
+    fn live(&self, user: UserId, session: SessionId) -> Option<&Record> {
+        let id = (user, session);
+        let record = self.records.get(&id)?;
+        let revoked =
+            self.tombstones.get(&id).is_some() || record.created_at < self.marks_of(user).not_before;
+        (!revoked).then_some(record)
     }
 
     fn marks_of(&self, user: UserId) -> Marks {

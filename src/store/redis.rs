@@ -18,7 +18,9 @@ use self::{link::Link, scripts::Scripts};
 use super::{Error, OpenError, keys::Keys, rules};
 use crate::{
     config,
-    session::{Change, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Which},
+    session::{
+        Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Wanted, Which,
+    },
 };
 
 /// Makes one [`Redis`] for each worker.
@@ -119,6 +121,23 @@ impl Redis {
         pipeline.add_command(call);
         let replies = self.run(&pipeline).await?;
         reply::state(user, session, reply::first(&replies)?)
+    }
+
+    /// See [`Store::list`](super::Store::list).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn list(&self, user: UserId, wanted: Wanted, now: Seconds) -> Result<Listed, Error> {
+        let mut call = self.scripts.list.call(&[self.keys.index(user), self.keys.marks(user)]);
+        call.arg(now);
+        match wanted {
+            Wanted::Page { skip, take } => call.arg(skip).arg(take).arg(rules::IN_ORDER).arg(""),
+            Wanted::One(session) => call.arg(0).arg(1).arg(rules::IN_ORDER).arg(session.to_string()),
+        };
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(call);
+        let replies = self.run(&pipeline).await?;
+        reply::listed(user, reply::first(&replies)?)
     }
 
     /// See [`Store::session_of`](super::Store::session_of).
@@ -231,6 +250,7 @@ impl Redis {
 fn meant(which: &Which) -> (&'static str, String) {
     match which {
         Which::One(session) => ("one", session.to_string()),
+        Which::Live(session) => ("live", session.to_string()),
         Which::Others(keep) => ("others", keep.to_string()),
         Which::All => ("all", String::new()),
         Which::Aal1Except(keep) => ("aal1_except", keep.to_string()),

@@ -10,6 +10,9 @@ pub(super) const TOUCH_AFTER: Seconds = 60;
 /// What clocks may differ by: a tombstone outlives the access token it is for by this, seconds.
 pub(super) const SKEW: Seconds = 60;
 
+/// So many of a user's sessions are put in order together when they are listed; further ones come after them.
+pub(super) const IN_ORDER: u32 = 1000;
+
 /// The shortest life of a tombstone, seconds.
 pub(super) const SHORTEST_TOMBSTONE: Seconds = 120;
 

@@ -80,6 +80,7 @@ fn samples(key: &Key) -> [String; 3] {
         Kind::KeyPrefix => ["a", "b:c", "2024"],
         Kind::Text => ["a secret of more than 32 bytes, 1", "0x1f", "# \"quoted\": 'twice' \\"],
         Kind::Networks => ["10.0.0.0/8", "10.0.0.0/8,fd00::/8", "192.168.1.7"],
+        Kind::Words => ["admin", "service_role,admin", "a,b,c"],
         Kind::AutoCount(..) => ["1", "2", "64"],
         Kind::Switch => ["true", "false", "true"],
         Kind::OneOf(words) => [words[words.len() - 1], words[0], words[words.len() - 1]],
@@ -101,6 +102,7 @@ fn surroundings(call: Call, key: &Key) -> Call {
     match key.name {
         "tls.cert_file" => call.env("SIDECAR_TLS_KEY_FILE", "key.pem"),
         "tls.key_file" => call.env("SIDECAR_TLS_CERT_FILE", "cert.pem"),
+        "revoke.upstream" => call.env("GOTRUE_JWT_SECRET", "a secret of more than 32 bytes, 1234"),
         "upstream.ca_file" => call.env("SIDECAR_UPSTREAM_URL", "https://gotrue"),
         _ => call,
     }

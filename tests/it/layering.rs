@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Every module of the library. Each may use those that stand before it.
-const ORDER: [&str; 35] = [
+const ORDER: [&str; 36] = [
     // words: types and pure functions
     "session",
     "scope",
@@ -40,6 +40,7 @@ const ORDER: [&str; 35] = [
     "error",
     "jwks",
     "sessions",
+    "session_api",
     "proxy",
     "listener",
     // the process

@@ -16,7 +16,7 @@ use gotrue_sidecar::{
     config::{self, Secret, SecretSource, StoreTarget},
     session::{
         Aal, Change, FactorId, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId, State,
-        UserId, Which,
+        UserId, Wanted, Which,
     },
     store::{Source, Store},
 };

@@ -30,6 +30,11 @@ impl<K: Copy + Eq + Hash + Ord, V> Expiring<K, V> {
         self.entries.get(key).map(|(value, _)| value)
     }
 
+    /// When the entry ends, if it has not been swept.
+    pub(super) fn end_of(&self, key: &K) -> Option<Seconds> {
+        self.entries.get(key).map(|(_, end)| *end)
+    }
+
     /// The entry, to change it in place.
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.entries.get_mut(key).map(|(value, _)| value)

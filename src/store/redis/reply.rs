@@ -6,7 +6,7 @@ use ::redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::record;
 use crate::{
-    session::{Outcome, SessionId, State, UserId},
+    session::{Listed, Outcome, SessionId, State, UserId},
     store::{Code, Error},
 };
 
@@ -66,6 +66,35 @@ pub(super) fn state(user: UserId, session: SessionId, reply: &Value) -> Result<S
             Ok(record.map_or(State::Unknown, |record| State::Live(Box::new(record))))
         }
         _ => Err(Error::Protocol),
+    }
+}
+
+/// Some of a user's live sessions. A record that does not read as one is left out.
+pub(super) fn listed(user: UserId, reply: &Value) -> Result<Listed, Error> {
+    sound(reply)?;
+    let Value::Array(items) = reply else {
+        return Err(Error::Protocol);
+    };
+    let Some((Value::Int(total), sessions)) = items.split_first() else {
+        return Err(Error::Protocol);
+    };
+    let total = u64::try_from(*total).map_err(|_| Error::Protocol)?;
+    let (sessions, _) = sessions.as_chunks();
+    let records = sessions.iter().filter_map(|[id, fields]| {
+        let session = SessionId::parse(text(id)?)?;
+        record::read(user, session, &fields_of(fields))
+    });
+    Ok(Listed { records: records.collect(), total })
+}
+
+/// A hash, as either version of the protocol has it.
+fn fields_of(reply: &Value) -> HashMap<&str, &str> {
+    match reply {
+        Value::Array(items) => pairs(items),
+        Value::Map(items) => {
+            items.iter().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
+        }
+        _ => HashMap::new(),
     }
 }
 

@@ -10,6 +10,7 @@ pub(super) struct Scripts {
     pub(super) suspend: Named,
     pub(super) lower_aal: Named,
     pub(super) lookup: Named,
+    pub(super) list: Named,
 }
 
 impl Scripts {
@@ -21,6 +22,7 @@ impl Scripts {
             suspend: Named::new(include_str!("../suspend.lua")),
             lower_aal: Named::new(include_str!("../lower_aal.lua")),
             lookup: Named::new(include_str!("../lookup.lua")),
+            list: Named::new(include_str!("../list.lua")),
         }
     }
 
@@ -28,7 +30,7 @@ impl Scripts {
     pub(super) fn loading(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.atomic();
-        for script in [&self.record, &self.end, &self.suspend, &self.lower_aal, &self.lookup] {
+        for script in [&self.record, &self.end, &self.suspend, &self.lower_aal, &self.lookup, &self.list] {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
         pipeline

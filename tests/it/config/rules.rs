@@ -27,6 +27,19 @@ fn contradictions_name_both_sides() {
             "store: {url: 'memory:'}\nenforce: true\nlookup: false",
             &["enforce (sidecar.yaml:2): needs lookup; expected lookup to be true"],
         ),
+        ("session_api: {enabled: true}", &["session_api.enabled (sidecar.yaml:1): needs a store"]),
+        (
+            "store: {url: 'memory:'}\nsession_api:\n  enabled: true\njwt: {jwks: 'off'}",
+            &[
+                "session_api.enabled (sidecar.yaml:3): needs a key that verifies tokens; expected jwt.secret or",
+            ],
+        ),
+        (
+            "store: {url: 'memory:'}\nrevoke:\n  upstream: mint",
+            &[
+                "revoke.upstream (sidecar.yaml:3): needs the symmetric secret to sign with; expected jwt.secret",
+            ],
+        ),
         (
             "upstream:\n  ca_file: a",
             &["upstream.ca_file (sidecar.yaml:2): is for TLS; expected upstream.url to begin with https://"],

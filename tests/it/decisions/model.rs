@@ -91,7 +91,7 @@ impl Model {
             record.user == user
                 && record.began_ms <= sent_ms
                 && match which {
-                    Which::One(session) => record.session == *session,
+                    Which::One(session) | Which::Live(session) => record.session == *session,
                     Which::Others(session) => record.session != *session,
                     Which::All => true,
                     Which::Aal1Except(session) => record.session != *session && record.aal == Some(Aal::Aal1),

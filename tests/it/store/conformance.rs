@@ -1,6 +1,7 @@
 //! What every store must do; the same cases for all of them.
 
 mod endings;
+mod lists;
 mod questions;
 mod records;
 
@@ -45,6 +46,12 @@ conformance! {
     endings::a_removed_factor_lowers_the_level
     endings::changes_of_one_answer_are_made_in_order
     endings::users_do_not_meet
+    lists::a_list_is_newest_first_and_whole
+    lists::a_list_comes_in_pages
+    lists::a_list_has_live_sessions_only
+    lists::one_is_found_by_its_id_among_its_users
+    lists::a_live_session_is_revoked_once
+    lists::an_id_that_is_not_live_leaves_nothing_behind
     questions::a_touch_is_written_once_a_minute
     questions::a_touch_makes_no_session
     questions::a_token_leads_to_its_session

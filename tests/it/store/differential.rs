@@ -20,6 +20,7 @@ enum Step {
     Apply(Vec<Change>),
     Lookup { user: UserId, session: SessionId, touch: bool },
     Owner(RefreshRef),
+    List(UserId, Wanted),
     Wait(Seconds),
 }
 
@@ -78,6 +79,7 @@ fn a_record() -> impl Strategy<Value = Record> {
 fn an_ending() -> impl Strategy<Value = Change> {
     let which = prop_oneof![
         4 => a_session().prop_map(Which::One),
+        2 => a_session().prop_map(Which::Live),
         1 => a_session().prop_map(Which::Others),
         1 => Just(Which::All),
         1 => a_session().prop_map(Which::Aal1Except),
@@ -108,6 +110,13 @@ fn a_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+fn a_wanted() -> impl Strategy<Value = Wanted> {
+    prop_oneof![
+        3 => (0..3_u64, 1..4_u32).prop_map(|(skip, take)| Wanted::Page { skip, take }),
+        1 => a_session().prop_map(Wanted::One),
+    ]
+}
+
 fn a_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => prop::collection::vec(a_change(), 1..3).prop_map(Step::Apply),
@@ -115,6 +124,7 @@ fn a_step() -> impl Strategy<Value = Step> {
             .prop_map(|(user, session, touch)| Step::Lookup { user, session, touch }),
         1 => (1..=USERS, 1..=SESSIONS, 1..=TOKENS)
             .prop_map(|(user, session, number)| Step::Owner(token_of(user, session, number))),
+        2 => (a_user(), a_wanted()).prop_map(|(user, wanted)| Step::List(user, wanted)),
         // Redis goes by its own clock, so histories stay shorter than anything lives.
         1 => (0..8_u64).prop_map(Step::Wait),
     ]
@@ -131,6 +141,7 @@ async fn told(store: &Store, history: &[Step]) -> Vec<String> {
                 shown(&store.lookup(*user, *session, now, *touch).await.unwrap())
             }
             Step::Owner(token) => format!("{:?}", store.session_of(token, now).await),
+            Step::List(user, wanted) => format!("{:?}", store.list(*user, *wanted, now).await),
             Step::Wait(seconds) => {
                 now += seconds;
                 String::new()

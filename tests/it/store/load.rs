@@ -45,6 +45,69 @@ async fn ten_thousand_sessions_end_in_one_round_trip() {
 }
 
 #[tokio::test]
+async fn a_page_of_ten_thousand_sessions_reads_a_block_of_them() {
+    let server = RedisServer::start();
+    let mut config = config(redis_target(server.url()));
+    config.timeout = Duration::from_secs(5);
+    for store in [open(&config), embedded()] {
+        let user = somebody();
+        let records = sign_in_many(&store, user).await;
+        let started = Instant::now();
+        let mut seen = Vec::new();
+        for page in 0..10 {
+            let wanted = Wanted::Page { skip: page * 1000, take: 1000 };
+            let listed = store.list(user, wanted, NOW).await.unwrap();
+            assert_eq!(listed.total, MANY as u64);
+            seen.extend(listed.records.into_iter().map(|record| record.session));
+        }
+        println!("{MANY} sessions listed in 10 pages in {:?}", started.elapsed());
+        let mut all: Vec<_> = records.iter().map(|record| record.session).collect();
+        all.sort_unstable();
+        seen.sort_unstable();
+        assert!(seen == all, "every session stands on one page");
+        // across the border of two blocks
+        let wanted = Wanted::Page { skip: 990, take: 20 };
+        assert_eq!(store.list(user, wanted, NOW).await.unwrap().records.len(), 20);
+    }
+}
+
+#[tokio::test]
+async fn a_list_counts_no_session_that_an_operator_took_out() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let user = somebody();
+    let records: Vec<_> = (0..4).map(|_| signed_in(user, some_session())).collect();
+    for record in &records {
+        apply(&store, &sign_in(record)).await;
+    }
+    let key = |kind: &str, n: usize| format!("gotrue:{{{user}}}:{kind}:{}", records[n].session);
+    let _: () = redis::cmd("DEL").arg(key("session", 0)).query_async(&mut redis).await.unwrap();
+    let tombstone = key("revoked", 1);
+    let _: () = redis::cmd("SET")
+        .arg(tombstone)
+        .arg("revoked:1")
+        .arg("EX")
+        .arg(60)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    let _: () = redis::cmd("DEL").arg(key("session", 2)).query_async(&mut redis).await.unwrap();
+    let _: () = redis::cmd("SET")
+        .arg(key("session", 2))
+        .arg("?")
+        .arg("EX")
+        .arg(60)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let listed = store.list(user, Wanted::Page { skip: 0, take: 50 }, NOW).await.unwrap();
+        let found: Vec<_> = listed.records.iter().map(|record| record.session).collect();
+        assert_eq!((found, listed.total), (vec![records[3].session], 1));
+    }
+}
+
+#[tokio::test]
 async fn ten_thousand_sessions_end_in_the_embedded_store() {
     let store = embedded();
     let user = somebody();

@@ -1,0 +1,90 @@
+//! What somebody asks of the store and is told the outcome of: lists, and revocations, which are never put off.
+
+use std::error::Error;
+
+use super::{Budget, Sessions};
+use crate::{
+    audit::{self, Actor, By},
+    metrics::{MirrorEvent, StoreCommand},
+    session::{Change, Listed, Outcome, Reason, SessionId, State, UserId, Wanted, Which},
+    store,
+};
+
+/// Whose sessions shall end, which, and who wants it.
+#[derive(Clone, Debug)]
+pub struct Demand<'a> {
+    /// Whose.
+    pub user: UserId,
+    /// Which.
+    pub which: Which,
+    /// Who wants it.
+    pub actor: Actor<'a>,
+}
+
+impl Sessions {
+    /// What is known of a session that somebody acts by; it counts as seen.
+    ///
+    /// # Errors
+    /// When the store did not say.
+    pub async fn of_caller(
+        &self,
+        user: UserId,
+        session: SessionId,
+        budget: &mut Budget,
+    ) -> Result<State, store::Error> {
+        self.look(user, session, true, budget).await
+    }
+
+    /// A user's live sessions, or one of them.
+    ///
+    /// # Errors
+    /// When the store did not say.
+    pub async fn list(
+        &self,
+        user: UserId,
+        wanted: Wanted,
+        budget: &mut Budget,
+    ) -> Result<Listed, store::Error> {
+        let list = self.store.list(user, wanted, self.clock.seconds());
+        self.call(StoreCommand::List, budget, list).await
+    }
+
+    /// Revokes sessions: done, or an error that whoever asked must be told. Never kept for later: nobody would know
+    /// whether it holds. An audit line either way.
+    ///
+    /// # Errors
+    /// When the store did not take it; it may have done so all the same.
+    pub async fn revoke(
+        &self,
+        demand: &Demand<'_>,
+        budget: &mut Budget,
+        by: By<'_>,
+    ) -> Result<Outcome, store::Error> {
+        let now_ms = self.clock.millis();
+        let change = change(demand.user, demand.which.clone(), now_ms);
+        let apply = self.store.apply(std::slice::from_ref(&change), self.clock.seconds());
+        let outcome = self.call(StoreCommand::Apply, budget, apply).await;
+        let outcome = outcome.and_then(|outcomes| outcomes.first().copied().ok_or(store::Error::Protocol));
+        self.metrics.mirrored(MirrorEvent::End, outcome.as_ref().ok().copied());
+        if let Ok(outcome) = &outcome {
+            self.metrics.sessions_ended(Reason::Revoked, outcome.ended());
+        }
+        let said = outcome.as_ref().map(|outcome| *outcome).map_err(|error| error as &(dyn Error + 'static));
+        audit::revocation(&change, said, demand.actor, by);
+        outcome
+    }
+}
+
+/// The change that revokes sessions at `now_ms`, milliseconds since the epoch. One that is named ends whenever it
+/// began: clocks of replicas differ.
+pub fn change(user: UserId, which: Which, now_ms: u64) -> Change {
+    let named = matches!(which, Which::One(_) | Which::Live(_));
+    Change::End {
+        user,
+        which,
+        reason: Reason::Revoked,
+        sent_ms: if named { u64::MAX } else { now_ms },
+        expires_at: None,
+        ended_in_gotrue: false,
+    }
+}
