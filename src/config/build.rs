@@ -15,6 +15,9 @@ use super::{
 /// Workers when nobody says how many: more than two would take cores from GoTrue, in whose pod we are.
 const MOST_WORKERS: usize = 2;
 
+/// Who is admin to GoTrue where `GOTRUE_JWT_ADMIN_ROLES` says nothing (`internal/conf/configuration.go`).
+const ADMIN_ROLES: [&str; 2] = ["service_role", "supabase_admin"];
+
 /// Builds the configuration. Fails only for a value that its key admits and its field does not.
 pub(super) fn config(values: &Values) -> Result<Config, Problem> {
     let from = Reader(values);
@@ -90,7 +93,9 @@ fn session_api(from: Reader<'_>) -> Result<Option<SessionApi>, Problem> {
     let enabled = from.read("session_api.enabled", parse::switch)?;
     let words = |text: &str| Some(parse::list(text).map(str::to_owned).collect());
     let api = SessionApi {
-        admin_roles: from.read("jwt.admin_roles", words)?,
+        admin_roles: from
+            .optional("jwt.admin_roles", words)?
+            .unwrap_or_else(|| ADMIN_ROLES.map(str::to_owned).to_vec()),
         mint: from.read("revoke.upstream", |text| Some(text == "mint"))?,
     };
     Ok(enabled.then_some(api))

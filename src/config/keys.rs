@@ -207,11 +207,12 @@ pub static KEYS: &[Key] = &[
         "upstream",
         "Where public keys that verify access tokens are fetched from; upstream is GoTrue's own address for them.",
     ),
-    Key::new(
+    Key::unset(
         "jwt.admin_roles",
         Words,
+        "GOTRUE_JWT_ADMIN_ROLES, if set, else GoTrue's own default",
         "service_role,supabase_admin",
-        "The roles of tokens that may ask for anybody's sessions; GoTrue's own setting is GOTRUE_JWT_ADMIN_ROLES, which is read here too.",
+        "The roles of tokens that may ask for anybody's sessions.",
     )
     .gotrue("GOTRUE_JWT_ADMIN_ROLES"),
     Key::new(

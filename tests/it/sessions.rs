@@ -2,6 +2,7 @@
 //! test wants, on a real Redis. Modules follow the contract's sections; tests name its invariants.
 
 mod answers;
+mod api;
 mod keys;
 mod logout;
 mod lookup;

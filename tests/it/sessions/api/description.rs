@@ -1,0 +1,1 @@
+//! docs/session-api.yaml, held against the running server.
