@@ -3,6 +3,7 @@
 mod authority;
 mod official_client;
 mod outage;
+mod session_api;
 mod sessions;
 mod workload;
 
