@@ -8,6 +8,7 @@ pub(crate) mod documents;
 pub(crate) mod gotrue;
 pub(crate) mod http;
 pub(crate) mod issuer;
+pub(crate) mod openapi;
 pub(crate) mod pod;
 pub(crate) mod process;
 pub(crate) mod raw;
