@@ -52,6 +52,11 @@ fn open(config: &config::Store) -> Store {
     source.connect()
 }
 
+/// One that deals with so few sessions at once that most changes leave something to sweep.
+fn open_with_step(config: &config::Store, step: u32) -> Store {
+    Source::new(config, Duration::from_secs(SESSION_TTL)).unwrap().with_step(step).connect()
+}
+
 fn embedded() -> Store {
     open(&config(StoreTarget::Memory))
 }

@@ -2,6 +2,13 @@
 
 use ::redis::{Cmd, Pipeline, Script};
 
+/// A script after what it shares with others.
+macro_rules! with_common {
+    ($file:literal) => {
+        Named::new(concat!(include_str!("../common.lua"), include_str!($file)))
+    };
+}
+
 /// All scripts. Redis knows them by hash once they were loaded.
 #[derive(Debug)]
 pub(super) struct Scripts {
@@ -9,18 +16,22 @@ pub(super) struct Scripts {
     pub(super) end: Named,
     pub(super) suspend: Named,
     pub(super) lower_aal: Named,
+    pub(super) sweep: Named,
     pub(super) lookup: Named,
+    pub(super) resolve: Named,
 }
 
 impl Scripts {
     /// Hashes them.
     pub(super) fn new() -> Self {
         Self {
-            record: Named::new(include_str!("../record.lua")),
-            end: Named::new(include_str!("../end.lua")),
+            record: with_common!("../record.lua"),
+            end: with_common!("../end.lua"),
             suspend: Named::new(include_str!("../suspend.lua")),
-            lower_aal: Named::new(include_str!("../lower_aal.lua")),
-            lookup: Named::new(include_str!("../lookup.lua")),
+            lower_aal: with_common!("../lower_aal.lua"),
+            sweep: with_common!("../sweep.lua"),
+            lookup: with_common!("../lookup.lua"),
+            resolve: with_common!("../resolve.lua"),
         }
     }
 
@@ -28,7 +39,8 @@ impl Scripts {
     pub(super) fn loading(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.atomic();
-        for script in [&self.record, &self.end, &self.suspend, &self.lower_aal, &self.lookup] {
+        let Self { record, end, suspend, lower_aal, sweep, lookup, resolve } = self;
+        for script in [record, end, suspend, lower_aal, sweep, lookup, resolve] {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
         pipeline

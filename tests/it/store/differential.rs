@@ -1,17 +1,19 @@
-//! The two stores side by side: whatever happens, they say the same.
+//! The two stores side by side: whatever happens, they say the same. Redis deals with as many sessions at
+//! once as it would, or with so few that changes to many stay pending across what comes next; the embedded
+//! store, which makes every change at once, shows what they mean.
 
 use proptest::{
     prelude::*,
     sample::select,
     test_runner::{Config, TestRunner},
 };
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands, aio::MultiplexedConnection};
 
 use super::{keys::assert_every_key_expires, *};
 
 /// Few of everything, so that they meet.
 const USERS: u64 = 2;
-const SESSIONS: u64 = 3;
+const SESSIONS: u64 = 6;
 const TOKENS: u64 = 5;
 
 /// One step of a random history; users, sessions and tokens by number.
@@ -20,6 +22,7 @@ enum Step {
     Apply(Vec<Change>),
     Lookup { user: UserId, session: SessionId, touch: bool },
     Owner(RefreshRef),
+    Sweep(UserId),
     Wait(Seconds),
 }
 
@@ -81,7 +84,7 @@ fn an_ending() -> impl Strategy<Value = Change> {
         1 => a_session().prop_map(Which::Others),
         1 => Just(Which::All),
         1 => a_session().prop_map(Which::Aal1Except),
-        1 => Just(Which::Client("one".to_owned())),
+        2 => select(vec!["one", "two"]).prop_map(|client| Which::Client(client.to_owned())),
     ];
     let times = (0..4000_u64, prop::option::of(0..4000_u64), any::<bool>());
     (a_user(), which, select(Reason::ALL.to_vec()), times).prop_map(|(user, which, reason, times)| {
@@ -115,18 +118,30 @@ fn a_step() -> impl Strategy<Value = Step> {
             .prop_map(|(user, session, touch)| Step::Lookup { user, session, touch }),
         1 => (1..=USERS, 1..=SESSIONS, 1..=TOKENS)
             .prop_map(|(user, session, number)| Step::Owner(token_of(user, session, number))),
+        2 => a_user().prop_map(Step::Sweep),
         // Redis goes by its own clock, so histories stay shorter than anything lives.
         1 => (0..8_u64).prop_map(Step::Wait),
     ]
 }
 
-/// What a store says at every step, and of everything at the end.
+/// What a store says at every step, and of everything at the end. How many sessions ended is told last, all
+/// together: where Redis has pending ones, it says so later.
 async fn told(store: &Store, history: &[Step]) -> Vec<String> {
     let mut now = NOW;
     let mut told = Vec::new();
+    let mut ended = 0;
     for step in history {
         told.push(match step {
-            Step::Apply(changes) => format!("{:?}", store.apply(changes, now).await),
+            Step::Apply(changes) => {
+                let outcomes = store.apply(changes, now).await.unwrap();
+                ended += outcomes.iter().map(|outcome| count(*outcome)).sum::<u64>();
+                format!("{:?}", changes.iter().zip(outcomes).map(uncounted).collect::<Vec<_>>())
+            }
+            Step::Sweep(user) => {
+                ended +=
+                    store.sweep(*user, now).await.unwrap().ended.iter().map(|(_, count)| count).sum::<u64>();
+                String::new()
+            }
             Step::Lookup { user, session, touch } => {
                 shown(&store.lookup(*user, *session, now, *touch).await.unwrap())
             }
@@ -137,6 +152,45 @@ async fn told(store: &Store, history: &[Step]) -> Vec<String> {
             }
         });
     }
+    told.extend(everything(store, now).await);
+    for user in (1..=USERS).map(user_id) {
+        ended += swept(store, user, now).await;
+    }
+    told.extend(everything(store, now).await);
+    told.push(format!("{ended} ended"));
+    told
+}
+
+fn count(outcome: Outcome) -> u64 {
+    match outcome {
+        Outcome::Ended(count) | Outcome::Pending(count) => count,
+        _ => 0,
+    }
+}
+
+/// What a change did, whether it is done with all sessions or not.
+fn uncounted((change, outcome): (&Change, Outcome)) -> Outcome {
+    match (change, outcome) {
+        (Change::End { .. }, Outcome::Ended(_) | Outcome::Pending(_)) => Outcome::Ended(0),
+        (Change::LowerAal { .. }, Outcome::Pending(0)) => Outcome::Marked,
+        _ => outcome,
+    }
+}
+
+/// Sweeps until nothing is left; how many ended.
+pub(super) async fn swept(store: &Store, user: UserId, now: Seconds) -> u64 {
+    let mut ended = 0;
+    loop {
+        let swept = store.sweep(user, now).await.unwrap();
+        ended += swept.ended.iter().map(|(_, count)| count).sum::<u64>();
+        if !swept.pending {
+            return ended;
+        }
+    }
+}
+
+async fn everything(store: &Store, now: Seconds) -> Vec<String> {
+    let mut told = Vec::new();
     for (user, session) in (1..=USERS).flat_map(|user| (1..=SESSIONS).map(move |session| (user, session))) {
         let state = store.lookup(user_id(user), session_id(session), now, false).await;
         told.push(shown(&state.unwrap()));
@@ -164,11 +218,20 @@ async fn flush(redis: &mut MultiplexedConnection) {
 
 /// Runs a property against one Redis that is emptied for every case.
 fn for_all<S: Strategy>(cases: u32, strategy: &S, property: &impl AsyncFn(&RedisServer, &Store, S::Value)) {
+    for_all_in_steps(256, cases, strategy, property);
+}
+
+fn for_all_in_steps<S: Strategy>(
+    step: u32,
+    cases: u32,
+    strategy: &S,
+    property: &impl AsyncFn(&RedisServer, &Store, S::Value),
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = RedisServer::start();
     let mut config = config(redis_target(server.unix_url()));
     config.timeout = Duration::from_secs(5);
-    let store = open(&config);
+    let store = open_with_step(&config, step);
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(strategy, |value| {
         runtime.block_on(async {
@@ -182,14 +245,37 @@ fn for_all<S: Strategy>(cases: u32, strategy: &S, property: &impl AsyncFn(&Redis
 
 #[test]
 fn the_embedded_store_says_what_redis_says() {
-    let history = prop::collection::vec(a_step(), 1..40);
-    for_all(300, &history, &async |server, store, history| {
+    same_in_steps_of(256);
+}
+
+#[test]
+fn it_says_the_same_while_changes_are_pending() {
+    same_in_steps_of(1);
+    same_in_steps_of(2);
+}
+
+fn same_in_steps_of(step: u32) {
+    let history = prop::collection::vec(a_step(), 1..60);
+    for_all_in_steps(step, cases(300), &history, &async |server, store, history| {
         let (redis, embedded) = (told(store, &history).await, told(&embedded(), &history).await);
         for (index, (redis, embedded)) in redis.iter().zip(&embedded).enumerate() {
             assert_eq!(redis, embedded, "at {:?}", history.get(index));
         }
-        assert_every_key_expires(&mut server.client().await).await;
+        let mut redis = server.client().await;
+        assert_every_key_expires(&mut redis).await;
+        assert_nothing_pends(&mut redis).await;
     });
+}
+
+/// Once everything was swept, keys and fields are those of contract §5.
+async fn assert_nothing_pends(redis: &mut MultiplexedConnection) {
+    let sets: Vec<String> = redis.keys("*:ending:*").await.unwrap();
+    assert_eq!(sets, [""; 0]);
+    for marks in redis.keys::<_, Vec<String>>("*:marks").await.unwrap() {
+        for field in redis.hkeys::<_, Vec<String>>(&marks).await.unwrap() {
+            assert!(["not_before", "suspended_until"].contains(&field.as_str()), "{marks} has {field}");
+        }
+    }
 }
 
 #[test]
@@ -251,4 +337,10 @@ fn refreshes_leave_the_same_state_in_any_order_and_number() {
         }
         assert_eq!(states[0], states[1]);
     });
+}
+
+/// `PROPTEST_CASES`, where somebody wants more.
+#[expect(clippy::disallowed_methods, reason = "a test's own knob, as proptest has it")]
+fn cases(ordinary: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(ordinary)
 }
