@@ -5,6 +5,7 @@ mod differential;
 mod faults;
 mod keys;
 mod load;
+mod pending;
 
 use std::{
     path::PathBuf,

@@ -2,7 +2,7 @@
 
 use redis::aio::MultiplexedConnection;
 
-use super::{differential::swept, *};
+use super::{pending::swept, *};
 
 const MANY: usize = 10_000;
 
@@ -28,6 +28,11 @@ async fn commands(redis: &mut MultiplexedConnection) -> u64 {
     let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(redis).await.unwrap();
     let calls = |line: &str| line.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok();
     info.lines().filter_map(calls).sum()
+}
+
+/// But for a few `EXPIRE`s, which depend on the second.
+fn assert_same(costs: &[u64]) {
+    assert!(costs[0].abs_diff(costs[1]) <= 4, "{costs:?}");
 }
 
 fn patient(server: &RedisServer) -> config::Store {
@@ -66,7 +71,7 @@ async fn a_change_costs_the_same_for_any_number_of_sessions() {
             assert!(ended == many as u64 || matches!(change(user), Change::LowerAal { .. }), "{ended}");
         }
         println!("{:?} costs {costs:?} commands", change(user_id(1)));
-        assert_eq!(costs[0], costs[1]);
+        assert_same(&costs);
         assert!(costs[0] < 4 * STEP, "{costs:?}");
     }
 }
@@ -100,7 +105,7 @@ async fn a_refresh_costs_the_same_however_much_has_expired() {
             .unwrap();
         assert!(left >= many - 256, "{left}");
     }
-    assert_eq!(costs[0], costs[1]);
+    assert_same(&costs);
 }
 
 #[tokio::test]
