@@ -3,9 +3,16 @@
 use ::redis::{Cmd, Pipeline, Script};
 
 /// A script after what it shares with others.
-macro_rules! with_common {
-    ($file:literal) => {
+macro_rules! script {
+    (reads $file:literal) => {
         Named::new(concat!(include_str!("../common.lua"), include_str!($file)))
+    };
+    (writes $file:literal) => {
+        Named::new(concat!(
+            include_str!("../common.lua"),
+            include_str!("../carry_out.lua"),
+            include_str!($file)
+        ))
     };
 }
 
@@ -25,13 +32,13 @@ impl Scripts {
     /// Hashes them.
     pub(super) fn new() -> Self {
         Self {
-            record: with_common!("../record.lua"),
-            end: with_common!("../end.lua"),
+            record: script!(writes "../record.lua"),
+            end: script!(writes "../end.lua"),
             suspend: Named::new(include_str!("../suspend.lua")),
-            lower_aal: with_common!("../lower_aal.lua"),
-            sweep: with_common!("../sweep.lua"),
-            lookup: with_common!("../lookup.lua"),
-            resolve: with_common!("../resolve.lua"),
+            lower_aal: script!(writes "../lower_aal.lua"),
+            sweep: script!(writes "../sweep.lua"),
+            lookup: script!(reads "../lookup.lua"),
+            resolve: script!(reads "../resolve.lua"),
         }
     }
 
