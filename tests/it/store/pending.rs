@@ -115,7 +115,10 @@ async fn a_beginning_that_comes_late_does_not_change_what_was_decided() {
     let server = RedisServer::start();
     let (store, mut redis) = (in_steps_of(1, &server), server.client().await);
     let user = somebody();
-    sign_in_all(&store, user, 2).await;
+    for _ in 0..2 {
+        let theirs = Record { client_id: Some("client".to_owned()), ..signed_in(user, some_session()) };
+        apply(&store, &sign_in(&theirs)).await;
+    }
     let first = Record { client_id: Some("client".to_owned()), ..signed_in(user, some_session()) };
     let second = Record { client_id: None, ..refreshed(&first, 5) };
     apply(&store, &refresh(&second)).await;
@@ -124,7 +127,7 @@ async fn a_beginning_that_comes_late_does_not_change_what_was_decided() {
     assert_eq!(apply(&store, &sign_in(&first)).await, Outcome::Unchanged);
     assert_eq!(live(&store, user, first.session).await.client_id, first.client_id);
     assert_every_key_expires(&mut redis).await;
-    assert_eq!(swept(&store, user, NOW).await, 0);
+    assert_eq!(swept(&store, user, NOW).await, 1);
     assert_eq!(live(&store, user, first.session).await.client_id, first.client_id);
 }
 
@@ -211,6 +214,32 @@ async fn a_record_that_vanishes_while_it_waits_does_not_come_back() {
     swept(&store, user, NOW).await;
     assert_eq!(apply(&store, &refresh(&refreshed(&records[2], 9))).await, Outcome::Revoked);
     assert_eq!(apply(&store, &refresh(&refreshed(&records[3], 9))).await, Outcome::Created);
+}
+
+#[tokio::test]
+async fn what_waits_is_kept_as_long_as_a_tombstone_would_be() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (in_steps_of(1, &server), server.client().await);
+    let user = somebody();
+    sign_in_all(&store, user, 3).await;
+    let _: () = redis.expire(format!("gotrue:{{{user}}}:sessions"), 500).await.unwrap();
+    apply(&store, &end(user, Which::Others(some_session()))).await;
+    for key in ["ending:1", "marks"] {
+        let life: u64 = redis.ttl(format!("gotrue:{{{user}}}:{key}")).await.unwrap();
+        assert!(life >= SESSION_TTL - 5, "{key}: {life}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_expired_before_a_change_get_no_tombstone() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let user = somebody();
+    let expired: Vec<(u64, String)> = (0..1000).map(|_| (NOW - 1, some_session().to_string())).collect();
+    let _: () = redis.zadd_multiple(format!("gotrue:{{{user}}}:sessions"), &expired).await.unwrap();
+    assert_eq!(apply(&store, &end(user, Which::All)).await, Outcome::Pending(0));
+    assert_eq!(swept(&store, user, NOW).await, 0);
+    assert_eq!(keys_of(&mut redis, user).await, ["marks".to_owned()].into());
 }
 
 #[tokio::test]
