@@ -68,6 +68,18 @@ pub fn changed(change: &Change, outcome: Outcome, by: By<'_>) {
     }
 }
 
+/// An ending that held for very many sessions was carried out: the count of those that its own line left out.
+pub fn swept(user: UserId, reason: Reason, count: u64) {
+    info!(
+        target: "audit",
+        user = %user,
+        reason = reason.as_str(),
+        result = MirrorResult::Ended.as_str(),
+        count,
+        "pending sessions ended"
+    );
+}
+
 /// The store did not take a change, so it may know sessions otherwise than GoTrue does.
 pub fn failed(change: &Change, error: &(dyn Error + 'static), by: By<'_>) {
     let subject = Subject::of(change);
@@ -174,7 +186,7 @@ pub fn refused_refresh(user: UserId, session: SessionId, by: By<'_>) {
 fn ended(user: UserId, which: &Which, reason: Reason, outcome: Outcome, by: By<'_>) {
     let subject = Subject::of_ending(which, reason);
     let count = match outcome {
-        Outcome::Ended(count) => count,
+        Outcome::Ended(count) | Outcome::Pending(count) => count,
         _ => 0,
     };
     info!(
@@ -377,6 +389,17 @@ mod tests {
         }
         let all = logged(|| revocation(&ending(Which::All), Ok(Outcome::Ended(0)), Actor::Operator(7), by));
         assert!(all.contains("which=all reason=logout result=ended count=0"), "{all}");
+    }
+
+    #[test]
+    fn what_an_ending_left_out_is_told_when_it_is_done() {
+        let line = logged(|| changed(&ending(Which::All), Outcome::Pending(256), BY));
+        assert!(line.contains("which=all reason=logout result=pending count=256"), "{line}");
+        assert_eq!(
+            logged(|| swept(user(), Reason::Logout, 744)),
+            "info audit: pending sessions ended user=0191d1a0-0000-7000-8000-00000000000a \
+             reason=logout result=ended count=744\n"
+        );
     }
 
     #[test]

@@ -368,6 +368,9 @@ pub enum Outcome {
     Revoked,
     /// So many live sessions ended.
     Ended(u64),
+    /// A change to so many sessions that they are not dealt with at once. It holds for all of them from now on;
+    /// so many have ended by now, sweeps deal with the rest.
+    Pending(u64),
     /// A mark was set or lifted.
     Marked,
 }
@@ -376,7 +379,7 @@ impl Outcome {
     /// How many live sessions ended.
     pub fn ended(self) -> u64 {
         match self {
-            Self::Ended(count) => count,
+            Self::Ended(count) | Self::Pending(count) => count,
             _ => 0,
         }
     }

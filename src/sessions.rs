@@ -21,7 +21,7 @@ use crate::{
     keys::Verdict,
     metrics::{Metrics, MirrorEvent, StoreCommand},
     mirror::{ByRef, Mirror},
-    session::{Change, Outcome, Seconds, SessionId, State, Unrecorded, UserId},
+    session::{Change, Outcome, Reason, Seconds, SessionId, State, Unrecorded, UserId},
     store::{self, Store},
 };
 
@@ -131,7 +131,7 @@ impl Sessions {
     }
 
     /// Makes changes. The outcomes stand in the order of the changes; none where the store failed.
-    pub async fn make(&self, changes: &[Change], budget: &mut Budget, by: By<'_>) -> Vec<Outcome> {
+    pub async fn make(self: &Arc<Self>, changes: &[Change], budget: &mut Budget, by: By<'_>) -> Vec<Outcome> {
         if changes.is_empty() {
             return Vec::new();
         }
@@ -157,19 +157,56 @@ impl Sessions {
     }
 
     /// Makes a change to the session that a refresh token belongs to, if that is known.
-    pub async fn make_by_ref(&self, by_ref: &ByRef, budget: &mut Budget, by: By<'_>) {
+    pub async fn make_by_ref(self: &Arc<Self>, by_ref: &ByRef, budget: &mut Budget, by: By<'_>) {
         let owner = self.store.session_of(&by_ref.reference, self.clock.seconds());
         if let Ok(Some((user, session))) = self.call(StoreCommand::Resolve, budget, owner).await {
             self.make(&[by_ref.change(user, session)], budget, by).await;
         }
     }
 
-    fn account(&self, change: &Change, outcome: Outcome, by: By<'_>) {
+    fn account(self: &Arc<Self>, change: &Change, outcome: Outcome, by: By<'_>) {
         self.metrics.mirrored(MirrorEvent::of(change), Some(outcome));
-        if let (Change::End { reason, .. }, Outcome::Ended(count)) = (change, outcome) {
+        if let (Change::End { reason, .. }, Outcome::Ended(count) | Outcome::Pending(count)) =
+            (change, outcome)
+        {
             self.metrics.sessions_ended(*reason, count);
         }
         audit::changed(change, outcome, by);
+        if let Outcome::Pending(_) = outcome {
+            self.sweep_beside(change.user());
+        }
+    }
+
+    /// As [`sweep`](Self::sweep), in a task of its own.
+    fn sweep_beside(self: &Arc<Self>, user: UserId) {
+        let sessions = Arc::clone(self);
+        self.tasks.spawn(async move { sessions.sweep(user).await });
+    }
+
+    /// Deals with what a change to very many sessions left to do. Nobody waits for it, since the change holds
+    /// already; so it stops where the store fails, and the user's next such change goes on with it.
+    async fn sweep(&self, user: UserId) {
+        let mut ended = [0; Reason::ALL.len()];
+        loop {
+            let step = self.store.sweep(user, self.clock.seconds());
+            let Ok(swept) = self.call(StoreCommand::Sweep, &mut self.budget(), step).await else {
+                break;
+            };
+            for (reason, count) in swept.ended {
+                self.metrics.sessions_ended(reason, count);
+                if let Some(sum) = ended.get_mut(reason as usize) {
+                    *sum += count;
+                }
+            }
+            if !swept.pending {
+                break;
+            }
+        }
+        for (reason, count) in Reason::ALL.into_iter().zip(ended) {
+            if count > 0 {
+                audit::swept(user, reason, count);
+            }
+        }
     }
 
     /// Counts an answer that was not mirrored.

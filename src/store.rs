@@ -12,7 +12,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     config::{self, FileError, StoreTarget},
-    session::{Change, Listed, Outcome, RefreshRef, Seconds, SessionId, State, UserId, Wanted},
+    session::{Change, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, State, UserId, Wanted},
 };
 
 /// Where stores come from: shared by all workers, built once from the configuration.
@@ -36,6 +36,16 @@ impl Source {
             }
             StoreTarget::Redis { .. } => Self::Redis(redis::Source::new(config, session_ttl)?),
         })
+    }
+
+    /// Lets Redis deal with at most `step` sessions of a user at once, at least one, instead of 256. The embedded
+    /// store deals with all at once.
+    #[must_use]
+    pub fn with_step(self, step: u32) -> Self {
+        match self {
+            Self::Redis(source) => Self::Redis(source.with_step(step)),
+            Self::Memory(_) => self,
+        }
     }
 
     /// One worker's own store. Redis is connected to at the first call, in the runtime that makes it.
@@ -138,6 +148,18 @@ impl Store {
         }
     }
 
+    /// Deals with some of the sessions that [`Outcome::Pending`] left; one round trip. Nothing but the room that
+    /// they take depends on it.
+    ///
+    /// # Errors
+    /// When the store did not answer, or not with what this program writes.
+    pub async fn sweep(&self, user: UserId, now: Seconds) -> Result<Swept, Error> {
+        match self {
+            Self::Redis(redis) => redis.sweep(user, now).await,
+            Self::Memory(_) => Ok(Swept::default()),
+        }
+    }
+
     /// Asks whether the store would take a change of somebody in this lane. Makes none, and no key.
     ///
     /// # Errors
@@ -156,6 +178,15 @@ impl Store {
             Self::Memory(_) => Ok(()),
         }
     }
+}
+
+/// What one step of a sweep did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many live sessions ended, and why; also those that ended since the last sweep without being counted.
+    pub ended: Vec<(Reason, u64)>,
+    /// More is left to do.
+    pub pending: bool,
 }
 
 /// Why the store did not do what it was asked. Holds nothing that the store said but one short code.

@@ -103,6 +103,8 @@ labels! {
     List = "list",
     /// Find the session of a refresh token.
     Resolve = "resolve",
+    /// Deal with a step of a change to very many sessions.
+    Sweep = "sweep",
     /// Ask whether it would take a change.
     Ping = "ping",
 }
@@ -135,6 +137,8 @@ labels! {
     Revoked = "revoked",
     /// Sessions ended.
     Ended = "ended",
+    /// It holds for very many sessions, which are dealt with one after the other.
+    Pending = "pending",
     /// A mark was set or lifted.
     Marked = "marked",
     /// The store did not take it.
@@ -163,9 +167,12 @@ impl MirrorEvent {
                 MirrorResult::Revoked,
                 MirrorResult::Failed,
             ],
-            Self::End => &[MirrorResult::Ended, MirrorResult::Unchanged, MirrorResult::Failed],
-            Self::Suspend | Self::LowerAal => {
-                &[MirrorResult::Marked, MirrorResult::Unchanged, MirrorResult::Failed]
+            Self::End => {
+                &[MirrorResult::Ended, MirrorResult::Pending, MirrorResult::Unchanged, MirrorResult::Failed]
+            }
+            Self::Suspend => &[MirrorResult::Marked, MirrorResult::Unchanged, MirrorResult::Failed],
+            Self::LowerAal => {
+                &[MirrorResult::Marked, MirrorResult::Pending, MirrorResult::Unchanged, MirrorResult::Failed]
             }
         }
     }
@@ -179,6 +186,7 @@ impl From<Outcome> for MirrorResult {
             Outcome::Unchanged => Self::Unchanged,
             Outcome::Revoked => Self::Revoked,
             Outcome::Ended(_) => Self::Ended,
+            Outcome::Pending(_) => Self::Pending,
             Outcome::Marked => Self::Marked,
         }
     }

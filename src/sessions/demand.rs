@@ -1,6 +1,6 @@
 //! What somebody asks of the store and is told the outcome of: lists, and revocations, which are never put off.
 
-use std::error::Error;
+use std::{error::Error, sync::Arc};
 
 use super::{Budget, Sessions};
 use crate::{
@@ -55,7 +55,7 @@ impl Sessions {
     /// # Errors
     /// When the store did not take it; it may have done so all the same.
     pub async fn revoke(
-        &self,
+        self: &Arc<Self>,
         demand: &Demand<'_>,
         budget: &mut Budget,
         by: By<'_>,
@@ -71,6 +71,9 @@ impl Sessions {
         }
         let said = outcome.as_ref().map(|outcome| *outcome).map_err(|error| error as &(dyn Error + 'static));
         audit::revocation(&change, said, demand.actor, by);
+        if let Ok(Outcome::Pending(_)) = outcome {
+            self.sweep_beside(demand.user);
+        }
         outcome
     }
 }

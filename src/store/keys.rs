@@ -15,11 +15,6 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// What all keys of a user begin with; scripts make names of it.
-    pub(super) fn base(&self, user: UserId) -> String {
-        format!("{}:{{{user}}}", self.prefix)
-    }
-
     /// The session's record.
     pub(super) fn record(&self, user: UserId, session: SessionId) -> String {
         format!("{}:{{{user}}}:session:{session}", self.prefix)
@@ -35,7 +30,7 @@ impl Keys {
         format!("{}:{{{user}}}:sessions", self.prefix)
     }
 
-    /// The user's marks.
+    /// The user's marks. Scripts make the names of the user's other keys from this one.
     pub(super) fn marks(&self, user: UserId) -> String {
         format!("{}:{{{user}}}:marks", self.prefix)
     }

@@ -7,27 +7,34 @@
 --
 -- The index is ordered by when records expire, which is when they were last refreshed. It is read from its far end in
 -- blocks, and the newest of a block come first. So the order is exact for whoever has no more sessions than a block, and
--- of somebody with very many no more than two blocks are looked at. Members that turn out to be dead leave the index; that
--- write may fail.
+-- of somebody with very many no more than two blocks are looked at. While sessions wait for a change to many, all are
+-- looked at. Members that turn out to be dead leave the index; that write may fail.
 
 local now, skip, take, block, only = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-
-local function number(text)
-  return tonumber(text or '') or 0
-end
-
 local base = KEYS[1]:sub(1, -#':sessions' - 1)
-local not_before = number(redis.call('HGET', KEYS[2], 'not_before'))
+local marks = redis.call('HMGET', KEYS[2], 'not_before', 'ending')
+local chain = rules_of(KEYS[2], marks[2])
+local LOOKED_AT = {'created_at', 'began_ms', 'aal', 'factor_id', 'client_id'}
 
-local function if_live(id)
+-- `place` is where it waits, if it does.
+local function if_live(id, place)
   if #id ~= 36 or not id:find('^[%x-]+$') or redis.call('EXISTS', base .. ':revoked:' .. id) == 1 then
     return nil
   end
-  local stored = redis.pcall('HMGET', base .. ':session:' .. id, 'created_at', 'began_ms')
-  if stored.err or not stored[1] or number(stored[1]) < not_before then
+  local stored, record = redis.pcall('HMGET', base .. ':session:' .. id, unpack(LOOKED_AT)), {}
+  for i, name in ipairs(LOOKED_AT) do
+    record[name] = stored[i] or nil
+  end
+  if not record.created_at or number(record.created_at) < number(marks[1]) then
     return nil
   end
-  return {id = id, created = number(stored[1]), began = number(stored[2])}
+  local created, began, ended, lowered = number(record.created_at), number(record.began_ms), nil, false
+  if place then
+    ended, lowered = judged(chain, place, record)
+  end
+  if not ended then
+    return {id = id, created = created, began = began, lowered = lowered}
+  end
 end
 
 local function newest_first(one, other)
@@ -39,38 +46,77 @@ local function newest_first(one, other)
   return one.id > other.id
 end
 
-local found, dead, total = {}, {}, 0
+local found, dead = {}, {}
+
+-- Sessions of the index from one place to another.
+local function indexed(from, to)
+  local live = {}
+  for _, id in ipairs(redis.call('ZREVRANGE', KEYS[1], from, to)) do
+    local session = if_live(id)
+    if session then
+      live[#live + 1] = session
+    else
+      dead[#dead + 1] = id
+    end
+  end
+  return live
+end
+
+-- Adds those that wait for a change to many and will survive it.
+local function add_waiting(live)
+  for n = chain.first, chain.last do
+    local members = redis.call('ZRANGEBYSCORE', set_of(chain, n), '(' .. now, '+inf', 'WITHSCORES')
+    for i = 1, #members, 2 do
+      live[#live + 1] = if_live(members[i], {from = n, id = members[i], score = number(members[i + 1])})
+    end
+  end
+end
+
+-- Of those that begin at a place in the list, adds what belongs on the page.
+local function add_found(live, first)
+  table.sort(live, newest_first)
+  local before = math.max(skip - first, 0)
+  for i = before + 1, math.min(#live, before + take - #found) do
+    found[#found + 1] = live[i]
+  end
+end
+
+local total
 if only ~= '' then
-  found[1] = if_live(only)
+  found[1] = if_live(only, chain and place_of(chain, only))
   total = #found
 else
   local members = redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')
-  local first = skip - skip % block
-  while first < members and #found < take do
-    local live = {}
-    for _, id in ipairs(redis.call('ZREVRANGE', KEYS[1], first, math.min(first + block, members) - 1)) do
-      local session = if_live(id)
-      if session then
-        live[#live + 1] = session
-      else
-        dead[#dead + 1] = id
-      end
+  if chain then
+    local live = indexed(0, members - 1)
+    add_waiting(live)
+    add_found(live, 0)
+    total = #live
+  else
+    local first = skip - skip % block
+    while first < members and #found < take do
+      add_found(indexed(first, math.min(first + block, members) - 1), first)
+      first = first + block
     end
-    table.sort(live, newest_first)
-    for i = math.max(skip - first, 0) + 1, math.min(#live, math.max(skip - first, 0) + take - #found) do
-      found[#found + 1] = live[i]
-    end
-    first = first + block
+    total = members - #dead
   end
-  total = members - #dead
-  if #dead > 0 then
-    redis.pcall('ZREM', KEYS[1], unpack(dead))
+  for i = 1, #dead, block do
+    redis.pcall('ZREM', KEYS[1], unpack(dead, i, math.min(i + block - 1, #dead)))
   end
 end
 
 local reply = {total}
 for _, session in ipairs(found) do
+  local fields = redis.call('HGETALL', base .. ':session:' .. session.id)
+  if session.lowered then
+    local record = pairs_from(fields, 1)
+    record.aal, record.factor_id, fields = 'aal1', nil, {}
+    for name, value in pairs(record) do
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    end
+  end
   reply[#reply + 1] = session.id
-  reply[#reply + 1] = redis.call('HGETALL', base .. ':session:' .. session.id)
+  reply[#reply + 1] = fields
 end
 return reply

@@ -6,14 +6,10 @@
 
 local now = tonumber(ARGV[1])
 
-local function number(text)
-  return tonumber(text or '') or 0
-end
-
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return {'revoked'}
 end
-local marks = redis.call('HMGET', KEYS[3], 'not_before', 'suspended_until')
+local marks = redis.call('HMGET', KEYS[3], 'not_before', 'suspended_until', 'ending')
 local stored = redis.call('HGETALL', KEYS[1])
 local created_at, seen_at
 for i = 1, #stored, 2 do
@@ -25,6 +21,21 @@ for i = 1, #stored, 2 do
 end
 if #stored > 0 and number(marks[1]) > number(created_at) then
   return {'revoked'}
+end
+local chain = rules_of(KEYS[3], marks[3])
+local place = chain and place_of(chain, KEYS[1]:sub(-36))
+if place then
+  local record = pairs_from(stored, 1)
+  local ended, lowered = judged(chain, place, record)
+  if ended then
+    return {'revoked'}
+  elseif lowered then
+    stored = {}
+    for name, value in pairs(record) do
+      stored[#stored + 1] = name
+      stored[#stored + 1] = value
+    end
+  end
 end
 if number(marks[2]) > now then
   return {'suspended', marks[2]}

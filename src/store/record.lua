@@ -23,23 +23,8 @@ local OPTIONAL = {
   'user_agent',
 }
 
-local function number(text)
-  return tonumber(text or '') or 0
-end
-
-local function pairs_from(list, first)
-  local fields = {}
-  for i = first, #list, 2 do
-    fields[list[i]] = list[i + 1]
-  end
-  return fields
-end
-
-local function extend(key, seconds)
-  if redis.call('TTL', key) < seconds then
-    redis.call('EXPIRE', key, seconds)
-  end
-end
+-- Where the session waits for a change to many, if it does; whether that lowers its level.
+local chain, place, lowered
 
 local function store(record)
   local flat, absent = {}, {}
@@ -59,7 +44,10 @@ local function store(record)
     redis.call('HDEL', KEYS[1], unpack(absent))
   end
   extend(KEYS[1], ttl)
-  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
+  in_chunks('ZREM', expired(KEYS[4], now), KEYS[4])
+  if place then
+    bring_back(chain, place, now)
+  end
   redis.call('ZADD', KEYS[4], 'GT', now + ttl, session)
   extend(KEYS[4], ttl)
 end
@@ -117,9 +105,19 @@ local new = pairs_from(ARGV, 5)
 local stored = redis.call('HGETALL', KEYS[1])
 local old = pairs_from(stored, 1)
 local known = #stored > 0
-local not_before = number(redis.call('HGET', KEYS[3], 'not_before'))
+local marked = redis.call('HMGET', KEYS[3], 'not_before', 'ending')
 redis.call('ZSCORE', KEYS[4], session) -- an index of another type fails here, before anything is written
-if not_before > number((known and old or new).created_at) then
+chain = rules_of(KEYS[3], marked[2])
+place = chain and place_of(chain, session)
+if place then
+  local ended
+  ended, lowered = judged(chain, place, old)
+  if ended then
+    end_waiting(chain, place, old, ended, now)
+    return 'revoked'
+  end
+end
+if number(marked[1]) > number((known and old or new).created_at) then
   return 'revoked'
 end
 if not known then
@@ -135,6 +133,12 @@ if origin == 'sign_in' and new.began_ms and not old.began_ms then
   redis.call('HSET', KEYS[1], 'created_at', new.created_at, 'began_ms', new.began_ms)
   if new.client_id and not old.client_id then
     redis.call('HSET', KEYS[1], 'client_id', new.client_id)
+  end
+  if place then
+    if lowered then
+      lower(KEYS[1])
+    end
+    bring_back(chain, place, now)
   end
 end
 return 'unchanged'

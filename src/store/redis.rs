@@ -15,7 +15,7 @@ use ::redis::{Client, Cmd, Pipeline, Value};
 use arc_swap::ArcSwap;
 
 use self::{link::Link, scripts::Scripts};
-use super::{Error, OpenError, keys::Keys, rules};
+use super::{Error, OpenError, Swept, keys::Keys, rules};
 use crate::{
     config,
     session::{
@@ -23,11 +23,15 @@ use crate::{
     },
 };
 
+/// So many of a user's sessions are dealt with by one script; a few milliseconds of Redis' time. More are swept.
+const STEP: u32 = 256;
+
 /// Makes one [`Redis`] for each worker.
 #[derive(Debug)]
 pub struct Source {
     config: config::Store,
     session_ttl: Duration,
+    step: u32,
     client: Arc<ArcSwap<Client>>,
     scripts: Arc<Scripts>,
 }
@@ -42,9 +46,16 @@ impl Source {
         Ok(Self {
             config: config.clone(),
             session_ttl,
+            step: STEP,
             client: Arc::new(ArcSwap::from_pointee(client)),
             scripts: Arc::new(Scripts::new()),
         })
+    }
+
+    /// Deals with at most `step` sessions in one script, at least one, instead of 256.
+    #[must_use]
+    pub fn with_step(self, step: u32) -> Self {
+        Self { step: step.max(1), ..self }
     }
 
     /// A store with a connection of its own, made when it is first needed.
@@ -54,6 +65,7 @@ impl Source {
             scripts: Arc::clone(&self.scripts),
             keys: Keys::new(&self.config.key_prefix),
             session_ttl: self.session_ttl.as_secs(),
+            step: self.step,
         }
     }
 
@@ -75,6 +87,7 @@ pub struct Redis {
     scripts: Arc<Scripts>,
     keys: Keys,
     session_ttl: Seconds,
+    step: u32,
 }
 
 impl Redis {
@@ -150,11 +163,21 @@ impl Redis {
         let Some((user, session)) = reply::hint(reply::first(&self.run(&get).await?)?)? else {
             return Ok(None);
         };
-        let mut read = Pipeline::with_capacity(1);
-        read.cmd("HMGET").arg(self.keys.record(user, session)).arg(&["refresh_ref", "previous_ref"]);
-        let replies = self.run(&read).await?;
+        let resolve = self.scripts.resolve.call(&[self.keys.record(user, session), self.keys.marks(user)]);
+        let replies = self.run(Pipeline::with_capacity(1).add_command(resolve)).await?;
         let agrees = reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str()));
         Ok(agrees.then_some((user, session)))
+    }
+
+    /// See [`Store::sweep`](super::Store::sweep).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn sweep(&self, user: UserId, now: Seconds) -> Result<Swept, Error> {
+        let mut call = self.scripts.sweep.call(&[self.keys.marks(user)]);
+        call.arg(now).arg(self.step);
+        let replies = self.run(Pipeline::with_capacity(1).add_command(call)).await?;
+        reply::swept(reply::first(&replies)?)
     }
 
     /// See [`Store::ping`](super::Store::ping).
@@ -188,7 +211,7 @@ impl Redis {
                 let keys = [self.keys.index(*user), self.keys.marks(*user)];
                 let mut call = self.scripts.end.call(&keys);
                 let (which, subject) = meant(which);
-                call.arg(self.keys.base(*user)).arg(now).arg(which).arg(subject);
+                call.arg(now).arg(self.step).arg(which).arg(subject);
                 call.arg(rules::tombstone_text(*reason, now)).arg(sent_ms).arg(expires_at.unwrap_or(0));
                 call.arg(u8::from(*ended_in_gotrue)).arg(rules::SHORTEST_TOMBSTONE);
                 call.arg(rules::SKEW).arg(self.session_ttl).arg(rules::LONGEST);
@@ -197,8 +220,10 @@ impl Redis {
             Change::Suspend { user, until } => self.suspend_script(*user, *until, "exactly", now),
             Change::Banned { user, until } => self.suspend_script(*user, Some(*until), "at_least", now),
             Change::LowerAal { user, factor } => {
-                let mut call = self.scripts.lower_aal.call(&[self.keys.index(*user)]);
-                call.arg(self.keys.base(*user)).arg(now).arg(factor.to_string());
+                let keys = [self.keys.index(*user), self.keys.marks(*user)];
+                let mut call = self.scripts.lower_aal.call(&keys);
+                call.arg(now).arg(self.step).arg(factor.to_string());
+                call.arg(self.session_ttl).arg(rules::LONGEST);
                 call
             }
         }

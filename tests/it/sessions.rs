@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use gotrue_sidecar::{
     clock::Clock,
-    session::{Change, Reason, Record, Seconds, SessionId, State, UserId, Which},
+    session::{Change, Origin, Reason, Record, Seconds, SessionId, State, UserId, Which},
     store::Store,
 };
 use http::{Method, Request};

@@ -5,6 +5,7 @@ mod differential;
 mod faults;
 mod keys;
 mod load;
+mod pending;
 
 use std::{
     path::PathBuf,
@@ -50,6 +51,11 @@ fn redis_target(url: String) -> StoreTarget {
 fn open(config: &config::Store) -> Store {
     let source = Source::new(config, Duration::from_secs(SESSION_TTL)).unwrap();
     source.connect()
+}
+
+/// One that deals with so few sessions at once that most changes leave something to sweep.
+fn open_with_step(config: &config::Store, step: u32) -> Store {
+    Source::new(config, Duration::from_secs(SESSION_TTL)).unwrap().with_step(step).connect()
 }
 
 fn embedded() -> Store {

@@ -6,8 +6,8 @@ use ::redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::record;
 use crate::{
-    session::{Listed, Outcome, SessionId, State, UserId},
-    store::{Code, Error},
+    session::{Listed, Outcome, Reason, SessionId, State, UserId},
+    store::{Code, Error, Swept},
 };
 
 /// The first reply of a pipeline that asked one thing.
@@ -36,6 +36,9 @@ pub(super) fn is_lasting_refusal(reply: &Value) -> bool {
 /// What a change did.
 pub(super) fn outcome(reply: &Value) -> Result<Outcome, Error> {
     sound(reply)?;
+    if let Value::Array(items) = reply {
+        return pending(items);
+    }
     match (reply, text(reply)) {
         (Value::Int(ended), _) => u64::try_from(*ended).map(Outcome::Ended).map_err(|_| Error::Protocol),
         (_, Some("created")) => Ok(Outcome::Created),
@@ -45,6 +48,31 @@ pub(super) fn outcome(reply: &Value) -> Result<Outcome, Error> {
         (_, Some("marked")) => Ok(Outcome::Marked),
         _ => Err(Error::Protocol),
     }
+}
+
+fn pending(items: &[Value]) -> Result<Outcome, Error> {
+    match items {
+        [head, Value::Int(ended)] if text(head) == Some("pending") => {
+            u64::try_from(*ended).map(Outcome::Pending).map_err(|_| Error::Protocol)
+        }
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// What a sweep did. Reasons that are none of ours are left out.
+pub(super) fn swept(reply: &Value) -> Result<Swept, Error> {
+    sound(reply)?;
+    let Value::Array(items) = reply else {
+        return Err(Error::Protocol);
+    };
+    let (head, counts) = items.split_first().ok_or(Error::Protocol)?;
+    let pending = match text(head) {
+        Some("0") => false,
+        Some("1") => true,
+        _ => return Err(Error::Protocol),
+    };
+    let of_reason = |(reason, count): (&str, &str)| Some((Reason::parse(reason)?, count.parse().ok()?));
+    Ok(Swept { ended: pairs(counts).into_iter().filter_map(of_reason).collect(), pending })
 }
 
 /// What is known of a session. A record that does not read as one is unknown.
@@ -192,6 +220,8 @@ mod tests {
             Value::Array(vec![bulk("suspended"), bulk("soon")]),
             Value::Array(vec![bulk("suspended")]),
             Value::Array(vec![Value::Int(1)]),
+            Value::Array(vec![bulk("pending")]),
+            Value::Array(vec![bulk("pending"), Value::Int(-1)]),
             bulk("created?"),
             Value::BulkString(vec![0xff]),
         ];
@@ -199,8 +229,16 @@ mod tests {
         for reply in odd {
             assert_eq!(outcome(&reply), Err(Error::Protocol));
             assert_eq!(state(user, session, &reply), Err(Error::Protocol));
+            assert_eq!(swept(&reply), Err(Error::Protocol));
             assert_eq!(hint(&reply), Ok(None));
         }
+    }
+
+    #[test]
+    fn of_a_sweep_only_known_reasons_count() {
+        let items = ["1", "logout", "3", "canary", "4", "revoked", "many"].map(bulk);
+        let expected = Swept { ended: vec![(Reason::Logout, 3)], pending: true };
+        assert_eq!(swept(&Value::Array(items.into())), Ok(expected));
     }
 
     #[test]

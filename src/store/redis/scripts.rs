@@ -2,6 +2,20 @@
 
 use ::redis::{Cmd, Pipeline, Script};
 
+/// A script after what it shares with others.
+macro_rules! script {
+    (reads $file:literal) => {
+        Named::new(concat!(include_str!("../common.lua"), include_str!($file)))
+    };
+    (writes $file:literal) => {
+        Named::new(concat!(
+            include_str!("../common.lua"),
+            include_str!("../carry_out.lua"),
+            include_str!($file)
+        ))
+    };
+}
+
 /// All scripts. Redis knows them by hash once they were loaded.
 #[derive(Debug)]
 pub(super) struct Scripts {
@@ -9,7 +23,9 @@ pub(super) struct Scripts {
     pub(super) end: Named,
     pub(super) suspend: Named,
     pub(super) lower_aal: Named,
+    pub(super) sweep: Named,
     pub(super) lookup: Named,
+    pub(super) resolve: Named,
     pub(super) list: Named,
 }
 
@@ -17,12 +33,14 @@ impl Scripts {
     /// Hashes them.
     pub(super) fn new() -> Self {
         Self {
-            record: Named::new(include_str!("../record.lua")),
-            end: Named::new(include_str!("../end.lua")),
+            record: script!(writes "../record.lua"),
+            end: script!(writes "../end.lua"),
             suspend: Named::new(include_str!("../suspend.lua")),
-            lower_aal: Named::new(include_str!("../lower_aal.lua")),
-            lookup: Named::new(include_str!("../lookup.lua")),
-            list: Named::new(include_str!("../list.lua")),
+            lower_aal: script!(writes "../lower_aal.lua"),
+            sweep: script!(writes "../sweep.lua"),
+            lookup: script!(reads "../lookup.lua"),
+            resolve: script!(reads "../resolve.lua"),
+            list: script!(reads "../list.lua"),
         }
     }
 
@@ -30,7 +48,8 @@ impl Scripts {
     pub(super) fn loading(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.atomic();
-        for script in [&self.record, &self.end, &self.suspend, &self.lower_aal, &self.lookup, &self.list] {
+        let Self { record, end, suspend, lower_aal, sweep, lookup, resolve, list } = self;
+        for script in [record, end, suspend, lower_aal, sweep, lookup, resolve, list] {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
         pipeline

@@ -215,3 +215,34 @@ async fn a_session_from_before_a_global_logout_is_not_written_back() {
     assert_eq!(answer.error_code(), Some("refresh_token_not_found"));
     assert!(!world.is_live(&old).await);
 }
+
+/// Of more sessions than Redis deals with at once; the answer waits for none of them, a drain does (I6).
+#[tokio::test]
+async fn a_logout_ends_any_number_of_sessions_and_counts_them() {
+    const MANY: usize = 600;
+    let own = Login::new(NOW);
+    let world = World::new(|_| vec![Step::Send(no_content())]).await;
+    world.know(&[&own]).await;
+    let template = world.live(&own).await;
+    let others: Vec<Login> = (0..MANY).map(|_| Login::of(own.user, NOW)).collect();
+    for chunk in others.chunks(100) {
+        let record = |login: &Login| Change::Record {
+            origin: Origin::SignIn,
+            record: Box::new(Record { session: login.session, refresh_ref: None, ..template.clone() }),
+        };
+        world.store.apply(&chunk.iter().map(record).collect::<Vec<_>>(), NOW).await.unwrap();
+    }
+    world.pass(5000);
+    assert_eq!(world.as_user(&own, Method::POST, LOGOUT, "").await.status, 204);
+    for other in &others {
+        assert_eq!(world.state(other).await, State::Revoked);
+    }
+    world.counts("gotrue_sidecar_sessions_ended_total{reason=\"logout\"}", MANY + 1).await;
+    assert_eq!(world.count(r#"gotrue_sidecar_mirror_events_total{event="end",result="pending"}"#).await, 1);
+    assert!(world.count(r#"gotrue_sidecar_store_commands_total{command="sweep",result="ok"}"#).await >= 2);
+    let left: Vec<String> = {
+        let mut redis = world.redis.client().await;
+        redis::cmd("KEYS").arg("*:ending:*").query_async(&mut redis).await.unwrap()
+    };
+    assert_eq!(left, [""; 0]);
+}

@@ -1,17 +1,21 @@
-//! The two stores side by side: whatever happens, they say the same.
+//! The two stores side by side: whatever happens, they say the same. Redis deals with as many sessions at
+//! once as it would, or with so few that changes to many stay pending across what comes next; the embedded
+//! store, which makes every change at once, shows what they mean.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{
     prelude::*,
     sample::select,
     test_runner::{Config, TestRunner},
 };
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands, aio::MultiplexedConnection};
 
 use super::{keys::assert_every_key_expires, *};
 
 /// Few of everything, so that they meet.
 const USERS: u64 = 2;
-const SESSIONS: u64 = 3;
+const SESSIONS: u64 = 6;
 const TOKENS: u64 = 5;
 
 /// One step of a random history; users, sessions and tokens by number.
@@ -21,6 +25,7 @@ enum Step {
     Lookup { user: UserId, session: SessionId, touch: bool },
     Owner(RefreshRef),
     List(UserId, Wanted),
+    Sweep(UserId),
     Wait(Seconds),
 }
 
@@ -83,7 +88,7 @@ fn an_ending() -> impl Strategy<Value = Change> {
         1 => a_session().prop_map(Which::Others),
         1 => Just(Which::All),
         1 => a_session().prop_map(Which::Aal1Except),
-        1 => Just(Which::Client("one".to_owned())),
+        2 => select(vec!["one", "two"]).prop_map(|client| Which::Client(client.to_owned())),
     ];
     let times = (0..4000_u64, prop::option::of(0..4000_u64), any::<bool>());
     (a_user(), which, select(Reason::ALL.to_vec()), times).prop_map(|(user, which, reason, times)| {
@@ -125,18 +130,29 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => (1..=USERS, 1..=SESSIONS, 1..=TOKENS)
             .prop_map(|(user, session, number)| Step::Owner(token_of(user, session, number))),
         2 => (a_user(), a_wanted()).prop_map(|(user, wanted)| Step::List(user, wanted)),
+        2 => a_user().prop_map(Step::Sweep),
         // Redis goes by its own clock, so histories stay shorter than anything lives.
         1 => (0..8_u64).prop_map(Step::Wait),
     ]
 }
 
-/// What a store says at every step, and of everything at the end.
-async fn told(store: &Store, history: &[Step]) -> Vec<String> {
+/// What a store says at every step, and of everything at the end, before and after what is pending was swept.
+/// How many sessions ended, and why, is told last: Redis says of pending ones later.
+async fn told(store: &Store, history: &[Step], mut redis: Option<MultiplexedConnection>) -> Vec<String> {
     let mut now = NOW;
     let mut told = Vec::new();
+    let mut tally = Tally::default();
     for step in history {
         told.push(match step {
-            Step::Apply(changes) => format!("{:?}", store.apply(changes, now).await),
+            Step::Apply(changes) => {
+                let outcomes = store.apply(changes, now).await.unwrap();
+                let made = changes.iter().zip(outcomes);
+                format!("{:?}", made.map(|(change, outcome)| tally.take(change, outcome)).collect::<Vec<_>>())
+            }
+            Step::Sweep(user) => {
+                tally.sweep(store, *user, now).await;
+                String::new()
+            }
             Step::Lookup { user, session, touch } => {
                 shown(&store.lookup(*user, *session, now, *touch).await.unwrap())
             }
@@ -147,7 +163,59 @@ async fn told(store: &Store, history: &[Step]) -> Vec<String> {
                 String::new()
             }
         });
+        if let Some(redis) = &mut redis {
+            assert_every_key_expires(redis).await;
+        }
     }
+    told.extend(everything(store, now).await);
+    while let Some(user) = tally.pending.first().copied() {
+        tally.sweep(store, user, now).await;
+    }
+    told.extend(everything(store, now).await);
+    told.push(format!("{:?}", tally.ended));
+    told
+}
+
+/// What a sidecar would count, and whom it would sweep.
+#[derive(Default)]
+struct Tally {
+    ended: BTreeMap<&'static str, u64>,
+    pending: BTreeSet<UserId>,
+}
+
+impl Tally {
+    /// Gives back what the change did, whether it is done with all sessions or not.
+    fn take(&mut self, change: &Change, outcome: Outcome) -> Outcome {
+        if matches!(outcome, Outcome::Pending(_)) {
+            self.pending.insert(change.user());
+        }
+        match (change, outcome) {
+            (Change::End { reason, .. }, Outcome::Ended(count) | Outcome::Pending(count)) => {
+                self.add(*reason, count);
+                Outcome::Ended(0)
+            }
+            (Change::LowerAal { .. }, Outcome::Pending(0)) => Outcome::Marked,
+            _ => outcome,
+        }
+    }
+
+    async fn sweep(&mut self, store: &Store, user: UserId, now: Seconds) {
+        let swept = store.sweep(user, now).await.unwrap();
+        swept.ended.into_iter().for_each(|(reason, count)| self.add(reason, count));
+        if !swept.pending {
+            self.pending.remove(&user);
+        }
+    }
+
+    fn add(&mut self, reason: Reason, count: u64) {
+        if count > 0 {
+            *self.ended.entry(reason.as_str()).or_default() += count;
+        }
+    }
+}
+
+async fn everything(store: &Store, now: Seconds) -> Vec<String> {
+    let mut told = Vec::new();
     for (user, session) in (1..=USERS).flat_map(|user| (1..=SESSIONS).map(move |session| (user, session))) {
         let state = store.lookup(user_id(user), session_id(session), now, false).await;
         told.push(shown(&state.unwrap()));
@@ -175,11 +243,20 @@ async fn flush(redis: &mut MultiplexedConnection) {
 
 /// Runs a property against one Redis that is emptied for every case.
 fn for_all<S: Strategy>(cases: u32, strategy: &S, property: &impl AsyncFn(&RedisServer, &Store, S::Value)) {
+    for_all_in_steps(256, cases, strategy, property);
+}
+
+fn for_all_in_steps<S: Strategy>(
+    step: u32,
+    cases: u32,
+    strategy: &S,
+    property: &impl AsyncFn(&RedisServer, &Store, S::Value),
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = RedisServer::start();
     let mut config = config(redis_target(server.unix_url()));
     config.timeout = Duration::from_secs(5);
-    let store = open(&config);
+    let store = open_with_step(&config, step);
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(strategy, |value| {
         runtime.block_on(async {
@@ -193,20 +270,48 @@ fn for_all<S: Strategy>(cases: u32, strategy: &S, property: &impl AsyncFn(&Redis
 
 #[test]
 fn the_embedded_store_says_what_redis_says() {
-    let history = prop::collection::vec(a_step(), 1..40);
-    for_all(300, &history, &async |server, store, history| {
-        let (redis, embedded) = (told(store, &history).await, told(&embedded(), &history).await);
+    same_in_steps_of(256);
+}
+
+#[test]
+fn it_says_the_same_while_changes_are_pending() {
+    same_in_steps_of(1);
+    same_in_steps_of(2);
+}
+
+fn same_in_steps_of(step: u32) {
+    let history = prop::collection::vec(a_step(), 1..60);
+    for_all_in_steps(step, cases(300), &history, &async |server, store, history| {
+        let redis = told(store, &history, Some(server.client().await)).await;
+        let embedded = told(&embedded(), &history, None).await;
         for (index, (redis, embedded)) in redis.iter().zip(&embedded).enumerate() {
             assert_eq!(redis, embedded, "at {:?}", history.get(index));
         }
-        assert_every_key_expires(&mut server.client().await).await;
+        assert_nothing_pends(&mut server.client().await).await;
     });
+}
+
+/// Once everything was swept, keys and fields are those of contract §5.
+pub(super) async fn assert_nothing_pends(redis: &mut MultiplexedConnection) {
+    let sets: Vec<String> = redis.keys("*:ending:*").await.unwrap();
+    assert_eq!(sets, [""; 0]);
+    for marks in redis.keys::<_, Vec<String>>("*:marks").await.unwrap() {
+        for field in redis.hkeys::<_, Vec<String>>(&marks).await.unwrap() {
+            assert!(["not_before", "suspended_until"].contains(&field.as_str()), "{marks} has {field}");
+        }
+    }
 }
 
 #[test]
 fn a_history_told_twice_revokes_the_same() {
+    for step in [1, 256] {
+        told_twice_in_steps_of(step);
+    }
+}
+
+fn told_twice_in_steps_of(step: u32) {
     let history = prop::collection::vec(a_change(), 1..20);
-    for_all(100, &history, &async |_, store, history| {
+    for_all_in_steps(step, 100, &history, &async |_, store, history| {
         let mut revoked = Vec::new();
         for change in history.iter().chain(&history) {
             apply(store, change).await;
@@ -262,4 +367,10 @@ fn refreshes_leave_the_same_state_in_any_order_and_number() {
         }
         assert_eq!(states[0], states[1]);
     });
+}
+
+/// `PROPTEST_CASES`, where somebody wants more.
+#[expect(clippy::disallowed_methods, reason = "a test's own knob, as proptest has it")]
+fn cases(ordinary: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(ordinary)
 }

@@ -1,0 +1,95 @@
+-- What stands before every script but `suspend.lua`: what changes to many sessions mean while they wait.
+--
+-- A change to many sessions of a user (an ending, or the fall of a level) is a rule. For few sessions it is
+-- carried out at once. For more than a step of them the index is renamed to `ending:<n>`, and the rule goes into the
+-- marks: field `ending` is 'first:last', field `ending:<n>` the rule as JSON. That costs the same for any number.
+-- From then on a member of `ending:<n>` is what rules n to last make of its record, in this order. Whoever
+-- asks (`lookup.lua`, `resolve.lua`) works that out and writes nothing; whoever changes one session (`record.lua`,
+-- `end.lua`) carries it out for that one first; `sweep.lua` does so for a step of them at a time. Survivors go back to
+-- the index. Sessions that begin meanwhile stand in a new index, which the next rule would rename in its turn.
+
+local RULES = 16 -- that may wait; one more, and the oldest is carried out to its end first
+
+local function number(text)
+  return tonumber(text or '') or 0
+end
+
+local function pairs_from(list, first)
+  local fields = {}
+  for i = first, #list, 2 do
+    fields[list[i]] = list[i + 1]
+  end
+  return fields
+end
+
+-- A rule as JSON of texts, or nil if it is none.
+local function rule_from(json)
+  local reads, rule = pcall(cjson.decode, json or '')
+  if not reads or type(rule) ~= 'table' or type(rule.text) ~= 'string' then
+    return nil
+  end
+  rule.in_gotrue = rule.in_gotrue == '1' and '1' or '0'
+  for _, name in ipairs({'at', 'sent_ms', 'expires_at', 'shortest', 'skew', 'session_ttl', 'longest'}) do
+    rule[name] = number(rule[name])
+  end
+  return rule
+end
+
+-- The rules that are not carried out yet; nil if there are none. `noted` is the field `ending`.
+local function rules_of(marks, noted)
+  local first, last = string.match(noted or '', '^(%d+):(%d+)$')
+  first, last = number(first), number(last)
+  if first < 1 or last < first or last - first >= RULES then
+    return nil
+  end
+  local fields = pairs_from(redis.call('HGETALL', marks), 1)
+  local chain = {base = marks:sub(1, -#':marks' - 1), marks = marks, first = first, last = last}
+  for n = first, last do
+    chain[n] = rule_from(fields['ending:' .. n])
+  end
+  return chain
+end
+
+local function set_of(chain, n)
+  return chain.base .. ':ending:' .. n
+end
+
+-- Where a session waits for rules: {set, number of the first rule, id, score}; nil if it does not.
+local function place_of(chain, id)
+  for n = chain.first, chain.last do
+    local score = redis.call('ZSCORE', set_of(chain, n), id)
+    if score then
+      return {set = set_of(chain, n), from = n, id = id, score = number(score)}
+    end
+  end
+end
+
+local function is_meant(rule, id, record)
+  if rule.which == 'all' then
+    return true
+  elseif rule.which == 'client' then
+    return record.client_id == rule.subject
+  elseif rule.which == 'others' or rule.which == 'aal1_except' then
+    return id ~= rule.subject and (rule.which == 'others' or record.aal == 'aal1')
+  end
+  return false
+end
+
+-- The rule that ends the session, if one does; else whether its level falls, as `record` says from then on. A
+-- record that has vanished before its time counts as far as its id tells.
+local function judged(chain, place, record)
+  local lowered = false
+  for n = place.from, chain.last do
+    local rule = chain[n]
+    if rule and rule.which == 'lower' then
+      if record.factor_id == rule.subject then
+        record.factor_id, record.aal, lowered = nil, 'aal1', true
+      end
+    elseif rule and place.score > rule.at and number(record.began_ms) <= rule.sent_ms then
+      if is_meant(rule, place.id, record) then
+        return rule
+      end
+    end
+  end
+  return nil, lowered
+end
