@@ -103,6 +103,7 @@ impl App {
             session,
             lookup,
             enforce,
+            database_url: _, // for the command `audit`
             expired_grace,
             limits,
             trusted_proxies,

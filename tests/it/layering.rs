@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Every module of the library. Each may use those that stand before it.
-const ORDER: [&str; 35] = [
+const ORDER: [&str; 36] = [
     // words: types and pure functions
     "session",
     "scope",
@@ -34,6 +34,8 @@ const ORDER: [&str; 35] = [
     // ways out: the store and GoTrue
     "store",
     "upstream",
+    // the audit
+    "drift",
     // a request
     "exchange",
     "body",

@@ -10,6 +10,7 @@ pub(super) struct Scripts {
     pub(super) suspend: Named,
     pub(super) lower_aal: Named,
     pub(super) lookup: Named,
+    pub(super) amend: Named,
 }
 
 impl Scripts {
@@ -21,6 +22,7 @@ impl Scripts {
             suspend: Named::new(include_str!("../suspend.lua")),
             lower_aal: Named::new(include_str!("../lower_aal.lua")),
             lookup: Named::new(include_str!("../lookup.lua")),
+            amend: Named::new(include_str!("../amend.lua")),
         }
     }
 
@@ -28,7 +30,8 @@ impl Scripts {
     pub(super) fn loading(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.atomic();
-        for script in [&self.record, &self.end, &self.suspend, &self.lower_aal, &self.lookup] {
+        let all = [&self.record, &self.end, &self.suspend, &self.lower_aal, &self.lookup, &self.amend];
+        for script in all {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
         pipeline
