@@ -72,6 +72,26 @@ pub enum Error {
     Database(#[from] database::Error),
 }
 
+/// What is to be compared, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// A shared store: the embedded one cannot be looked into.
+    pub store: &'a config::Store,
+    /// `session.ttl`
+    pub ttl: Duration,
+    /// `database_url`
+    pub database: &'a SecretSource,
+    /// Whether the store is brought to what the database says.
+    pub repair: bool,
+    /// Between the two looks at a difference; [`settling`] is what the field needs.
+    pub settle: Duration,
+}
+
+/// How long a change may be in one place and not yet in the other.
+pub fn settling(store: &config::Store) -> Duration {
+    store.timeout + ANSWER
+}
+
 /// How far an audit has come.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
@@ -90,15 +110,9 @@ pub struct Progress {
 ///
 /// # Errors
 /// When there is no result; what had been repaired until then stays so.
-pub async fn run(
-    store: &config::Store,
-    ttl: Duration,
-    database: &SecretSource,
-    repair: bool,
-    tell: &mut dyn FnMut(Progress),
-) -> Result<Report, Error> {
+pub async fn run(job: Job<'_>, tell: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
+    let Job { store, ttl, database, repair, settle } = job;
     let address = Address::parse(database.read()?.reveal()).ok_or(Error::Address)?;
-    let settle = store.timeout + ANSWER;
     let patient = config::Store { timeout: store.timeout.max(PATIENCE), ..store.clone() };
     let mut audit = Audit {
         store: store::redis::Source::new(&patient, ttl)?.connect(),

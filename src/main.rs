@@ -82,7 +82,8 @@ fn audit(config: &Config, repair: bool) -> Result<drift::Report, Failure> {
         complain(&format!("audit: {done}{about} {what}, {rate:.0} in a second"));
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(drift::run(store, config.session.ttl, database, repair, &mut tell))?)
+    let job = drift::Job { store, ttl: config.session.ttl, database, repair, settle: drift::settling(store) };
+    Ok(runtime.block_on(drift::run(job, &mut tell))?)
 }
 
 /// Serves until a signal has drained it.

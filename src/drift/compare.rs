@@ -1,6 +1,7 @@
 //! One session in the database and in the store: do they agree? Pure, with a table of tests.
 
 use super::database::Row;
+pub use crate::metrics::DriftKind as Kind;
 use crate::{
     session::{Seconds, UserId},
     store::redis::{Held, Known, Stamp},
@@ -9,31 +10,6 @@ use crate::{
 /// GoTrue notes a refresh in the row, asks a token hook, and then dates the token: the row is never the later
 /// one by more than this, seconds.
 const ROW_AHEAD: Seconds = 10;
-
-/// How a session differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The database has it, the store does not.
-    Missing,
-    /// The store has it, the database does not.
-    Surplus,
-    /// Both have it, and say different things.
-    Differing,
-}
-
-impl Kind {
-    /// Every kind, in the order of a report.
-    pub const ALL: [Self; 3] = [Self::Missing, Self::Surplus, Self::Differing];
-
-    /// The word for it in reports and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Surplus => "surplus",
-            Self::Differing => "differing",
-        }
-    }
-}
 
 /// In what it differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

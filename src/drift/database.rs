@@ -91,8 +91,11 @@ impl Database {
     /// The rows behind `after`, at most `limit`, in the order of session ids.
     pub(super) async fn page(&self, after: Option<SessionId>, limit: i64) -> Result<Vec<Row>, Error> {
         let after = after.map_or_else(|| NIL.to_owned(), |id| id.to_string());
-        let sql =
-            format!("SELECT {} FROM auth.sessions WHERE id > $1::uuid ORDER BY id LIMIT $2", self.columns);
+        // with its table, for `id` alone would be the text that is selected, which no index orders
+        let sql = format!(
+            "SELECT {} FROM auth.sessions WHERE id > $1::uuid ORDER BY sessions.id LIMIT $2",
+            self.columns
+        );
         self.rows(&sql, &[(&after, Type::TEXT), (&limit, Type::INT8)]).await
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod gotrue;
 pub(crate) mod http;
 pub(crate) mod issuer;
 pub(crate) mod pod;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod redis;
