@@ -104,6 +104,7 @@ impl App {
             session_api,
             lookup,
             enforce,
+            database_url: _, // for the command `audit`
             expired_grace,
             limits,
             trusted_proxies,

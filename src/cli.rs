@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, builder::OsStringValueParser, error::Erro
 
 use crate::config::{
     Config, Draft,
-    keys::{CONFIG_FLAG, CONFIG_VARIABLE, KEYS, Key},
+    keys::{CONFIG_FLAG, CONFIG_VARIABLE, KEYS, Key, UsedBy},
     problem::{Place, Problem, Problems},
     reference,
     source::{self, Given},
@@ -27,10 +27,12 @@ pub enum Command {
     Healthcheck,
     /// Tell a running sidecar to drain.
     Drain,
+    /// Compare the store with GoTrue's database.
+    Audit,
 }
 
 impl Command {
-    const ALL: [Self; 4] = [Self::Serve, Self::Validate, Self::Healthcheck, Self::Drain];
+    const ALL: [Self; 5] = [Self::Serve, Self::Validate, Self::Healthcheck, Self::Drain, Self::Audit];
 
     /// As it is written on the command line.
     pub fn name(self) -> &'static str {
@@ -39,6 +41,7 @@ impl Command {
             Self::Validate => "validate",
             Self::Healthcheck => "healthcheck",
             Self::Drain => "drain",
+            Self::Audit => "audit",
         }
     }
 
@@ -48,6 +51,29 @@ impl Command {
             Self::Validate => "Check configuration and the files it names, without network",
             Self::Healthcheck => "Ask the sidecar at admin.listen whether it is well",
             Self::Drain => "Tell the sidecar at admin.listen to drain",
+            Self::Audit => "Compare the store with auth.sessions, the table of GoTrue's database",
+        }
+    }
+
+    /// Flags that only this command takes, and what they are for.
+    fn own_flags(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Audit => {
+                &[(REPAIR, "Bring the store to what the database says"), (JSON, "Print one JSON object")]
+            }
+            Self::Serve | Self::Validate | Self::Healthcheck | Self::Drain => &[],
+        }
+    }
+
+    /// Whether a key's file is about to be read. `audit` needs the way to the store and to the database.
+    fn reads(self, key: &Key) -> bool {
+        match self {
+            Self::Serve | Self::Validate => key.used_by == UsedBy::Serve,
+            Self::Audit => {
+                key.used_by == UsedBy::Audit
+                    || key.section().0 == Some("store") && key.name != "store.ref_key_file"
+            }
+            Self::Healthcheck | Self::Drain => false,
         }
     }
 
@@ -63,6 +89,10 @@ pub struct Invocation {
     pub command: Command,
     /// With what.
     pub config: Config,
+    /// `--repair`, of `audit`.
+    pub repair: bool,
+    /// `--json`, of `audit`.
+    pub json: bool,
     /// The configuration file that was read, if one was.
     pub file: Option<PathBuf>,
     /// With `--print-config`: the text to print instead of doing anything.
@@ -82,8 +112,8 @@ pub enum Stop {
 
 /// Reads arguments (without the program's name), environment and configuration file.
 ///
-/// `serve` and `validate` also read the files that the configuration names; the other commands and
-/// `--print-config` do not need them.
+/// `serve`, `validate` and `audit` also read the files that the configuration names and they use; the other
+/// commands and `--print-config` do not need them.
 ///
 /// # Errors
 /// When there is nothing to do: help was asked for, or something is wrong.
@@ -98,14 +128,20 @@ pub fn invocation(
     let mut draft = Draft::read(file(&matches, &env).as_deref(), &env, flags);
     draft.add(problems);
     let print = matches.get_flag(PRINT_CONFIG);
-    if !print && matches!(command, Command::Serve | Command::Validate) {
-        draft.check_files();
+    if !print {
+        draft.check_files(|key| command.reads(key));
+        if command == Command::Audit {
+            draft.check_audit();
+        }
     }
+    let own = |flag| command.own_flags().iter().any(|(own, _)| *own == flag) && matches.get_flag(flag);
     let loaded = draft.finish().map_err(|problems| Stop::Refuse(problems.to_string()))?;
     Ok(Invocation {
         command,
         printed: print.then(|| loaded.effective()),
         config: loaded.config,
+        repair: own(REPAIR),
+        json: own(JSON),
         file: loaded.file,
         warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
     })
@@ -131,13 +167,21 @@ fn parsed(args: impl IntoIterator<Item = OsString>) -> Result<(Command, ArgMatch
 
 const CONFIG: &str = "config";
 const PRINT_CONFIG: &str = "print-config";
+const REPAIR: &str = "repair";
+const JSON: &str = "json";
 
-/// Flags of clap's own, which take no value.
-const BARE: [&str; 5] = ["--print-config", "--help", "-h", "--version", "-V"];
+/// Flags that take no value.
+const BARE: [&str; 7] = ["--print-config", "--repair", "--json", "--help", "-h", "--version", "-V"];
 
 /// The command line as clap sees it.
 pub fn arguments() -> clap::Command {
-    let commands = Command::ALL.map(|command| clap::Command::new(command.name()).about(command.about()));
+    let own = |&(name, help): &(&'static str, &'static str)| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    let commands = Command::ALL.map(|command| {
+        let flags = command.own_flags().iter().map(own);
+        clap::Command::new(command.name()).about(command.about()).args(flags)
+    });
     let config = Arg::new(CONFIG)
         .long(CONFIG)
         .value_name("FILE")
@@ -154,7 +198,7 @@ pub fn arguments() -> clap::Command {
     clap::Command::new("gotrue-sidecar")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A reverse proxy beside GoTrue that gives it server-side sessions")
-        .after_help("Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration.")
+        .after_help("Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 drift was found and is not repaired (audit).")
         .disable_help_subcommand(true)
         .subcommands(commands)
         .arg(config)

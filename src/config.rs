@@ -7,6 +7,7 @@
 //! leads them through.
 
 mod build;
+pub mod database;
 mod draft;
 mod files;
 mod key;
@@ -58,6 +59,8 @@ pub struct Config {
     pub lookup: bool,
     /// `enforce`: revoked sessions are refused here.
     pub enforce: bool,
+    /// `database_url` / `database_url_file`, else GoTrue's own: where `auth.sessions` is, for `audit` only.
+    pub database_url: Option<SecretSource>,
     /// `logout.expired_grace`: an expired, well-signed token still ends its own session for so long. Zero: never.
     pub expired_grace: Duration,
     /// `limits.*`

@@ -39,6 +39,7 @@ pub mod body;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod drift;
 pub mod error;
 pub mod exchange;
 pub mod headers;

@@ -11,6 +11,7 @@ use gotrue_sidecar::{
     app::{App, Ended},
     cli::{self, Command, Invocation, Stop},
     config::Config,
+    drift::{self, Progress},
     probe, shutdown, telemetry,
 };
 
@@ -19,6 +20,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Wrong arguments or a wrong configuration, as shells and clap have it.
 const WRONG_USE: u8 = 2;
+
+/// `audit` found differences and left some.
+const DRIFT: u8 = 3;
 
 fn main() -> ExitCode {
     match cli::invocation(env::args_os().skip(1), env::vars_os()) {
@@ -32,7 +36,7 @@ fn main() -> ExitCode {
 }
 
 fn obey(invocation: Invocation) -> ExitCode {
-    let Invocation { command, config, file, warnings, .. } = invocation;
+    let Invocation { command, config, file, warnings, repair, json, .. } = invocation;
     if matches!(command, Command::Serve | Command::Validate) {
         for warning in &warnings {
             complain(&format!("warning: {warning}"));
@@ -42,21 +46,44 @@ fn obey(invocation: Invocation) -> ExitCode {
         let file = file.map_or("no configuration file".to_owned(), |path| path.display().to_string());
         return say(&format!("ok: {file}\n"));
     }
-    run(command, config)
-}
-
-/// Does what needs the network: `serve`, `healthcheck`, `drain`.
-fn run(command: Command, config: Config) -> ExitCode {
-    let admin = config.admin.listen;
-    let done: Result<ExitCode, Box<dyn std::error::Error>> = match command {
-        Command::Healthcheck => probe::healthcheck(admin).map(|()| ExitCode::SUCCESS).map_err(Into::into),
-        Command::Drain => probe::drain(admin).map(|()| ExitCode::SUCCESS).map_err(Into::into),
-        Command::Serve | Command::Validate => serve(config),
+    let done = match command {
+        Command::Audit => audit(&config, repair).map(|report| {
+            say(&if json { report.json() } else { report.text() });
+            if report.left() == 0 { ExitCode::SUCCESS } else { ExitCode::from(DRIFT) }
+        }),
+        _ => run(command, config),
     };
     done.unwrap_or_else(|error| {
         complain(&format!("error: {}", chain(&*error)));
         ExitCode::FAILURE
     })
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Does what else needs the network: `serve`, `healthcheck`, `drain`.
+fn run(command: Command, config: Config) -> Result<ExitCode, Failure> {
+    let admin = config.admin.listen;
+    match command {
+        Command::Healthcheck => probe::healthcheck(admin).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Drain => probe::drain(admin).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Serve | Command::Validate | Command::Audit => serve(config),
+    }
+}
+
+/// Compares the store with the database, and tells on stderr how far it has come.
+fn audit(config: &Config, repair: bool) -> Result<drift::Report, Failure> {
+    let (Some(store), Some(database)) = (&config.store, &config.database_url) else {
+        return Err("store.url and database_url: expected both".into()); // the configuration was checked for them
+    };
+    let mut tell = |progress: Progress| {
+        let Progress { what, done, about, rate } = progress;
+        let about = about.map_or(String::new(), |rows| format!(" of about {rows}"));
+        complain(&format!("audit: {done}{about} {what}, {rate:.0} in a second"));
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let job = drift::Job { store, ttl: config.session.ttl, database, repair, settle: drift::settling(store) };
+    Ok(runtime.block_on(drift::run(job, &mut tell))?)
 }
 
 /// Serves until a signal has drained it.

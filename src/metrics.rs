@@ -23,7 +23,7 @@ use self::handles::{Handles, add};
 pub use self::{
     catalogue::{CATALOGUE, Family, Kind, table},
     exposition::Format,
-    labels::{MirrorEvent, MirrorResult, Refusal, StoreCommand, UpstreamFailure},
+    labels::{DriftKind, MirrorEvent, MirrorResult, Refusal, StoreCommand, UpstreamFailure},
 };
 use crate::{
     route::Route,
@@ -149,6 +149,16 @@ impl Metrics {
         add(&self.handles.sessions_ended, reason as usize, count);
     }
 
+    /// What the last audit found in the store when it ended at `at`: sessions of each kind of difference, and
+    /// how many of them it put right.
+    pub fn audited(&self, at: Seconds, found: [u64; DriftKind::ALL.len()], repaired: u64) {
+        for (gauge, count) in self.handles.audit_sessions.iter().zip(found) {
+            gauge.set(whole(count));
+        }
+        self.handles.audit_repaired.set(whole(repaired));
+        self.handles.audit_timestamp.set(whole(at));
+    }
+
     /// GoTrue's public keys were fetched, or could not be.
     pub fn jwks_fetched(&self, ok: bool) {
         add(&self.handles.jwks_fetches, usize::from(!ok), 1);
@@ -163,9 +173,7 @@ impl Metrics {
     pub fn reloaded(&self, ok: bool, now: Seconds) {
         self.handles.reload_successful.set(f64::from(u8::from(ok)));
         if ok {
-            // whole seconds of this era are exact in an f64
-            #[expect(clippy::cast_precision_loss, reason = "seconds since the epoch are below 2^52")]
-            self.handles.reload_timestamp.set(now as f64);
+            self.handles.reload_timestamp.set(whole(now));
         }
     }
 
@@ -183,6 +191,12 @@ impl Metrics {
     pub fn upkeep(&self) {
         self.page.run_upkeep();
     }
+}
+
+/// A number of seconds or sessions.
+#[expect(clippy::cast_precision_loss, reason = "exact below 2^52")]
+fn whole(number: u64) -> f64 {
+    number as f64
 }
 
 #[cfg(test)]
@@ -212,6 +226,9 @@ mod tests {
             "mirror_events_total{event=\"sign_in\",result=\"failed\"}",
             "mirror_dropped_total{reason=\"too_large\"}",
             "sessions_ended_total{reason=\"logout\"}",
+            "audit_sessions{kind=\"differing\"}",
+            "audit_repaired_sessions",
+            "audit_last_run_timestamp_seconds",
             "jwks_fetches_total{result=\"failed\"}",
             "log_lines_dropped_total",
         ] {

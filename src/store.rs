@@ -168,6 +168,17 @@ impl Store {
         self.ping().await
     }
 
+    /// What the last audit found, if one has left its result within the last days; one round trip.
+    ///
+    /// # Errors
+    /// When the store did not answer, or not with what this program writes.
+    pub async fn last_audit(&self) -> Result<Option<redis::LastAudit>, Error> {
+        match self {
+            Self::Redis(redis) => redis.last_audit().await,
+            Self::Memory(_) => Ok(None), // nobody can look into it
+        }
+    }
+
     /// Asks whether the store would take a change, whosever. Makes none, and no key.
     ///
     /// # Errors

@@ -26,6 +26,8 @@ use crate::{
 const PROBE: Duration = Duration::from_secs(1);
 /// How long GoTrue may take to say that it is well.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The result of the last audit is asked for at every so-manieth probe: audits are hours apart.
+const AUDITED: u32 = 15;
 /// Histogram samples queue up until they are drained.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -74,9 +76,12 @@ impl Errands {
         let (metrics, readiness) = (Arc::clone(&self.metrics), Arc::clone(&self.readiness));
         let mut probe = StoreProbe::new(mirroring.source.connect(), mirroring.budget, metrics, readiness);
         let mut tick = every(PROBE);
-        loop {
+        for turn in (0..AUDITED).cycle() {
             tick.tick().await;
             probe.ask().await;
+            if turn == 0 {
+                probe.ask_for_audit().await;
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::{
     metrics::{Metrics, StoreCommand},
     readiness::Readiness,
-    store::{Error, Store},
+    store::{Error, Store, redis::LastAudit},
 };
 
 /// Asks, and keeps what was last known.
@@ -33,6 +33,15 @@ impl StoreProbe {
         readiness: Arc<Readiness>,
     ) -> Self {
         Self { store, timeout, well: None, metrics, readiness }
+    }
+
+    /// Shows what the last audit found. A store that does not answer was heard of already.
+    pub(super) async fn ask_for_audit(&self) {
+        let asked = tokio::time::timeout(self.timeout, self.store.last_audit()).await;
+        if let Ok(Ok(last)) = asked {
+            let LastAudit { at, missing, surplus, differing, repaired } = last.unwrap_or_default();
+            self.metrics.audited(at, [missing, surplus, differing], repaired);
+        }
     }
 
     /// Asks once.

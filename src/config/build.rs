@@ -38,6 +38,7 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
         session: Session { ttl: from.duration("session.ttl")? },
         session_api: session_api(from)?,
         enforce: from.read("enforce", parse::switch)?,
+        database_url: from.secret("database_url", "database_url_file"),
         expired_grace: from.duration("logout.expired_grace")?,
         limits: limits(from)?,
         trusted_proxies: from.read("forwarded.trusted_proxies", parse::networks)?,

@@ -56,9 +56,14 @@ impl Draft {
         self.problems.extend(problems);
     }
 
-    /// Reads the files that keys name, for those who are about to use them.
-    pub fn check_files(&mut self) {
-        self.problems.extend(files::problems(&self.values));
+    /// Reads the files that these keys name, for those who are about to use them.
+    pub fn check_files(&mut self, used: impl Fn(&Key) -> bool) {
+        self.problems.extend(files::problems(&self.values, used));
+    }
+
+    /// Asks for what `audit` cannot do without.
+    pub fn check_audit(&mut self) {
+        self.problems.extend(rules::for_audit(&self.values));
     }
 
     /// The configuration.

@@ -30,8 +30,8 @@ impl SecretSource {
 
 /// What is wrong with the files that keys name: they cannot be read, or do not hold what their key takes.
 /// Certificates are only read here; whoever uses them parses them.
-pub(super) fn problems(values: &Values) -> Vec<Problem> {
-    let files = KEYS.iter().filter(|key| key.kind == Kind::File);
+pub(super) fn problems(values: &Values, used: impl Fn(&Key) -> bool) -> Vec<Problem> {
+    let files = KEYS.iter().filter(|key| key.kind == Kind::File && used(key));
     let given = files.filter_map(|key| Some((key, values.get(key.name)?)));
     given.flat_map(|(key, given)| of_file(values, key, given)).collect()
 }

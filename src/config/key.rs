@@ -22,8 +22,20 @@ pub struct Key {
     pub reloaded: bool,
     /// Set to something else than its default, it asks for a store.
     pub needs_store: bool,
-    /// GoTrue's own variable for it, which counts when neither the key nor its `_file` is given.
-    pub gotrue: Option<&'static str>,
+    /// GoTrue's own variables for it: the first that is set counts when neither the key nor its `_file` is
+    /// given.
+    pub gotrue: &'static [&'static str],
+    /// Who uses it: it stops nobody else.
+    pub used_by: UsedBy,
+}
+
+/// Who uses a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsedBy {
+    /// `serve`; the other commands take from it what they need.
+    Serve,
+    /// Only `audit`.
+    Audit,
 }
 
 /// What holds when a key is not given.
@@ -48,7 +60,17 @@ impl Key {
         help: &'static str,
     ) -> Self {
         let default = Default::Value(default);
-        Self { name, kind, default, help, secret: false, reloaded: false, needs_store: false, gotrue: None }
+        Self {
+            name,
+            kind,
+            default,
+            help,
+            secret: false,
+            reloaded: false,
+            needs_store: false,
+            gotrue: &[],
+            used_by: UsedBy::Serve,
+        }
     }
 
     pub(super) const fn unset(
@@ -74,8 +96,12 @@ impl Key {
         Self { needs_store: true, ..self }
     }
 
-    pub(super) const fn gotrue(self, variable: &'static str) -> Self {
-        Self { gotrue: Some(variable), ..self }
+    pub(super) const fn gotrue(self, variables: &'static [&'static str]) -> Self {
+        Self { gotrue: variables, ..self }
+    }
+
+    pub(super) const fn for_audit(self) -> Self {
+        Self { used_by: UsedBy::Audit, ..self }
     }
 
     /// `store.key_prefix` → `store-key-prefix`, without the dashes in front.

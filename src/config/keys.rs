@@ -1,10 +1,10 @@
 //! The one table of configuration keys. Flags, environment variables, the keys that YAML may have,
 //! `sidecar.yaml`, the README's table and `--print-config` are all derived from it.
 
-pub use super::key::{Default, Key};
+pub use super::key::{Default, Key, UsedBy};
 use super::kind::Kind::{
-    Address, AnyOf, AutoCount, Count, Duration, File, JsonKeys, Jwks, KeyPrefix, Networks, OneOf, PathPrefix,
-    Size, StoreUrl, Switch, Text, UpstreamUrl, Words,
+    Address, AnyOf, AutoCount, Count, DatabaseUrl, Duration, File, JsonKeys, Jwks, KeyPrefix, Networks,
+    OneOf, PathPrefix, Size, StoreUrl, Switch, Text, UpstreamUrl, Words,
 };
 
 /// In front of every variable of ours.
@@ -55,6 +55,24 @@ pub static KEYS: &[Key] = &[
         "Refuse requests of revoked sessions and banned users as GoTrue would, without asking it. Every request with a Bearer token then waits for the store.",
     )
     .needs_store(),
+    Key::unset(
+        "database_url",
+        DatabaseUrl,
+        "GOTRUE_DB_DATABASE_URL or DATABASE_URL, if set",
+        "postgres://gotrue_audit@127.0.0.1:5432/postgres",
+        "Where auth.sessions is, for the command audit; nothing else connects to it. See docs/audit.md for what its role needs.",
+    )
+    .secret()
+    .gotrue(&["GOTRUE_DB_DATABASE_URL", "DATABASE_URL"])
+    .for_audit(),
+    Key::unset(
+        "database_url_file",
+        File,
+        "no file",
+        "/run/secrets/database-url",
+        "A file that holds database_url.",
+    )
+    .for_audit(),
     Key::unset(
         "tls.cert_file",
         File,
@@ -181,7 +199,7 @@ pub static KEYS: &[Key] = &[
         "GoTrue's symmetric secret (HS256), which verifies access tokens.",
     )
     .secret()
-    .gotrue("GOTRUE_JWT_SECRET"),
+    .gotrue(&["GOTRUE_JWT_SECRET"]),
     Key::unset(
         "jwt.secret_file",
         File,
@@ -198,7 +216,7 @@ pub static KEYS: &[Key] = &[
         "GoTrue's signing keys, as GOTRUE_JWT_KEYS has them, which verify access tokens.",
     )
     .secret()
-    .gotrue("GOTRUE_JWT_KEYS"),
+    .gotrue(&["GOTRUE_JWT_KEYS"]),
     Key::unset("jwt.keys_file", File, "no file", "/run/secrets/jwt-keys.json", "A file that holds jwt.keys.")
         .reloaded(),
     Key::new(
@@ -214,7 +232,7 @@ pub static KEYS: &[Key] = &[
         "service_role,supabase_admin",
         "The roles of tokens that may ask for anybody's sessions.",
     )
-    .gotrue("GOTRUE_JWT_ADMIN_ROLES"),
+    .gotrue(&["GOTRUE_JWT_ADMIN_ROLES"]),
     Key::new(
         "session.ttl",
         Duration("1s", "3650d"),

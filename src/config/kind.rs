@@ -1,7 +1,7 @@
 //! The notations a configuration value can have: how each is described to a person, and which
 //! texts it admits.
 
-use super::parse;
+use super::{database, parse};
 
 /// The notation of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Kind {
     UpstreamUrl,
     /// A store's address, which may carry a password.
     StoreUrl,
+    /// A PostgreSQL database's address, which may carry a password.
+    DatabaseUrl,
     /// Where public keys are fetched from.
     Jwks,
     /// A JSON array of JWKs.
@@ -58,6 +60,9 @@ impl Kind {
                 "memory:, redis://[user:password@]host[:port][/database], rediss:// likewise, or redis+unix:///path[?db=&user=&pass=]"
                     .to_owned()
             }
+            Self::DatabaseUrl => {
+                "postgres://[user[:password]@]host[:port]/database[?sslmode=…&sslrootcert=…]".to_owned()
+            }
             Self::Jwks => "upstream, off, or an http:// or https:// address".to_owned(),
             Self::JsonKeys => "a JSON array of JWKs".to_owned(),
             Self::KeyPrefix => "1 to 64 letters, digits or any of . _ - :".to_owned(),
@@ -84,7 +89,7 @@ impl Kind {
         match self {
             Self::Address => "IP:PORT",
             Self::PathPrefix => "PREFIX",
-            Self::UpstreamUrl | Self::StoreUrl | Self::Jwks => "URL",
+            Self::UpstreamUrl | Self::StoreUrl | Self::DatabaseUrl | Self::Jwks => "URL",
             Self::JsonKeys => "JSON",
             Self::KeyPrefix | Self::Text => "TEXT",
             Self::File => "FILE",
@@ -104,6 +109,7 @@ impl Kind {
             Self::PathPrefix => parse::path_prefix(text).is_some(),
             Self::UpstreamUrl => parse::upstream_url(text).is_some(),
             Self::StoreUrl => parse::store_url(text).is_some(),
+            Self::DatabaseUrl => database::Address::parse(text).is_some(),
             Self::Jwks => parse::jwks(text).is_some(),
             Self::JsonKeys => parse::json_keys(text).is_some(),
             Self::KeyPrefix => parse::key_prefix(text).is_some(),

@@ -95,6 +95,14 @@ pub enum Problem {
         /// What is wrong and what was expected.
         rule: Rule,
     },
+    /// A command cannot do without it.
+    #[error("{key}: audit needs it; expected {expected}")]
+    Needed {
+        /// The key.
+        key: &'static str,
+        /// What it takes.
+        expected: &'static str,
+    },
     /// The file that a key names cannot be used.
     #[error("{key} ({place}): {source}")]
     NamedFile {

@@ -81,6 +81,24 @@ pub(super) fn store(values: &Values, url: StoreUrl) -> Vec<Problem> {
     given.broken(rules).collect()
 }
 
+/// What `audit` cannot do without.
+pub(super) fn for_audit(values: &Values) -> Vec<Problem> {
+    let given = Given(values);
+    let url = values.get("store.url").and_then(|given| parse::store_url(given.text.reveal()));
+    let database =
+        ["database_url", "database_url_file"].iter().any(|key| given.has(key) || values.is_refused(key));
+    let needs = [
+        (
+            given.a_store() && url != Some(StoreUrl::Memory),
+            "store.url",
+            "the address of a Redis; the memory of another process cannot be read",
+        ),
+        (database, "database_url", "the postgres:// address of GoTrue's database, or database_url_file"),
+    ];
+    let missing = needs.into_iter().filter(|(there, ..)| !there);
+    missing.map(|(_, key, expected)| Problem::Needed { key, expected }).collect()
+}
+
 /// What works but was probably not meant.
 pub(super) fn warnings(values: &Values, config: &Config) -> Vec<Warning> {
     let short = ["jwt.secret", "store.ref_key"].into_iter().filter_map(|key| {

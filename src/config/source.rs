@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Secret,
-    keys::{self, CONFIG_VARIABLE, Default, KEYS, Key, VARIABLE_PREFIX},
+    keys::{self, CONFIG_VARIABLE, Default, KEYS, Key, UsedBy, VARIABLE_PREFIX},
     problem::{Place, Problem, Rule},
     spelling, yaml,
 };
@@ -150,15 +150,18 @@ fn gotrues(
 ) -> (Vec<(&'static str, Given)>, Vec<Problem>) {
     let (mut given, mut problems) = (Vec::new(), Vec::new());
     for key in KEYS {
-        let Some(variable) = key.gotrue else { continue };
         let explicit =
             [Some(key), key.twin()].into_iter().flatten().any(|key| values.get(key.name).is_some());
-        let found = variables.iter().find(|(name, value)| name == variable && !value.is_empty());
-        let Some((_, value)) = found.filter(|_| !explicit) else {
+        let set =
+            |variable: &&str| variables.iter().find(|(name, value)| name == *variable && !value.is_empty());
+        let Some((name, value)) = key.gotrue.iter().find_map(set).filter(|_| !explicit) else {
             continue;
         };
-        match given_by(key, value, Place::Variable(variable.to_owned())) {
+        match given_by(key, value, Place::Variable(name.to_string_lossy().into_owned())) {
+            // whatever else that variable is for is no reason for `serve` not to start
+            Ok(value) if key.used_by == UsedBy::Audit && !key.kind.admits(value.text.reveal()) => {}
             Ok(value) => given.push((key.name, value)),
+            Err(_) if key.used_by == UsedBy::Audit => {}
             Err(problem) => problems.push(problem),
         }
     }

@@ -87,6 +87,12 @@ families! {
         "Answers that looked as if they changed a session and were not mirrored.";
     SESSIONS_ENDED = "gotrue_sidecar_sessions_ended_total", Kind::Counter, ["reason"],
         "Sessions that the mirror ended.";
+    AUDIT_SESSIONS = "gotrue_sidecar_audit_sessions", Kind::Gauge, ["kind"],
+        "Sessions in which the store differed from GoTrue's database at the last audit, repaired ones included.";
+    AUDIT_REPAIRED = "gotrue_sidecar_audit_repaired_sessions", Kind::Gauge, [],
+        "Sessions that the last audit put right.";
+    AUDIT_LAST_RUN = "gotrue_sidecar_audit_last_run_timestamp_seconds", Kind::Gauge, [],
+        "When the last audit ended, since the epoch; 0 where none did within 8 days.";
     JWKS_FETCHES = "gotrue_sidecar_jwks_fetches_total", Kind::Counter, ["result"],
         "Fetches of GoTrue's public signing keys.";
     LOG_LINES_DROPPED = "gotrue_sidecar_log_lines_dropped_total", Kind::Counter, [],

@@ -7,7 +7,8 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 use super::{
     catalogue::{self, CATALOGUE, Family, Kind},
     labels::{
-        CODES, MirrorEvent, MirrorResult, Refusal, STORE_RESULTS, StoreCommand, UpstreamFailure, method_index,
+        CODES, DriftKind, MirrorEvent, MirrorResult, Refusal, STORE_RESULTS, StoreCommand, UpstreamFailure,
+        method_index,
     },
 };
 use crate::{
@@ -31,6 +32,9 @@ pub(super) struct Handles {
     pub(super) mirror_events: [[Counter; MirrorResult::ALL.len()]; MirrorEvent::ALL.len()],
     pub(super) mirror_dropped: [Counter; Unrecorded::ALL.len()],
     pub(super) sessions_ended: [Counter; Reason::ALL.len()],
+    pub(super) audit_sessions: [Gauge; DriftKind::ALL.len()],
+    pub(super) audit_repaired: Gauge,
+    pub(super) audit_timestamp: Gauge,
     pub(super) jwks_fetches: [Counter; 2],
     pub(super) log_lines_dropped: Counter,
     pub(super) reload_successful: Gauge,
@@ -86,6 +90,10 @@ impl Handles {
                 .map(|why| series.counter(&catalogue::MIRROR_DROPPED, &[why.as_str()])),
             sessions_ended: Reason::ALL
                 .map(|reason| series.counter(&catalogue::SESSIONS_ENDED, &[reason.as_str()])),
+            audit_sessions: DriftKind::ALL
+                .map(|kind| series.gauge(&catalogue::AUDIT_SESSIONS, &[kind.as_str()])),
+            audit_repaired: series.gauge(&catalogue::AUDIT_REPAIRED, &[]),
+            audit_timestamp: series.gauge(&catalogue::AUDIT_LAST_RUN, &[]),
             jwks_fetches: ["ok", "failed"].map(|result| series.counter(&catalogue::JWKS_FETCHES, &[result])),
             log_lines_dropped: series.counter(&catalogue::LOG_LINES_DROPPED, &[]),
             reload_successful: series.gauge(&catalogue::CONFIG_LAST_RELOAD_SUCCESSFUL, &[]),

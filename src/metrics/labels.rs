@@ -80,6 +80,17 @@ labels! {
 }
 
 labels! {
+    /// How a session differs between the store and GoTrue's database.
+    DriftKind:
+    /// The database has it, the store does not.
+    Missing = "missing",
+    /// The store has it, the database does not.
+    Surplus = "surplus",
+    /// Both have it, and say different things.
+    Differing = "differing",
+}
+
+labels! {
     /// How an exchange with GoTrue failed.
     UpstreamFailure:
     /// No connection.

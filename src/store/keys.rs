@@ -40,6 +40,23 @@ impl Keys {
         format!("{}:probe", self.prefix)
     }
 
+    /// The pattern of every record's key.
+    pub(super) fn every_record(&self) -> String {
+        format!("{}:{{*}}:session:*", self.prefix)
+    }
+
+    /// Whose record a key is; `None` if it is none.
+    pub(super) fn session_of_record(&self, key: &str) -> Option<(UserId, SessionId)> {
+        let rest = key.strip_prefix(&*self.prefix)?.strip_prefix(":{")?;
+        let (user, session) = rest.split_once("}:session:")?;
+        Some((UserId::parse(user)?, SessionId::parse(session)?))
+    }
+
+    /// What the last audit found.
+    pub(super) fn audit(&self) -> String {
+        format!("{}:audit", self.prefix)
+    }
+
     /// Which session a refresh token belongs to; in another slot.
     pub(super) fn refresh(&self, token: &RefreshRef) -> String {
         format!("{}:refresh:{}", self.prefix, token.as_str())

@@ -9,11 +9,12 @@
 --   1. Revoked (tombstone, or began before `not_before`): neither, nothing is written.
 --   2. Both have a counter and they differ: the higher one.
 --   3. `refreshed_at` differs: the later one.
---   4. Same second, same refresh token (or neither side has one): the later `expires_at`; without any token
+--   4. Same second, one was made from a row of the database (`expires_at` 0): the other one.
+--   5. Same second, same refresh token (or neither side has one): the later `expires_at`; without any token
 --      also the higher `aal`.
---   5. Same second, a sign-in: the stored one, for whatever else is known of a session came after it.
---   6. Same second, one names the other as its previous token: the one that names.
---   7. Same second, else: the higher `aal`; if that is equal, the one that arrives last.
+--   6. Same second, a sign-in: the stored one, for whatever else is known of a session came after it.
+--   7. Same second, one names the other as its previous token: the one that names.
+--   8. Same second, else: the higher `aal`; if that is equal, the one that arrives last.
 -- The newer one stands, with `created_at`, `began_ms` and `seen_at` of the stored one, and with its client,
 -- factor, methods, address and agent where the newer one has none.
 
@@ -58,6 +59,9 @@ local function supersedes(new, old)
   end
   if number(new.refreshed_at) ~= number(old.refreshed_at) then
     return number(new.refreshed_at) > number(old.refreshed_at)
+  end
+  if number(new.expires_at) == 0 or number(old.expires_at) == 0 then
+    return number(new.expires_at) > 0
   end
   if new.refresh_ref == old.refresh_ref and number(new.expires_at) ~= number(old.expires_at) then
     return number(new.expires_at) > number(old.expires_at)

@@ -7,6 +7,7 @@ mod link;
 mod record;
 mod reply;
 mod scripts;
+mod survey;
 mod target;
 
 use std::{sync::Arc, time::Duration};
@@ -14,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 use ::redis::{Client, Cmd, Pipeline, Value};
 use arc_swap::ArcSwap;
 
+pub use self::survey::{Amendment, Held, Known, LastAudit, Scan, Stamp};
 use self::{link::Link, scripts::Scripts};
 use super::{Error, OpenError, Swept, keys::Keys, rules};
 use crate::{

@@ -71,7 +71,8 @@ pub(super) fn tombstone_text(reason: Reason, now: Seconds) -> String {
 /// Whether `new` says something newer of the session than the stored `old`. Answers may come in any
 /// order and more than once (contract I9).
 ///
-/// A counter of v2 tokens orders exactly, else the second of `iat` does. Within one second: GoTrue gives
+/// A counter of v2 tokens orders exactly, else the second of `iat` does. Within one second: what was read
+/// from the database, which knows no access token, never stands against an answer. GoTrue gives
 /// an unchanged refresh token for a reused one, then only the access token can be newer. A sign-in is
 /// the first that is known of a session, so it never stands against another. A refresh names the
 /// token it replaced. A verified factor does not, but lifts the assurance level. What is left are
@@ -85,6 +86,9 @@ pub(super) fn supersedes(origin: Origin, new: &Record, old: &Record) -> bool {
     }
     if new.refreshed_at != old.refreshed_at {
         return new.refreshed_at > old.refreshed_at;
+    }
+    if new.expires_at == 0 || old.expires_at == 0 {
+        return new.expires_at > 0;
     }
     let same_token = new.refresh_ref == old.refresh_ref;
     if same_token && new.expires_at != old.expires_at {
@@ -196,6 +200,10 @@ mod tests {
         with(record, |it| it.aal = Some(Aal::Aal2))
     }
 
+    fn of_row(record: Record) -> Record {
+        with(record, |it| (it.expires_at, it.refresh_ref) = (0, None))
+    }
+
     fn without_token() -> Record {
         with(b(), |it| it.refresh_ref = None)
     }
@@ -236,6 +244,9 @@ mod tests {
             ("a lift", Refresh, lifted(record(2_000, 'x', None)), b(), true),
             ("before a lift", Refresh, b(), lifted(record(2_000, 'x', None)), false),
             ("a stranger", Refresh, stranger, b(), true),
+            ("a row", Refresh, of_row(b()), b(), false),
+            ("after a row", SignIn, b(), of_row(b()), true),
+            ("a row, twice", Refresh, of_row(b()), of_row(b()), false),
             ("no token, twice", Refresh, without_token(), without_token(), false),
             ("no token, a lift", Refresh, lifted(without_token()), without_token(), true),
         ]);

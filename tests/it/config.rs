@@ -75,6 +75,9 @@ fn samples(key: &Key) -> [String; 3] {
         Kind::PathPrefix => ["/a", "/b", "/auth/v1"],
         Kind::UpstreamUrl => ["https://a", "https://b:8443", "https://c/auth/v1"],
         Kind::StoreUrl => ["rediss://a", "rediss://b:6380/1", "rediss://c"],
+        Kind::DatabaseUrl => {
+            ["postgres://a/b", "postgresql://u:p@a:5433/b", "postgres://a/b?sslmode=require"]
+        }
         Kind::Jwks => ["off", "https://a/jwks.json", "http://b/jwks.json"],
         Kind::JsonKeys => ["[]", r#"[{"kty":"oct"}]"#, r#"[{"kty":"EC"}]"#],
         Kind::KeyPrefix => ["a", "b:c", "2024"],

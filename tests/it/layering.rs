@@ -34,6 +34,8 @@ const ORDER: [&str; 36] = [
     // ways out: the store and GoTrue
     "store",
     "upstream",
+    // the audit
+    "drift",
     // a request
     "exchange",
     "body",

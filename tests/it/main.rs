@@ -15,6 +15,7 @@ mod config;
 mod decisions;
 mod docs;
 mod drain;
+mod drift;
 mod encoding;
 mod faults;
 mod framing;

@@ -10,6 +10,7 @@ pub(crate) mod http;
 pub(crate) mod issuer;
 pub(crate) mod openapi;
 pub(crate) mod pod;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod redis;

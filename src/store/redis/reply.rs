@@ -126,6 +126,51 @@ fn fields_of(reply: &Value) -> HashMap<&str, &str> {
     }
 }
 
+/// The word that `lookup.lua` has for a session.
+pub(super) fn verdict(reply: &Value) -> Result<&str, Error> {
+    sound(reply)?;
+    match reply {
+        Value::Array(items) => items.first().and_then(text).ok_or(Error::Protocol),
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// Under the key stands something of another type than was asked for.
+pub(super) fn is_of_another_type(reply: &Value) -> bool {
+    let Value::ServerError(error) = reply else {
+        return false;
+    };
+    let wrong = |text: &str| text.contains("WRONGTYPE");
+    wrong(error.code()) || error.details().is_some_and(wrong)
+}
+
+/// One step of `SCAN`: where to go on, and the keys that read as text.
+pub(super) fn scanned(reply: &Value) -> Result<(u64, Vec<&str>), Error> {
+    sound(reply)?;
+    let Value::Array(items) = reply else {
+        return Err(Error::Protocol);
+    };
+    let [cursor, Value::Array(keys)] = items.as_slice() else {
+        return Err(Error::Protocol);
+    };
+    let cursor = text(cursor).and_then(|cursor| cursor.parse().ok()).ok_or(Error::Protocol)?;
+    Ok((cursor, keys.iter().filter_map(text).collect()))
+}
+
+/// Whether a script did what it is for.
+pub(super) fn yes(reply: &Value) -> Result<bool, Error> {
+    sound(reply)?;
+    match reply {
+        Value::Int(did) => Ok(*did == 1),
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// A number in a field; 0 where there is none.
+pub(super) fn number(reply: &Value) -> u64 {
+    text(reply).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 /// Whose token it is, as the hint says; a hint that does not read as one is none.
 pub(super) fn hint(reply: &Value) -> Result<Option<(UserId, SessionId)>, Error> {
     sound(reply)?;

@@ -27,6 +27,7 @@ pub(super) struct Scripts {
     pub(super) lookup: Named,
     pub(super) resolve: Named,
     pub(super) list: Named,
+    pub(super) amend: Named,
 }
 
 impl Scripts {
@@ -41,6 +42,7 @@ impl Scripts {
             lookup: script!(reads "../lookup.lua"),
             resolve: script!(reads "../resolve.lua"),
             list: script!(reads "../list.lua"),
+            amend: Named::new(include_str!("../amend.lua")),
         }
     }
 
@@ -48,8 +50,8 @@ impl Scripts {
     pub(super) fn loading(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.atomic();
-        let Self { record, end, suspend, lower_aal, sweep, lookup, resolve, list } = self;
-        for script in [record, end, suspend, lower_aal, sweep, lookup, resolve, list] {
+        let Self { record, end, suspend, lower_aal, sweep, lookup, resolve, list, amend } = self;
+        for script in [record, end, suspend, lower_aal, sweep, lookup, resolve, list, amend] {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
         pipeline

@@ -1,0 +1,248 @@
+//! What the audit asks of Redis: which sessions it holds, and what it knows of many of them at once; and
+//! what the audit leaves there, its result included.
+//!
+//! Whether a session is ended is asked of `lookup.lua`, as every request does.
+
+use std::collections::HashMap;
+
+use ::redis::{Pipeline, Value};
+
+use super::{Redis, record, reply};
+use crate::{
+    session::{Aal, Seconds, SessionId, UserId},
+    store::{Error, rules},
+};
+
+/// Fields that the audit compares, and those without which a record is none.
+const FIELDS: [&str; 7] = ["v", "created_at", "refreshed_at", "expires_at", "counter", "aal", "client_id"];
+
+/// Commands that ask for one session.
+const COMMANDS: usize = 4;
+
+/// Keys that one step of a scan looks at, about.
+const SCAN_STEP: usize = 1_000;
+
+/// How long the result of an audit is remembered: a weekly one leaves no gap, seconds.
+const REMEMBERED: Seconds = 8 * 24 * 60 * 60;
+
+/// What the store holds of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// No record and no tombstone. What began before `not_before` counts as ended all the same; 0: no such mark.
+    Nothing {
+        /// The user's mark.
+        not_before: Seconds,
+    },
+    /// It was ended here.
+    Ended,
+    /// Something stands under its key that does not read as a record.
+    Unreadable,
+    /// A record, also where its user is banned.
+    Live(Known),
+}
+
+/// What the audit compares of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// How far the session has come.
+    pub stamp: Stamp,
+    /// Its assurance level.
+    pub aal: Option<Aal>,
+    /// The OAuth client that holds it.
+    pub client: Option<String>,
+    /// It is among its user's sessions: an ending of all finds it.
+    pub indexed: bool,
+}
+
+/// How far a session has come: its last refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// When that was.
+    pub refreshed_at: Seconds,
+    /// Which one it was, where refresh tokens count (v2).
+    pub counter: Option<u64>,
+}
+
+/// What the mirror missed of one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Amendment {
+    /// Whose.
+    pub user: UserId,
+    /// Which.
+    pub session: SessionId,
+    /// How far its record had come when it was compared: another one stays as it is.
+    pub compared: Stamp,
+    /// The assurance level that it has.
+    pub aal: Option<Aal>,
+    /// The OAuth client that holds it.
+    pub client: Option<String>,
+    /// A refresh that was missed. Until when its access token is good nobody knows.
+    pub refreshed: Option<Stamp>,
+}
+
+/// How far a scan has come.
+#[derive(Debug, Default)]
+pub struct Scan {
+    cursor: u64,
+    begun: bool,
+}
+
+/// What the last audit found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastAudit {
+    /// When it ended.
+    pub at: Seconds,
+    /// Sessions that the store lacked.
+    pub missing: u64,
+    /// Sessions that only the store had.
+    pub surplus: u64,
+    /// Sessions of which the store knew something else.
+    pub differing: u64,
+    /// How many of those it put right.
+    pub repaired: u64,
+}
+
+impl Redis {
+    /// What is held of each of these sessions, in their order; one round trip. Changes nothing.
+    ///
+    /// # Errors
+    /// When the store did not answer, or not with what this program writes.
+    pub async fn survey(&self, sessions: &[(UserId, SessionId)], now: Seconds) -> Result<Vec<Held>, Error> {
+        if sessions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(sessions.len() * COMMANDS);
+        for &(user, session) in sessions {
+            let keys =
+                [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
+            let mut lookup = self.scripts.lookup.call(&keys);
+            lookup.arg(now).arg(0).arg(rules::TOUCH_AFTER);
+            pipeline.add_command(lookup);
+            let [record, _, marks] = &keys;
+            pipeline.cmd("HMGET").arg(record).arg(&FIELDS);
+            pipeline.cmd("ZSCORE").arg(self.keys.index(user)).arg(session.to_string());
+            pipeline.cmd("HGET").arg(marks).arg("not_before");
+        }
+        let replies = self.run(&pipeline).await?;
+        let (of_each, _) = replies.as_chunks::<COMMANDS>();
+        if of_each.len() != sessions.len() {
+            return Err(Error::Protocol);
+        }
+        sessions.iter().zip(of_each).map(|(&(user, session), replies)| held(user, session, replies)).collect()
+    }
+
+    /// The next sessions that have a record; `None` at the end. All that are there from the first call to
+    /// the last come at least once, some may come twice.
+    ///
+    /// # Errors
+    /// As [`Redis::survey`].
+    pub async fn scan(&self, scan: &mut Scan) -> Result<Option<Vec<(UserId, SessionId)>>, Error> {
+        if scan.begun && scan.cursor == 0 {
+            return Ok(None);
+        }
+        let mut pipeline = Pipeline::with_capacity(1);
+        // a key prefix holds no sign that means something in a pattern (config/parse.rs)
+        pipeline.cmd("SCAN").arg(scan.cursor).arg("MATCH").arg(self.keys.every_record());
+        pipeline.arg("COUNT").arg(SCAN_STEP);
+        let replies = self.run(&pipeline).await?;
+        let (cursor, keys) = reply::scanned(reply::first(&replies)?)?;
+        *scan = Scan { cursor, begun: true };
+        Ok(Some(keys.into_iter().filter_map(|key| self.keys.session_of_record(key)).collect()))
+    }
+
+    /// Makes the amendments whose session still is as it was compared; says of each whether it was.
+    ///
+    /// # Errors
+    /// As [`Store::apply`](crate::store::Store::apply).
+    pub async fn amend(&self, amendments: &[Amendment], now: Seconds) -> Result<Vec<bool>, Error> {
+        if amendments.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(amendments.len());
+        for it in amendments {
+            let keys = [
+                self.keys.record(it.user, it.session),
+                self.keys.tombstone(it.user, it.session),
+                self.keys.index(it.user),
+            ];
+            let counter = |stamp: Stamp| stamp.counter.map_or(String::new(), |counter| counter.to_string());
+            let mut call = self.scripts.amend.call(&keys);
+            call.arg(now).arg(it.session.to_string());
+            call.arg(it.compared.refreshed_at).arg(counter(it.compared));
+            call.arg(it.refreshed.map_or(0, |_| self.session_ttl));
+            call.arg("aal").arg(it.aal.map_or("", Aal::as_str));
+            call.arg("client_id").arg(it.client.as_deref().unwrap_or_default());
+            if let Some(refreshed) = it.refreshed {
+                call.arg("refreshed_at").arg(refreshed.refreshed_at);
+                call.arg("counter").arg(counter(refreshed)).arg("expires_at").arg(0);
+            }
+            pipeline.add_command(call);
+        }
+        let replies = self.run(&pipeline).await?;
+        replies.iter().map(reply::yes).collect()
+    }
+
+    /// Leaves what an audit found, for the metrics of every replica.
+    ///
+    /// # Errors
+    /// When the store did not take it.
+    pub async fn leave_audit(&self, audit: &LastAudit) -> Result<(), Error> {
+        let key = self.keys.audit();
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.cmd("HSET").arg(&key);
+        for (name, value) in audit.fields() {
+            pipeline.arg(name).arg(value);
+        }
+        pipeline.cmd("EXPIRE").arg(&key).arg(REMEMBERED);
+        self.run(&pipeline).await?.iter().try_for_each(reply::sound)
+    }
+
+    /// See [`Store::last_audit`](crate::store::Store::last_audit).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn last_audit(&self) -> Result<Option<LastAudit>, Error> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.cmd("HMGET").arg(self.keys.audit()).arg(&LastAudit::NAMES);
+        let replies = self.run(&pipeline).await?;
+        let texts = reply::texts(reply::first(&replies)?)?;
+        let numbers: Option<Vec<u64>> = texts.into_iter().map(|text| text?.parse().ok()).collect();
+        Ok(match numbers.as_deref() {
+            Some(&[at, missing, surplus, differing, repaired]) => {
+                Some(LastAudit { at, missing, surplus, differing, repaired })
+            }
+            _ => None, // none yet, or one of another version
+        })
+    }
+}
+
+impl LastAudit {
+    const NAMES: [&str; 5] = ["at", "missing", "surplus", "differing", "repaired"];
+
+    fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::NAMES.into_iter().zip([self.at, self.missing, self.surplus, self.differing, self.repaired])
+    }
+}
+
+/// What four replies say of a session: its state, its fields, its place in the index, its user's mark.
+fn held(user: UserId, session: SessionId, replies: &[Value; COMMANDS]) -> Result<Held, Error> {
+    let [state, fields, score, not_before] = replies;
+    if [state, fields].into_iter().any(reply::is_of_another_type) {
+        return Ok(Held::Unreadable);
+    }
+    let (state, fields) = (reply::verdict(state)?, reply::texts(fields)?);
+    let fields: HashMap<&str, &str> =
+        FIELDS.into_iter().zip(fields).filter_map(|(name, text)| Some((name, text?))).collect();
+    let there = state == "live" || state == "suspended" && !fields.is_empty();
+    match record::read(user, session, &fields) {
+        _ if state == "revoked" => Ok(Held::Ended),
+        Some(record) if there => Ok(Held::Live(Known {
+            stamp: Stamp { refreshed_at: record.refreshed_at, counter: record.counter },
+            aal: record.aal,
+            client: record.client_id,
+            indexed: !matches!(score, Value::Nil | Value::ServerError(_)),
+        })),
+        None if there => Ok(Held::Unreadable),
+        _ => Ok(Held::Nothing { not_before: reply::number(not_before) }),
+    }
+}
