@@ -1,5 +1,7 @@
 //! The command line: which command, with which configuration.
 
+mod sessions;
+
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
@@ -15,6 +17,7 @@ use crate::config::{
     source::{self, Given},
     spelling,
 };
+use crate::operator::Order;
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +32,13 @@ pub enum Command {
     Drain,
     /// Compare the store with GoTrue's database.
     Audit,
+    /// Show or revoke sessions in the store.
+    Sessions,
 }
 
 impl Command {
-    const ALL: [Self; 5] = [Self::Serve, Self::Validate, Self::Healthcheck, Self::Drain, Self::Audit];
+    const ALL: [Self; 6] =
+        [Self::Serve, Self::Validate, Self::Healthcheck, Self::Drain, Self::Audit, Self::Sessions];
 
     /// As it is written on the command line.
     pub fn name(self) -> &'static str {
@@ -42,6 +48,7 @@ impl Command {
             Self::Healthcheck => "healthcheck",
             Self::Drain => "drain",
             Self::Audit => "audit",
+            Self::Sessions => "sessions",
         }
     }
 
@@ -52,6 +59,7 @@ impl Command {
             Self::Healthcheck => "Ask the sidecar at admin.listen whether it is well",
             Self::Drain => "Tell the sidecar at admin.listen to drain",
             Self::Audit => "Compare the store with auth.sessions, the table of GoTrue's database",
+            Self::Sessions => "List, show or revoke a user's sessions in the store",
         }
     }
 
@@ -61,6 +69,7 @@ impl Command {
             Self::Audit => {
                 &[(REPAIR, "Bring the store to what the database says"), (JSON, "Print one JSON object")]
             }
+            Self::Sessions => &[(JSON, "Print one JSON object")],
             Self::Serve | Self::Validate | Self::Healthcheck | Self::Drain => &[],
         }
     }
@@ -69,10 +78,8 @@ impl Command {
     fn reads(self, key: &Key) -> bool {
         match self {
             Self::Serve | Self::Validate => key.used_by == UsedBy::Serve,
-            Self::Audit => {
-                key.used_by == UsedBy::Audit
-                    || key.section().0 == Some("store") && key.name != "store.ref_key_file"
-            }
+            Self::Audit => key.used_by == UsedBy::Audit || leads_to_store(key),
+            Self::Sessions => leads_to_store(key),
             Self::Healthcheck | Self::Drain => false,
         }
     }
@@ -80,6 +87,11 @@ impl Command {
     fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|command| command.name() == name)
     }
+}
+
+/// Whether a key's file is part of the way to the store.
+fn leads_to_store(key: &Key) -> bool {
+    key.section().0 == Some("store") && key.name != "store.ref_key_file"
 }
 
 /// A command and everything it needs.
@@ -91,7 +103,9 @@ pub struct Invocation {
     pub config: Config,
     /// `--repair`, of `audit`.
     pub repair: bool,
-    /// `--json`, of `audit`.
+    /// What `sessions` is told to do.
+    pub order: Option<Order>,
+    /// `--json`, of `audit` and `sessions`.
     pub json: bool,
     /// The configuration file that was read, if one was.
     pub file: Option<PathBuf>,
@@ -130,10 +144,17 @@ pub fn invocation(
     let print = matches.get_flag(PRINT_CONFIG);
     if !print {
         draft.check_files(|key| command.reads(key));
-        if command == Command::Audit {
-            draft.check_audit();
+        match command {
+            Command::Audit => draft.check_audit(),
+            Command::Sessions => draft.check_sessions(),
+            _ => {}
         }
     }
+    let order = (command == Command::Sessions && !print).then(|| sessions::order(&matches)).transpose();
+    let order = order.unwrap_or_else(|problem| {
+        draft.add(vec![problem]);
+        None
+    });
     let own = |flag| command.own_flags().iter().any(|(own, _)| *own == flag) && matches.get_flag(flag);
     let loaded = draft.finish().map_err(|problems| Stop::Refuse(problems.to_string()))?;
     Ok(Invocation {
@@ -141,6 +162,7 @@ pub fn invocation(
         printed: print.then(|| loaded.effective()),
         config: loaded.config,
         repair: own(REPAIR),
+        order,
         json: own(JSON),
         file: loaded.file,
         warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
@@ -180,7 +202,8 @@ pub fn arguments() -> clap::Command {
     };
     let commands = Command::ALL.map(|command| {
         let flags = command.own_flags().iter().map(own);
-        clap::Command::new(command.name()).about(command.about()).args(flags)
+        let arguments = (command == Command::Sessions).then(sessions::arguments).into_iter().flatten();
+        clap::Command::new(command.name()).about(command.about()).args(flags).args(arguments)
     });
     let config = Arg::new(CONFIG)
         .long(CONFIG)
@@ -198,7 +221,7 @@ pub fn arguments() -> clap::Command {
     clap::Command::new("gotrue-sidecar")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A reverse proxy beside GoTrue that gives it server-side sessions")
-        .after_help("Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 drift was found and is not repaired (audit).")
+        .after_help("Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 drift was found and is not repaired (audit), 4 no such live session (sessions).")
         .disable_help_subcommand(true)
         .subcommands(commands)
         .arg(config)
@@ -253,13 +276,13 @@ fn sift(args: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<Problem
     let mut kept = Vec::new();
     let mut problems = Vec::new();
     let mut args = (1..).zip(args).peekable();
-    let mut command = None;
+    let (mut command, mut action) = (None, None);
     while let Some((position, arg)) = args.next() {
         let text = arg.to_string_lossy().into_owned();
         let (name, value) =
             text.split_once('=').map_or((text.as_str(), None), |(name, value)| (name, Some(value)));
         let key = KEYS.iter().find(|key| key.flag() == name);
-        if key.is_some() || name == CONFIG_FLAG {
+        if key.is_some() || name == CONFIG_FLAG || sessions::VALUED.contains(&name) {
             match (key, value.is_none().then(|| args.next())) {
                 (Some(key), Some(None)) => problems.push(without_value(key)),
                 (_, next) => {
@@ -270,6 +293,11 @@ fn sift(args: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<Problem
             kept.push(arg);
         } else if command.is_none() && Command::named(&text).is_some() {
             command = Some(arg);
+        } else if action.is_none()
+            && command.as_deref() == Some("sessions".as_ref())
+            && sessions::is_action(&text)
+        {
+            action = Some(arg);
         } else if text.starts_with('-') {
             problems.push(unknown_flag(name));
             let is_value = value.is_none();
@@ -279,7 +307,7 @@ fn sift(args: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<Problem
         }
     }
     // In front, so that flags before and behind it are one level to clap.
-    let front = [Some(OsString::from("gotrue-sidecar")), command];
+    let front = [Some(OsString::from("gotrue-sidecar")), command, action];
     (front.into_iter().flatten().chain(kept).collect(), problems)
 }
 
@@ -295,7 +323,12 @@ fn without_value(key: &Key) -> Problem {
 }
 
 fn unknown_flag(name: &str) -> Problem {
-    let known = KEYS.iter().map(Key::flag).chain(BARE.map(str::to_owned)).chain([CONFIG_FLAG.to_owned()]);
+    let known = KEYS
+        .iter()
+        .map(Key::flag)
+        .chain(BARE.map(str::to_owned))
+        .chain(sessions::VALUED.map(str::to_owned))
+        .chain([CONFIG_FLAG.to_owned()]);
     Problem::UnknownPlace { place: Place::Flag(name.to_owned()), nearest: spelling::nearest(name, known) }
 }
 

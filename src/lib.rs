@@ -48,6 +48,7 @@ pub mod keys;
 pub mod listener;
 pub mod metrics;
 pub mod mirror;
+pub mod operator;
 pub mod probe;
 pub mod proxy;
 pub mod readiness;

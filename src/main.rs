@@ -12,6 +12,7 @@ use gotrue_sidecar::{
     cli::{self, Command, Invocation, Stop},
     config::Config,
     drift::{self, Progress},
+    operator::{self, Order, Said},
     probe, shutdown, telemetry,
 };
 
@@ -23,6 +24,9 @@ const WRONG_USE: u8 = 2;
 
 /// `audit` found differences and left some.
 const DRIFT: u8 = 3;
+
+/// `sessions` was asked for a session that is not live.
+const NOT_FOUND: u8 = 4;
 
 fn main() -> ExitCode {
     match cli::invocation(env::args_os().skip(1), env::vars_os()) {
@@ -36,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn obey(invocation: Invocation) -> ExitCode {
-    let Invocation { command, config, file, warnings, repair, json, .. } = invocation;
+    let Invocation { command, config, file, warnings, repair, order, json, .. } = invocation;
     if matches!(command, Command::Serve | Command::Validate) {
         for warning in &warnings {
             complain(&format!("warning: {warning}"));
@@ -47,6 +51,7 @@ fn obey(invocation: Invocation) -> ExitCode {
         return say(&format!("ok: {file}\n"));
     }
     let done = match command {
+        Command::Sessions => order.map_or(Ok(ExitCode::SUCCESS), |order| sessions(order, &config, json)),
         Command::Audit => audit(&config, repair).map(|report| {
             say(&if json { report.json() } else { report.text() });
             if report.left() == 0 { ExitCode::SUCCESS } else { ExitCode::from(DRIFT) }
@@ -67,7 +72,7 @@ fn run(command: Command, config: Config) -> Result<ExitCode, Failure> {
     match command {
         Command::Healthcheck => probe::healthcheck(admin).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Command::Drain => probe::drain(admin).map(|()| ExitCode::SUCCESS).map_err(Into::into),
-        Command::Serve | Command::Validate | Command::Audit => serve(config),
+        Command::Serve | Command::Validate | Command::Audit | Command::Sessions => serve(config),
     }
 }
 
@@ -84,6 +89,19 @@ fn audit(config: &Config, repair: bool) -> Result<drift::Report, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let job = drift::Job { store, ttl: config.session.ttl, database, repair, settle: drift::settling(store) };
     Ok(runtime.block_on(drift::run(job, &mut tell))?)
+}
+
+/// Shows or revokes sessions. Its audit lines go to stderr, in the log's form.
+fn sessions(order: Order, config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    let (_log, _flushed_at_the_end) = telemetry::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let said = runtime.block_on(operator::obey(order, config))?;
+    say(&if json { said.json() } else { said.text() });
+    if said == Said::Nothing {
+        complain("error: there is no such live session of this user");
+        return Ok(ExitCode::from(NOT_FOUND));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Serves until a signal has drained it.

@@ -66,6 +66,11 @@ impl Draft {
         self.problems.extend(rules::for_audit(&self.values));
     }
 
+    /// Looks for what `sessions` cannot do without.
+    pub fn check_sessions(&mut self) {
+        self.problems.extend(rules::for_sessions(&self.values));
+    }
+
     /// The configuration.
     ///
     /// # Errors

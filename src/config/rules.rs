@@ -84,19 +84,19 @@ pub(super) fn store(values: &Values, url: StoreUrl) -> Vec<Problem> {
 /// What `audit` cannot do without.
 pub(super) fn for_audit(values: &Values) -> Vec<Problem> {
     let given = Given(values);
-    let url = values.get("store.url").and_then(|given| parse::store_url(given.text.reveal()));
-    let database =
+    let there =
         ["database_url", "database_url_file"].iter().any(|key| given.has(key) || values.is_refused(key));
-    let needs = [
-        (
-            given.a_store() && url != Some(StoreUrl::Memory),
-            "store.url",
-            "the address of a Redis; the memory of another process cannot be read",
-        ),
-        (database, "database_url", "the postgres:// address of GoTrue's database, or database_url_file"),
-    ];
-    let missing = needs.into_iter().filter(|(there, ..)| !there);
-    missing.map(|(_, key, expected)| Problem::Needed { key, expected }).collect()
+    let expected = "the postgres:// address of GoTrue's database, or database_url_file";
+    let database = (!there).then_some(Problem::Needed { key: "database_url", expected });
+    for_sessions(values).into_iter().chain(database).collect()
+}
+
+/// What `sessions` cannot do without.
+pub(super) fn for_sessions(values: &Values) -> Vec<Problem> {
+    let url = values.get("store.url").and_then(|given| parse::store_url(given.text.reveal()));
+    let shared = Given(values).a_store() && url != Some(StoreUrl::Memory);
+    let expected = "the address of a Redis; the memory of another process cannot be read";
+    (!shared).then_some(Problem::Needed { key: "store.url", expected }).into_iter().collect()
 }
 
 /// What works but was probably not meant.

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Every module of the library. Each may use those that stand before it.
-const ORDER: [&str; 36] = [
+const ORDER: [&str; 38] = [
     // words: types and pure functions
     "session",
     "scope",
@@ -50,6 +50,7 @@ const ORDER: [&str; 36] = [
     "admin",
     "app",
     // the command line
+    "operator",
     "cli",
     "probe",
 ];

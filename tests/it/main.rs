@@ -27,6 +27,7 @@ mod limits;
 mod live;
 mod metrics;
 mod model;
+mod operator;
 mod pass_through;
 mod replay;
 mod sessions;
