@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     rfc3339,
-    session::{Record, SessionId},
+    session::{Aal, Record, SessionId},
 };
 
 /// What the API answers to a list.
@@ -47,7 +47,7 @@ impl<'a> Shown<'a> {
             refreshed_at: rfc3339::seconds(record.refreshed_at),
             last_seen_at: record.seen_at.map(rfc3339::seconds),
             expires_at: rfc3339::seconds(record.expires_at),
-            aal: record.aal.map(|aal| aal.as_str()),
+            aal: record.aal.map(Aal::as_str),
             amr: record.amr.as_deref().map_or(Vec::new(), |amr| amr.split(',').collect()),
             client_id: record.client_id.as_deref(),
             is_anonymous: record.anonymous,

@@ -260,7 +260,7 @@ fn wrong_arguments_are_told_together_with_the_rest() {
         "--drain-delay",
     ]);
     let problems = call.refusal();
-    let commands = "expected a flag or one command of serve, validate, healthcheck, drain";
+    let commands = "expected a flag or one command of serve, validate, healthcheck, drain, audit, sessions";
     let expected = [
         "listen (--listen): expected an IP address".to_owned(),
         "log.level (sidecar.yaml:1): expected one of off".to_owned(),

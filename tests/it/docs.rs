@@ -11,7 +11,14 @@ use gotrue_sidecar::{
 
 use crate::support::documents::{assert_in_readme, is_there, read};
 
-const PAGES: [&str; 4] = ["README.md", "docs/architecture.md", "docs/mirror.md", "k8s/README.md"];
+const PAGES: [&str; 6] = [
+    "README.md",
+    "docs/architecture.md",
+    "docs/mirror.md",
+    "k8s/README.md",
+    "docs/session-api.md",
+    "docs/security.md",
+];
 
 /// One test, because each of them may write the file.
 #[test]
@@ -63,6 +70,40 @@ fn every_file_that_is_named_is_there() {
             let Some((folder, rest)) = path.split_once('/') else { continue };
             let ours = !folder.is_empty() && folder != "target" && is_there(folder) && !rest.contains('*');
             assert!(!ours || is_there(&path), "{page}: {path}");
+        }
+    }
+}
+
+/// Threats have defences, and defences have tests.
+#[test]
+fn every_defence_has_a_test_that_is_there() {
+    let mut tests = BTreeSet::new();
+    let mut folders = vec!["src".to_owned(), "tests/it".to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in
+            std::fs::read_dir(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(&folder)).unwrap()
+        {
+            let entry = entry.unwrap();
+            let name = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(name);
+            } else if entry.path().extension().is_some_and(|it| it == "rs") {
+                let names = read(&name);
+                tests.extend(
+                    names.split("fn ").skip(1).filter_map(|it| it.split('(').next()).map(str::to_owned),
+                );
+            }
+        }
+    }
+    let page = read("docs/security.md");
+    let rows: Vec<_> =
+        page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat")).collect();
+    assert!(!rows.is_empty());
+    for row in rows {
+        let named = code(row.rsplit('|').nth(1).unwrap());
+        assert!(!named.is_empty(), "no test: {row}");
+        for name in named {
+            assert!(tests.contains(name), "no test is called {name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! As much of OpenAPI 3.1 and JSON Schema as `docs/session-api.yaml` uses, to hold answers against it. What it does
+//! As much of `OpenAPI` 3.1 and JSON Schema as `docs/session-api.yaml` uses, to hold answers against it. What it does
 //! not know fails, so that the file cannot promise what nobody looks at.
 
 use std::{cell::RefCell, collections::BTreeSet};
