@@ -110,7 +110,7 @@ pub fn revocation(
     let subject = Subject::of(change);
     let count = outcome.as_ref().map_or(0, |outcome| outcome.ended());
     let result = match &outcome {
-        Ok(_) if count == 0 && subject.which == "one" => "not_found",
+        Ok(_) if count == 0 && matches!(change, Change::End { which: Which::Live(_), .. }) => "not_found",
         Ok(outcome) => MirrorResult::from(*outcome).as_str(),
         Err(_) => "failed",
     };

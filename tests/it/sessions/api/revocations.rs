@@ -220,3 +220,27 @@ async fn a_client_that_leaves_has_revoked_all_the_same() {
     world.becomes(&login, |state| *state == State::Revoked).await;
     world.upstream.arrived("POST /logout?scope=global").await;
 }
+
+/// Issue: revoke-all of ten thousand is one round trip, and its time stands beside one session's.
+#[tokio::test]
+async fn ten_thousand_sessions_are_revoked_as_one_is() {
+    let one = Login::new(NOW);
+    let user = Login::new(NOW).user;
+    let many: Vec<_> = (0..10_000).map(|_| Login::of(user, NOW - 100)).collect();
+    let world = World::with_api().await;
+    world.know(&[&one]).await;
+    for chunk in many.chunks(500) {
+        world.know(&chunk.iter().collect::<Vec<_>>()).await;
+    }
+    for (name, user) in [("one", one.user), ("ten thousand", many[0].user)] {
+        let before = world.round_trips().await;
+        let began = std::time::Instant::now();
+        let answer = world.as_admin(Method::DELETE, &format!("/admin/users/{user}/sessions")).await;
+        println!("{name}: revoked in {:?}", began.elapsed());
+        assert_eq!((answer.status.as_u16(), world.round_trips().await - before), (204, 1), "{name}");
+        let listed = world.as_admin(Method::GET, &format!("/admin/users/{user}/sessions")).await;
+        assert_eq!((ids(&listed).len(), listed.header("x-total-count")), (0, Some("0")), "{name}");
+    }
+    assert_eq!(world.state(&many[5000]).await, State::Revoked);
+    world.counts("gotrue_sidecar_sessions_ended_total{reason=\"revoked\"}", 10_001).await;
+}
