@@ -222,6 +222,7 @@ fn recorded(login: &Login) -> Change {
             ip: None,
             user_agent: None,
         }),
+        allowed_ms: None,
     }
 }
 
