@@ -2,9 +2,11 @@
 //! test wants, on a real Redis. Modules follow the contract's sections; tests name its invariants.
 
 mod answers;
+mod bans;
 mod keys;
 mod logout;
 mod lookup;
+mod order;
 mod proof;
 mod revoked;
 mod sign_in;
