@@ -10,6 +10,7 @@ mod order;
 mod proof;
 mod revoked;
 mod sign_in;
+mod unknowable;
 
 use std::time::Duration;
 
