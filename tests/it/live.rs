@@ -4,6 +4,7 @@ mod authority;
 mod official_client;
 mod outage;
 mod sessions;
+mod unseen;
 mod workload;
 
 use http::StatusCode;

@@ -115,6 +115,11 @@ impl Kind {
         self == Self::Real
     }
 
+    /// Its tables can be reached with SQL.
+    pub(crate) fn opens_its_database(self) -> bool {
+        self == Self::Real
+    }
+
     /// The admin API exists, and with it anonymous users, MFA, OAuth clients, and links that lead to
     /// a PKCE code.
     pub(crate) fn has_admin_api(self) -> bool {
@@ -181,6 +186,14 @@ impl Gotrue {
     /// Of these rows, which session is whose.
     pub(crate) async fn sessions(&self) -> Vec<(SessionId, UserId)> {
         self.rows().await.into_iter().map(|row| (row.session, row.user)).collect()
+    }
+
+    /// Whatever an operator does to the tables; only where [`Kind::opens_its_database`].
+    pub(crate) fn sql(&self, statement: &str) {
+        match &self.server {
+            Server::Real(real) => real.sql(statement),
+            Server::Lite(_) => panic!("@supabase/lite keeps its database to itself"),
+        }
     }
 
     /// What the link of the last recovery mail to that address carries.

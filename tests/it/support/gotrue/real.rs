@@ -100,6 +100,10 @@ impl Real {
             .collect()
     }
 
+    pub(super) fn sql(&self, statement: &str) {
+        self.database.query(statement);
+    }
+
     pub(super) fn recovery_token(&self, email: &str) -> String {
         let sql = format!("SELECT recovery_token FROM auth.users WHERE email = '{email}'");
         self.database.query(&sql).trim().to_owned()
