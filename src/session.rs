@@ -325,7 +325,7 @@ pub enum Change {
         decided_ms: u64,
     },
     /// GoTrue refused a banned user, without saying until when: suspended at least until then, unless
-    /// something later is known. A ban that is known to last longer stays as it is.
+    /// something later is known, or a ban that explains it.
     Banned {
         /// Whom.
         user: UserId,

@@ -56,7 +56,8 @@ pub(super) fn mark_ttl(session_ttl: Seconds, expires_at: Option<Seconds>, now: S
 }
 
 /// What is known of a user's ban. Whatever is learned may be written late, in any order and more than
-/// once (contract I9): the last decision stands, and after it what was seen later.
+/// once (contract I9): the last decision stands, and after it what was seen later. A refusal while a known
+/// ban holds says nothing new: it does not make the ban longer.
 ///
 /// A decision counts from GoTrue's answer, what was only seen from when its request was sent: where both
 /// were under way at once, the decision stands. `suspend.lua` and `record.lua` hold the same rules.
@@ -91,7 +92,8 @@ impl Ban {
     pub(super) fn until(self) -> Seconds {
         let (decided_ms, until) = self.decided;
         let (seen_ms, at_least) = self.seen;
-        if seen_ms > decided_ms { until.max(at_least) } else { until }
+        let is_news = seen_ms > decided_ms && seen_ms >= until.saturating_mul(1000);
+        if is_news { at_least } else { until }
     }
 }
 
@@ -303,13 +305,15 @@ mod tests {
     #[test]
     fn the_last_that_is_known_of_a_ban_stands() {
         type Learn = fn(&mut Ban);
-        let table: [(&[Learn], Seconds); 9] = [
+        let table: [(&[Learn], Seconds); 11] = [
             (&[|ban| ban.decide(20, 900)], 900),
             (&[|ban| ban.decide(20, 900), |ban| ban.decide(21, 0)], 0),
             (&[|ban| ban.decide(20, 900), |ban| ban.decide(20, 0)], 900),
             (&[|ban| ban.decide(20, 0), |ban| ban.see(20, 900)], 0),
             (&[|ban| ban.decide(20, 0), |ban| ban.see(21, 900)], 900),
             (&[|ban| ban.decide(20, 900), |ban| ban.see(21, 500)], 900),
+            (&[|ban| ban.decide(20, 3), |ban| ban.see(2_999, 900)], 3),
+            (&[|ban| ban.decide(20, 3), |ban| ban.see(3_000, 900)], 900),
             (&[|ban| ban.see(20, 900), |ban| ban.see(30, 500)], 900),
             (&[|ban| ban.decide(20, 900), |ban| ban.see(21, 950), |ban| ban.decide(22, 100)], 100),
             (&[|ban| ban.decide(20, 900), |ban| ban.decide(25, 0), |ban| ban.see(22, 950)], 0),

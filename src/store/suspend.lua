@@ -6,8 +6,8 @@
 -- Returns 'marked', or 'unchanged' where the same or something later was known.
 --
 -- `Ban` in `store/rules.rs` is the same and says why: of decisions the last one stands, of refusals the last time
--- and the longest ban; a refusal counts only if it is later than the decision. `suspended_until` is what follows
--- from them. The first command is a write that a full Redis allows, so that being full lets nobody in.
+-- and the longest ban; a refusal counts only if it is later than the decision and the ban that was decided.
+-- `suspended_until` is what follows from them. The first command is a write that a full Redis allows, so that being full lets nobody in.
 
 local how, ms, till, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
@@ -43,8 +43,8 @@ for i, name in ipairs(names) do
   end
 end
 local suspended_until = decided_until
-if number(seen_ms) > number(decided_ms) then
-  suspended_until = later(decided_until, seen_until)
+if number(seen_ms) > number(decided_ms) and number(seen_ms) >= 1000 * number(decided_until) then
+  suspended_until = seen_until
 end
 if number(suspended_until) > 0 then
   redis.call('HSET', KEYS[1], 'suspended_until', suspended_until)

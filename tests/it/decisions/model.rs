@@ -27,7 +27,8 @@ impl Model {
     pub(crate) fn suspended_until(&self, user: &str, now: Seconds) -> Option<Seconds> {
         let user = UserId::parse(user)?;
         let [decided, seen] = *self.banned.get(&user)?;
-        let until = if seen.0 > decided.0 { decided.1.max(seen.1) } else { decided.1 };
+        let is_news = seen.0 > decided.0 && seen.0 >= decided.1 * 1000;
+        let until = if is_news { seen.1 } else { decided.1 };
         Some(until).filter(|until| *until > now)
     }
 

@@ -104,7 +104,8 @@ fn a_ban() -> impl Strategy<Value = Change> {
             until.map(|later| NOW + later),
             ms
         )),
-        (a_user(), 0..120_u64, 0..6_u64).prop_map(|(user, until, ms)| banned(user, NOW + until, ms)),
+        (a_user(), 0..120_u64, prop_oneof![0..6_u64, 50_000..50_006_u64])
+            .prop_map(|(user, until, ms)| banned(user, NOW + until, ms)),
     ]
 }
 

@@ -183,6 +183,14 @@ impl Gotrue {
         rows
     }
 
+    /// All users, and whether they are banned at this moment.
+    pub(crate) fn bans(&self) -> Vec<(UserId, bool)> {
+        match &self.server {
+            Server::Real(real) => real.bans(),
+            Server::Lite(_) => Vec::new(), // without an admin nobody is
+        }
+    }
+
     /// Of these rows, which session is whose.
     pub(crate) async fn sessions(&self) -> Vec<(SessionId, UserId)> {
         self.rows().await.into_iter().map(|row| (row.session, row.user)).collect()

@@ -90,6 +90,21 @@ pub(crate) async fn stored(redis: &mut MultiplexedConnection) -> Vec<Stored> {
     all
 }
 
+/// Who is suspended in a Redis at this time, in seconds since the epoch.
+pub(crate) async fn suspended(redis: &mut MultiplexedConnection, now: u64) -> Vec<UserId> {
+    let keys: Vec<String> = redis::cmd("KEYS").arg("gotrue:*:marks").query_async(redis).await.unwrap();
+    let mut all = Vec::new();
+    for key in keys {
+        let until: Option<u64> =
+            redis::cmd("HGET").arg(&key).arg("suspended_until").query_async(redis).await.unwrap();
+        if until.is_some_and(|until| until > now) {
+            let user = key.strip_prefix("gotrue:{").and_then(|rest| rest.strip_suffix("}:marks")).unwrap();
+            all.push(UserId::parse(user).unwrap());
+        }
+    }
+    all
+}
+
 /// The keys of a Redis that never expire: there must be none (contract I10).
 pub(crate) async fn keys_without_ttl(redis: &mut MultiplexedConnection) -> Vec<String> {
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(redis).await.unwrap();

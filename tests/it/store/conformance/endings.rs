@@ -186,6 +186,23 @@ pub(super) async fn a_ban_without_an_end_holds_at_least_so_long(store: &Store) {
     assert_eq!(later, State::Live(Box::new(record)));
 }
 
+pub(super) async fn a_refusal_while_a_ban_is_known_makes_it_no_longer(store: &Store) {
+    for later_first in [false, true] {
+        let user = somebody();
+        let during = banned(user, NOW + 3600, 99_999);
+        let after = banned(user, NOW + 3600, 100_000);
+        apply(store, &suspend(user, Some(NOW + 100), 0)).await;
+        if later_first {
+            apply(store, &after).await;
+        }
+        apply(store, &during).await;
+        let until = if later_first { 3600 } else { 100 };
+        assert_eq!(look(store, user, some_session()).await, State::Suspended(NOW + until));
+        apply(store, &after).await;
+        assert_eq!(look(store, user, some_session()).await, State::Suspended(NOW + 3600));
+    }
+}
+
 /// Tokens that GoTrue would have refused to a banned user.
 pub(super) async fn who_gets_tokens_is_banned_no_longer(store: &Store) {
     let record = signed_in(somebody(), some_session());

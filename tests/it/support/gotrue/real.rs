@@ -100,6 +100,15 @@ impl Real {
             .collect()
     }
 
+    pub(super) fn bans(&self) -> Vec<(UserId, bool)> {
+        let users = self.database.query("SELECT id, coalesce(banned_until > now(), false) FROM auth.users");
+        let of = |row: &str| {
+            let (id, banned) = row.split_once('|').unwrap();
+            (UserId::parse(id).unwrap(), banned == "t")
+        };
+        users.lines().map(of).collect()
+    }
+
     pub(super) fn sql(&self, statement: &str) {
         self.database.query(statement);
     }
