@@ -18,6 +18,7 @@ mod record;
 mod refusal;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use http::{HeaderMap, Method, StatusCode};
 pub use client::client_ip;
 pub use inspect::Inspection;
 pub use refusal::ByRef;
+pub use witness::witnessed;
 
 use crate::keys::Verdict;
 use crate::route::Route;

@@ -29,7 +29,7 @@ use crate::{
     jwks::Verifier,
     keys,
     metrics::{Refusal, UpstreamFailure},
-    mirror::{Answered, Inspection},
+    mirror::{self, Answered, Inspection},
     route::Route,
     session::Unrecorded,
     sessions::{Sessions, Standing},
@@ -251,7 +251,10 @@ impl Proxy {
         if let Some(why) = decision.unrecorded {
             sessions.unrecorded(why, facts.by());
         }
-        let (changes, by_ref) = (decision.changes, decision.by_ref);
+        let (mut changes, by_ref) = (decision.changes, decision.by_ref);
+        if facts.route == Route::User && facts.bearer.as_ref().is_some_and(|bearer| sessions.lacks(bearer)) {
+            changes.extend(mirror::witnessed(&asked, &answered));
+        }
         if changes.is_empty() && by_ref.is_none() {
             return;
         }

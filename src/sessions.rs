@@ -81,7 +81,11 @@ impl Sessions {
         match self.look(user, session, touch, budget).await {
             Ok(State::Revoked) => Standing::Revoked,
             Ok(State::Suspended(_)) => Standing::Suspended,
-            Ok(State::Live(_) | State::Unknown) | Err(_) => Standing::Open,
+            Ok(State::Unknown) => {
+                self.seen.note_missing(session, self.clock.seconds());
+                Standing::Open
+            }
+            Ok(State::Live(_)) | Err(_) => Standing::Open,
         }
     }
 
@@ -100,10 +104,16 @@ impl Sessions {
             match sessions.look(user, session, touch, &mut budget).await {
                 // a token that could not be verified is believed as far as its session is known
                 Ok(State::Live(_) | State::Suspended(_)) => drop(identity.set((user, session))),
-                Ok(State::Revoked | State::Unknown) => {}
+                Ok(State::Unknown) => sessions.seen.note_missing(session, sessions.clock.seconds()),
+                Ok(State::Revoked) => {}
                 Err(_) => sessions.seen.forget(session),
             }
         });
+    }
+
+    /// Whether the store was found not to know the caller's session. Says so once: whoever asks is to tell it.
+    pub fn lacks(&self, verdict: &Verdict) -> bool {
+        caller(verdict).is_some_and(|(_, session, _)| self.seen.take_missing(session))
     }
 
     async fn look(
@@ -194,30 +204,50 @@ fn caller(verdict: &Verdict) -> Option<(UserId, SessionId, bool)> {
 
 /// Sessions that were looked up lately.
 #[derive(Debug, Default)]
-pub struct Seen(Mutex<HashMap<SessionId, Seconds>>);
+pub struct Seen(Mutex<HashMap<SessionId, Sight>>);
+
+/// When, and whether the store did not know it.
+#[derive(Clone, Copy, Debug)]
+struct Sight {
+    at: Seconds,
+    missing: bool,
+}
 
 impl Seen {
     /// Whether the session should be looked up now; if so, not again for a minute.
     fn is_due(&self, session: SessionId, now: Seconds) -> bool {
         let mut seen = self.lock();
-        if seen.get(&session).is_some_and(|at| now.saturating_sub(*at) < SEEN_FOR) {
+        if seen.get(&session).is_some_and(|sight| now.saturating_sub(sight.at) < SEEN_FOR) {
             return false;
         }
-        if seen.len() >= SEEN_MAX {
-            seen.retain(|_, at| now.saturating_sub(*at) < SEEN_FOR);
-            if seen.len() >= SEEN_MAX {
-                seen.clear();
-            }
-        }
-        seen.insert(session, now);
+        note(&mut seen, session, Sight { at: now, missing: false });
         true
+    }
+
+    fn note_missing(&self, session: SessionId, now: Seconds) {
+        note(&mut self.lock(), session, Sight { at: now, missing: true });
+    }
+
+    fn take_missing(&self, session: SessionId) -> bool {
+        self.lock().get_mut(&session).is_some_and(|sight| std::mem::take(&mut sight.missing))
     }
 
     fn forget(&self, session: SessionId) {
         self.lock().remove(&session);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Seconds>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Sight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes room where there is none: of what is too old to matter, else of everything.
+fn note(seen: &mut HashMap<SessionId, Sight>, session: SessionId, sight: Sight) {
+    if seen.len() >= SEEN_MAX {
+        seen.retain(|_, old| sight.at.saturating_sub(old.at) < SEEN_FOR);
+        if seen.len() >= SEEN_MAX {
+            seen.clear();
+        }
+    }
+    seen.insert(session, sight);
 }

@@ -11,6 +11,7 @@ mod proof;
 mod revoked;
 mod sign_in;
 mod unknowable;
+mod witness;
 
 use std::time::Duration;
 

@@ -63,3 +63,24 @@ async fn a_sidecar_starts_without_redis_and_connects_later() {
     assert_eq!(pod.client().refresh(&early).await.status, StatusCode::OK);
     pod.assert_true("Redis came late").await;
 }
+
+#[tokio::test]
+async fn a_flushed_redis_knows_everybody_again_after_they_were_here() {
+    let pod = Pod::start().await;
+    let client = pod.client();
+    let email = new_email();
+    let (phone, laptop) = (client.sign_up(&email).await, client.sign_in(&email).await);
+    let gone = client.sign_in(&email).await;
+    assert_eq!(client.logout(&gone, "?scope=local").await.status, StatusCode::NO_CONTENT);
+    let mut redis = pod.redis.client().await;
+    let _: () = ::redis::cmd("FLUSHALL").query_async(&mut redis).await.unwrap();
+
+    assert_eq!(client.refresh(&phone).await.status, StatusCode::OK);
+    until("the other session is known again", async || {
+        assert_eq!(client.user(&laptop).await.status, StatusCode::OK);
+        pod.stored().await.iter().any(|stored| stored.session == laptop.session)
+    })
+    .await;
+    assert_eq!(client.user(&gone).await.status, StatusCode::FORBIDDEN);
+    pod.assert_true("Redis was flushed").await;
+}
