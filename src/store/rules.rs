@@ -321,7 +321,9 @@ mod tests {
         for (learned, expected) in table {
             for order in [learned.to_vec(), learned.iter().rev().copied().collect(), learned.repeat(2)] {
                 let mut ban = Ban::default();
-                order.iter().for_each(|learn| learn(&mut ban));
+                for learn in order {
+                    learn(&mut ban);
+                }
                 assert_eq!(ban.until(), expected);
             }
         }

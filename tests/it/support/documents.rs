@@ -21,7 +21,7 @@ pub(crate) fn sources(folder: &str) -> String {
         let name = format!("{folder}/{}", entry.file_name().to_str().unwrap());
         if entry.path().is_dir() {
             text += &sources(&name);
-        } else if name.ends_with(".rs") {
+        } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
             text += &read(&name);
         }
     }
