@@ -76,7 +76,7 @@ EOF
 mutation 'a record never expires' src/store/record.lua it 'store::' <<'EOF'
   extend(KEYS[1], ttl)
 ---
-
+  -- no life
 EOF
 
 mutation 'ids that contradict each other are recorded' src/mirror/record.rs it 'sessions::answers' <<'EOF'
@@ -85,7 +85,7 @@ mutation 'ids that contradict each other are recorded' src/mirror/record.rs it '
     if odd && ids.any(|other| other != first) {
 EOF
 
-mutation 'every token of /token is a sign-in' src/mirror/record.rs it 'decisions::' <<'EOF'
+mutation 'every token of /token is a sign-in' src/mirror/record.rs it 'sessions::sign_in sessions::revoked' <<'EOF'
         Route::Token => !asked.is_refresh(),
 ---
         Route::Token => true,
@@ -172,7 +172,7 @@ EOF
 mutation 'tokens lift no ban' src/store/record.lua it 'sessions::bans' <<'EOF'
 allow(ARGV[5], marks[2], marks[3], marks[4])
 ---
-
+-- no proof
 EOF
 
 mutation 'a traded code lifts a ban' src/mirror/record.rs it 'sessions::bans' <<'EOF'
