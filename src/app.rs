@@ -126,6 +126,10 @@ impl App {
         let mut watched = Watched::default();
         let certificate = tls.map(|files| certificate(files, &mut watched)).transpose()?;
         let keys = keys::Configured::read(&jwt, &mut watched)?;
+        let ref_key = store.as_ref().and_then(|store| store.ref_key.clone());
+        if let Some(source) = &ref_key {
+            watched.watch_secret(Purpose::Keys, source);
+        }
         let endpoint = match &store {
             Some(_) => keys::endpoint(&jwt.jwks, &upstream, &connector, &host, &ledger.clock)?,
             None => None, // nobody asks
@@ -135,7 +139,7 @@ impl App {
             None => None,
             Some(store) => Some(Mirroring {
                 source: Arc::new(store_source(&store, session.ttl, &mut watched)?),
-                mirror: Mirror::new(keys::reference_key(&store, &keys)?, expired_grace),
+                mirror: Mirror::new(keys::reference_key(ref_key.as_ref(), &keys)?, expired_grace),
                 budget: store.timeout,
                 lookup,
                 enforce,
@@ -177,6 +181,7 @@ impl App {
             verifier,
             certificate,
             jwt,
+            ref_key,
             watched,
             reload_interval,
             log,

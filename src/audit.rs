@@ -59,9 +59,9 @@ pub fn changed(change: &Change, outcome: Outcome, by: By<'_>) {
     let result = MirrorResult::from(outcome).as_str();
     match change {
         Change::End { user, which, reason, .. } => ended(*user, which, *reason, outcome, by),
-        Change::Suspend { user, until } => suspended(*user, *until, result, by),
-        Change::Banned { user, until } => suspended(*user, Some(*until), result, by),
-        Change::Record { origin: Origin::SignIn, record } if outcome == Outcome::Revoked => {
+        Change::Suspend { user, until, .. } => suspended(*user, *until, result, by),
+        Change::Banned { user, until, .. } => suspended(*user, Some(*until), result, by),
+        Change::Record { origin: Origin::SignIn, record, .. } if outcome == Outcome::Revoked => {
             not_recorded(record.user, record.session, result, by);
         }
         Change::Record { .. } | Change::LowerAal { .. } => {}
@@ -326,6 +326,7 @@ mod tests {
                 ip: None,
                 user_agent: None,
             }),
+            allowed_ms: None,
         }
     }
 
@@ -404,7 +405,7 @@ mod tests {
 
     #[test]
     fn of_changes_only_endings_and_suspensions_are_audited() {
-        let ban = |until| Change::Suspend { user: user(), until };
+        let ban = |until| Change::Suspend { user: user(), until, decided_ms: 1 };
         let lower = {
             let factor = FactorId::parse_as_gotrue("0191d1a0-0000-7000-8000-0000000000f1").unwrap();
             Change::LowerAal { user: user(), factor }
@@ -416,7 +417,11 @@ mod tests {
             (record(Origin::Refresh), Outcome::Revoked, ""),
             (record(Origin::SignIn), Outcome::Revoked, "info audit: a revoked session was not recorded"),
             (ban(Some(7)), Outcome::Marked, "info audit: user suspended"),
-            (Change::Banned { user: user(), until: 7 }, Outcome::Unchanged, "info audit: user suspended"),
+            (
+                Change::Banned { user: user(), until: 7, seen_ms: 1 },
+                Outcome::Unchanged,
+                "info audit: user suspended",
+            ),
             (ban(None), Outcome::Marked, "info audit: suspension lifted"),
             (ending(Which::All), Outcome::Unchanged, "info audit: sessions ended"),
             (lower, Outcome::Marked, ""),

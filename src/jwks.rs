@@ -3,7 +3,13 @@
 //! GoTrue rotates keys without telling anybody. A token that names an unknown key makes us fetch
 //! the set again, but not more often than every few seconds, whatever clients send.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -58,18 +64,31 @@ pub struct Verifier {
     endpoint: Option<Endpoint>,
     /// When the last fetch began; whoever holds it fetches, everybody else waits for the result.
     last_fetch: Mutex<Option<Instant>>,
+    /// Somebody named a key that is not here, and nothing was fetched since.
+    is_wanted: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 impl Verifier {
     /// Starts with the configured keys; without an `endpoint` it stays with them.
     pub fn new(configured: KeyRing, endpoint: Option<Endpoint>, metrics: Arc<Metrics>) -> Self {
-        Self { ring: ArcSwap::from_pointee(configured), endpoint, last_fetch: Mutex::new(None), metrics }
+        Self {
+            ring: ArcSwap::from_pointee(configured),
+            endpoint,
+            last_fetch: Mutex::new(None),
+            is_wanted: AtomicBool::new(false),
+            metrics,
+        }
     }
 
-    /// Judges a token with the keys that are here.
+    /// Judges a token with the keys that are here. Where its key is not, the published ones are fetched once
+    /// more by [`keep_current`](Self::keep_current), and nobody waits for them.
     pub fn verify(&self, token: &str, now: Seconds) -> Verdict {
-        self.ring.load().verify(token, now)
+        let verdict = self.ring.load().verify(token, now);
+        if matches!(verdict, Verdict::NoKeys(_) | Verdict::UnknownKey(_)) {
+            self.is_wanted.store(true, Relaxed);
+        }
+        verdict
     }
 
     /// Judges a token; where its key is not here, fetches the published ones once more before.
@@ -88,9 +107,11 @@ impl Verifier {
         self.ring.load().mint(user, session, now)
     }
 
-    /// Fetches when nobody has for ten minutes, or for a few seconds where the last attempt gave nothing.
+    /// Fetches when nobody has for ten minutes, or for a few seconds where the last attempt gave nothing or a
+    /// key is wanted.
     pub async fn keep_current(&self) {
-        let age = if self.ring.load().is_empty() { MIN_INTERVAL } else { MAX_AGE };
+        let is_due = self.ring.load().is_empty() || self.is_wanted.load(Relaxed);
+        let age = if is_due { MIN_INTERVAL } else { MAX_AGE };
         self.fetch(age).await;
     }
 
@@ -106,6 +127,7 @@ impl Verifier {
             return;
         }
         *last = Some(Instant::now());
+        self.is_wanted.store(false, Relaxed);
         let fetched = endpoint.fetch().await.and_then(|json| Ok(self.ring.load().with_jwks(&json)?));
         self.metrics.jwks_fetched(fetched.is_ok());
         match fetched {

@@ -21,8 +21,10 @@ mod tests;
 mod witness;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use http::{HeaderMap, Method, StatusCode};
 
 pub use client::client_ip;
@@ -132,10 +134,10 @@ impl Decision<'_> {
     }
 }
 
-/// Decides. Holds what decisions depend on besides the exchange itself.
+/// Decides. Holds what decisions depend on besides the exchange itself. Clones share their key.
 #[derive(Clone, Debug)]
 pub struct Mirror {
-    ref_key: Option<RefKey>,
+    ref_key: Arc<ArcSwapOption<RefKey>>,
     expired_grace: Seconds,
 }
 
@@ -143,7 +145,14 @@ impl Mirror {
     /// Without `ref_key` no references to refresh tokens are made, and what only they could tell
     /// stays unknown. `expired_grace` is `logout.expired_grace`; zero switches it off.
     pub fn new(ref_key: Option<RefKey>, expired_grace: Duration) -> Self {
+        let ref_key = Arc::new(ArcSwapOption::from_pointee(ref_key));
         Self { ref_key, expired_grace: expired_grace.as_secs() }
+    }
+
+    /// Makes references with another key from now on, in all clones. References that were made before lead
+    /// nowhere any more, as after a restart with that key.
+    pub fn exchange_ref_key(&self, ref_key: Option<RefKey>) {
+        self.ref_key.store(ref_key.map(Arc::new));
     }
 
     /// What must be changed before the request is sent on: the session of a logout (contract

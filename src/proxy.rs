@@ -119,7 +119,7 @@ impl Proxy {
                 self.verifier.verify(token, now)
             };
             let identity = exchange.identify(verdict.proven());
-            if sessions.enforce {
+            if sessions.enforce && facts.asks_for_token() {
                 admitted(Box::pin(sessions.standing(&verdict, &mut budget)).await)
                     .inspect_err(|why| audit::refused(&verdict, *why, facts.by()))?;
             } else if sessions.lookup {

@@ -298,6 +298,9 @@ pub enum Change {
         origin: Origin,
         /// What to write; not written when it has been revoked meanwhile (I3).
         record: Box<Record>,
+        /// Milliseconds since the epoch when the request was sent on, where GoTrue would have refused it
+        /// to a banned user: whoever was banned before is so no longer.
+        allowed_ms: Option<u64>,
     },
     /// Sessions ended: tombstones are set, records go.
     End {
@@ -317,20 +320,25 @@ pub enum Change {
         /// token; else it lives as long as a session could.
         ended_in_gotrue: bool,
     },
-    /// The user is banned until then; sessions stay. `None` lifts the ban.
+    /// The user is banned until then; sessions stay. `None` lifts the ban. The last decision counts,
+    /// whichever is written last.
     Suspend {
         /// Whom.
         user: UserId,
         /// Until when.
         until: Option<Seconds>,
+        /// Milliseconds since the epoch when GoTrue answered that it is so.
+        decided_ms: u64,
     },
-    /// GoTrue said that the user is banned, but not until when: suspended at least until then. A ban
-    /// that is known to last longer stays as it is.
+    /// GoTrue refused a banned user, without saying until when: suspended at least until then, unless
+    /// something later is known, or a ban that explains it.
     Banned {
         /// Whom.
         user: UserId,
         /// Until when at least.
         until: Seconds,
+        /// Milliseconds since the epoch when the refused request was sent on.
+        seen_ms: u64,
     },
     /// A second factor was removed: sessions of this user that stand on it fall to `aal1`. Of a session that
     /// was not seen to be raised nobody here knows the factor; its next refresh tells.

@@ -9,9 +9,13 @@ use tokio::{
     time::{Interval, MissedTickBehavior},
 };
 
-use super::{keys::Configured, store_probe::StoreProbe};
+use super::{
+    keys::{self, Configured, reference_key},
+    store_probe::StoreProbe,
+};
 use crate::{
-    clock, config,
+    clock,
+    config::{self, SecretSource},
     jwks::Verifier,
     metrics::Metrics,
     readiness::Readiness,
@@ -43,6 +47,7 @@ pub(super) struct Errands {
     pub(super) verifier: Arc<Verifier>,
     pub(super) certificate: Option<Certificate>,
     pub(super) jwt: config::Jwt,
+    pub(super) ref_key: Option<SecretSource>,
     pub(super) watched: Watched,
     pub(super) reload_interval: Duration,
     pub(super) log: Option<LogBuffer>,
@@ -149,9 +154,18 @@ impl Errands {
     fn take_up(&self, purpose: Purpose) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match purpose {
             Purpose::Certificate => self.certificate.as_ref().map_or(Ok(()), Certificate::reload)?,
-            Purpose::Keys => self.verifier.configured(&Configured::read_again(&self.jwt)?.ring),
+            Purpose::Keys => self.take_up_keys()?,
             Purpose::Store => self.store.as_ref().map_or(Ok(()), |mirroring| mirroring.source.reload())?,
         }
+        Ok(())
+    }
+
+    fn take_up_keys(&self) -> Result<(), keys::Error> {
+        let keys = Configured::read_again(&self.jwt)?;
+        if let Some(mirroring) = &self.store {
+            mirroring.mirror.exchange_ref_key(reference_key(self.ref_key.as_ref(), &keys)?);
+        }
+        self.verifier.configured(&keys.ring);
         Ok(())
     }
 }

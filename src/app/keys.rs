@@ -60,9 +60,13 @@ impl Configured {
     }
 }
 
-/// The key that refresh references are made with: configured, else derived from the JWT secret.
-pub(super) fn reference_key(store: &config::Store, keys: &Configured) -> Result<Option<RefKey>, Error> {
-    if let Some(source) = &store.ref_key {
+/// The key that refresh references are made with: configured, else derived from the JWT secret. A secret
+/// that is exchanged makes another one, so that every replica has the same, restarted or not.
+pub(super) fn reference_key(
+    configured: Option<&SecretSource>,
+    keys: &Configured,
+) -> Result<Option<RefKey>, Error> {
+    if let Some(source) = configured {
         return Ok(Some(RefKey::new(source.read()?.reveal().as_bytes())));
     }
     let derived = keys.secret.as_ref().map(|secret| RefKey::derived(secret.reveal().as_bytes()));

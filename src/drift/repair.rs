@@ -152,6 +152,7 @@ async fn amend(store: &Redis, amendments: &[(usize, Amendment)]) -> Result<Vec<R
 pub(super) fn record(row: &Row) -> Change {
     Change::Record {
         origin: Origin::Refresh,
+        allowed_ms: None,
         record: Box::new(Record {
             user: row.user,
             session: row.session,

@@ -138,7 +138,7 @@ fn by_admin(asked: &Asked<'_>, answered: &Answered<'_>, user: UserId, decision: 
                 && let Body::Whole(body) = answered.body
                 && let Ok(until) = banned_until(body)
             {
-                decision.changes.push(Change::Suspend { user, until });
+                decision.changes.push(Change::Suspend { user, until, decided_ms: answered.now_ms });
             }
         }
         Route::AdminFactorDelete => {

@@ -4,6 +4,7 @@ use super::ending::end;
 use super::{Answered, Asked, Decision, Mirror};
 use crate::keys::Verdict;
 use crate::route::{Route, factor_in_path};
+use crate::scope::first_query_value;
 use crate::session::{
     Aal, Change, Origin, Reason, Record, RefreshRef, Seconds, SessionId, Unrecorded, UserId, Which,
 };
@@ -78,11 +79,12 @@ impl Mirror {
             ip: asked.client_ip.filter(|_| !raised).map(str::to_owned),
             user_agent: asked.user_agent().filter(|_| !raised),
         };
-        Ok(Change::Record { origin, record: Box::new(record) })
+        let allowed_ms = is_refused_to_banned(asked).then_some(asked.sent_ms);
+        Ok(Change::Record { origin, record: Box::new(record), allowed_ms })
     }
 
     pub(super) fn reference(&self, token: &RefreshToken<'_>) -> Option<RefreshRef> {
-        self.ref_key.as_ref().map(|key| key.reference(token))
+        self.ref_key.load().as_ref().map(|key| key.reference(token))
     }
 }
 
@@ -93,6 +95,22 @@ pub(super) fn spent_token(asked: &Asked<'_>) -> Option<RefreshToken<'static>> {
 
 pub(super) fn verifies_factor(route: Route) -> bool {
     matches!(route, Route::FactorVerify | Route::RecoveryVerify)
+}
+
+/// Whether GoTrue refuses these tokens to users who are banned, in every release. It does not ask when
+/// it trades a code (`internal/api/token.go:PKCE`, supabase/auth#2806), links an identity or signs up, and
+/// before v2.195.0 not when a factor is verified.
+fn is_refused_to_banned(asked: &Asked<'_>) -> bool {
+    match asked.route {
+        Route::Token => asked.is_refresh() || is_password_grant(asked.query),
+        Route::OauthToken => asked.is_refresh(),
+        Route::Verify => true,
+        _ => false,
+    }
+}
+
+fn is_password_grant(query: &str) -> bool {
+    first_query_value(query, "grant_type").as_deref() == Some("password")
 }
 
 /// A verified second factor ends the user's other sessions that have only one

@@ -53,7 +53,7 @@ impl ByRef {
                 expires_at: None,
                 ended_in_gotrue: true,
             },
-            Fate::Banned(until) => Change::Banned { user, until },
+            Fate::Banned(until) => Change::Banned { user, until, seen_ms: self.sent_ms },
         }
     }
 }
@@ -122,8 +122,8 @@ impl Mirror {
             Code::RefreshTokenNotFound => Fate::Ended(Reason::UnknownToGotrue),
             Code::UserBanned => match user {
                 Some(user) => {
-                    let until = banned_until;
-                    decision.changes.push(Change::Banned { user, until });
+                    let (until, seen_ms) = (banned_until, asked.sent_ms);
+                    decision.changes.push(Change::Banned { user, until, seen_ms });
                     return;
                 }
                 None => Fate::Banned(banned_until),
@@ -184,7 +184,7 @@ fn of_proven(asked: &Asked<'_>, claims: &Claims, code: Code) -> Option<Change> {
         // Until when GoTrue does not say: at least as long as this token would have been of use.
         Code::UserBanned => {
             let until = claims.expires_at?;
-            return Some(Change::Banned { user, until });
+            return Some(Change::Banned { user, until, seen_ms: asked.sent_ms });
         }
         _ => return None,
     };

@@ -176,8 +176,9 @@ fn words(change: &Change) -> String {
     let user = change.user().to_string();
     let user = short(&user);
     match change {
-        Change::Record { origin, record } => {
+        Change::Record { origin, record, allowed_ms } => {
             let origin = if *origin == Origin::SignIn { "sign-in" } else { "refresh" };
+            assert!(allowed_ms.is_none_or(|ms| ms == SENT_MS));
             format!("{origin} {} of {user}", short(&record.session.to_string()))
         }
         Change::End { which, reason, ended_in_gotrue, sent_ms, .. } => {
@@ -192,8 +193,14 @@ fn words(change: &Change) -> String {
             let here = if *ended_in_gotrue { "" } else { " here" };
             format!("end {which} of {user} ({}){here}", reason.as_str())
         }
-        Change::Suspend { until, .. } => format!("suspend {user} until {until:?}"),
-        Change::Banned { until, .. } => format!("suspend {user} at least until {until}"),
+        Change::Suspend { until, decided_ms, .. } => {
+            assert_eq!(*decided_ms, NOW * 1000);
+            format!("suspend {user} until {until:?}")
+        }
+        Change::Banned { until, seen_ms, .. } => {
+            assert_eq!(*seen_ms, SENT_MS);
+            format!("suspend {user} at least until {until}")
+        }
         Change::LowerAal { factor, .. } => format!("lower {user} from {}", short(&factor.to_string())),
     }
 }

@@ -41,5 +41,5 @@ pub fn witnessed(asked: &Asked<'_>, answered: &Answered<'_>) -> Option<Change> {
         user_agent: None,
     };
     // not a sign-in: what has been revoked meanwhile stays so
-    Some(Change::Record { origin: Origin::Refresh, record: Box::new(record) })
+    Some(Change::Record { origin: Origin::Refresh, record: Box::new(record), allowed_ms: None })
 }

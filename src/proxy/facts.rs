@@ -82,6 +82,27 @@ impl Facts {
         self.bearer.is_none() && reads_only
     }
 
+    /// GoTrue looks at the Bearer token: what comes of the request may depend on it. Signing in and refreshing
+    /// do not, whatever token stands beside (`internal/api/api.go`), so a token cannot keep anybody from them.
+    pub(super) fn asks_for_token(&self) -> bool {
+        !matches!(
+            self.route,
+            Route::Token
+                | Route::Signup
+                | Route::Verify
+                | Route::Callback
+                | Route::SamlAcs
+                | Route::OauthToken
+                | Route::PasskeyVerify
+                | Route::Otp
+                | Route::Recover
+                | Route::Health
+                | Route::Settings
+                | Route::Jwks
+                | Route::Authorize
+        )
+    }
+
     /// Changes are worth nothing unless the Bearer token is proven, so its key is worth a wait.
     pub(super) fn needs_proof(&self) -> bool {
         matches!(self.route, Route::Logout | Route::UserUpdate | Route::GrantRevoke | Route::FactorDelete)

@@ -12,7 +12,7 @@ use std::{
 use self::expiring::Expiring;
 use super::{
     Error,
-    rules::{self, Tombstone},
+    rules::{self, Ban, Tombstone},
 };
 use crate::session::{
     Aal, Change, FactorId, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId,
@@ -79,7 +79,7 @@ impl Memory {
 #[derive(Clone, Copy, Debug, Default)]
 struct Marks {
     not_before: Seconds,
-    suspended_until: Seconds,
+    ban: Ban,
 }
 
 type Id = (UserId, SessionId);
@@ -108,27 +108,44 @@ impl Table {
 
     fn apply(&mut self, change: &Change, now: Seconds) -> Result<Outcome, Error> {
         match change {
-            Change::Record { origin, record } => return self.record(*origin, record, now),
+            Change::Record { origin, record, allowed_ms } => {
+                return self.record(*origin, record, *allowed_ms, now);
+            }
             Change::End { user, which, sent_ms, expires_at, ended_in_gotrue, .. } => {
                 let known = Tombstone { expires_at: *expires_at, ended_in_gotrue: *ended_in_gotrue };
                 return Ok(Outcome::Ended(self.end(*user, which, *sent_ms, known, now)));
             }
-            Change::Suspend { user, until } => self.suspend(*user, *until, now),
-            Change::Banned { user, until } => {
-                if self.marks_of(*user).suspended_until < *until {
-                    self.suspend(*user, Some(*until), now);
-                }
+            Change::Suspend { user, until, decided_ms } => {
+                let until = until.unwrap_or(0);
+                let ttl = rules::decided_ttl(self.session_ttl, until, now);
+                return Ok(self.ban(*user, now.saturating_add(ttl), |ban| ban.decide(*decided_ms, until)));
+            }
+            Change::Banned { user, until, seen_ms } => {
+                let ttl = rules::seen_ttl(*until, now);
+                return Ok(self.ban(*user, now.saturating_add(ttl), |ban| ban.see(*seen_ms, *until)));
             }
             Change::LowerAal { user, factor } => self.lower_aal(*user, *factor),
         }
         Ok(Outcome::Marked)
     }
 
-    fn record(&mut self, origin: Origin, new: &Record, now: Seconds) -> Result<Outcome, Error> {
+    fn record(
+        &mut self,
+        origin: Origin,
+        new: &Record,
+        allowed_ms: Option<u64>,
+        now: Seconds,
+    ) -> Result<Outcome, Error> {
         let id = (new.user, new.session);
+        if self.tombstones.get(&id).is_some() {
+            return Ok(Outcome::Revoked);
+        }
+        if let (Some(allowed_ms), Some(marks)) = (allowed_ms, self.marks.get_mut(&new.user)) {
+            marks.ban.allow(allowed_ms);
+        }
         let old = self.records.get(&id).cloned();
         let created_at = old.as_ref().map_or(new.created_at, |old| old.created_at);
-        if self.tombstones.get(&id).is_some() || self.marks_of(new.user).not_before > created_at {
+        if self.marks_of(new.user).not_before > created_at {
             return Ok(Outcome::Revoked);
         }
         let end = now.saturating_add(rules::record_ttl(self.session_ttl, new.expires_at, now));
@@ -202,18 +219,10 @@ impl Table {
             .collect()
     }
 
-    fn suspend(&mut self, user: UserId, until: Option<Seconds>, now: Seconds) {
-        match until {
-            Some(until) => {
-                let end = now.saturating_add(rules::suspension_ttl(until, now));
-                self.mark(user, end, |marks| marks.suspended_until = until);
-            }
-            None => {
-                if let Some(marks) = self.marks.get_mut(&user) {
-                    marks.suspended_until = 0;
-                }
-            }
-        }
+    fn ban(&mut self, user: UserId, end: Seconds, learn: impl FnOnce(&mut Ban)) -> Outcome {
+        let before = self.marks_of(user).ban;
+        self.mark(user, end, |marks| learn(&mut marks.ban));
+        if self.marks_of(user).ban == before { Outcome::Unchanged } else { Outcome::Marked }
     }
 
     fn lower_aal(&mut self, user: UserId, factor: FactorId) {
@@ -234,8 +243,8 @@ impl Table {
         if self.tombstones.get(&id).is_some() || record.as_deref().is_some_and(began_before) {
             return State::Revoked;
         }
-        if marks.suspended_until > now {
-            return State::Suspended(marks.suspended_until);
+        if marks.ban.until() > now {
+            return State::Suspended(marks.ban.until());
         }
         let Some(record) = record else {
             return State::Unknown;

@@ -1,7 +1,8 @@
 -- Records what an answer said about one session. Changes nothing else, and reads nothing it was not given.
 --
 -- KEYS: record, tombstone, marks, index
--- ARGV: now, TTL of the record, origin ('sign_in' or 'refresh'), session id, then the fields as name, value, …
+-- ARGV: now, TTL of the record, origin ('sign_in' or 'refresh'), session id, when the request was sent that a
+--   banned user would have been refused (ms; 0: no such request), then the fields as name, value, …
 -- Returns 'created', 'refreshed', 'unchanged' or 'revoked'.
 --
 -- Which of two records is the newer one (`store/rules.rs` holds the same rule in Rust and says why; a test
@@ -102,14 +103,28 @@ local function merged(new, old)
   return new
 end
 
+-- GoTrue handed tokens out, so whoever was banned before is so no longer (`Ban::allow` in `store/rules.rs`).
+-- The first command is one that a full Redis refuses.
+local function allow(allowed_ms, decided_ms, seen_ms, seen_until)
+  if not (decided_ms or seen_ms) or number(allowed_ms) <= number(decided_ms) then
+    return
+  end
+  redis.call('HSET', KEYS[3], 'decided_ms', allowed_ms, 'decided_until', 0)
+  if number(seen_ms) > number(allowed_ms) then
+    redis.call('HSET', KEYS[3], 'suspended_until', seen_until)
+  else
+    redis.call('HDEL', KEYS[3], 'suspended_until')
+  end
+end
+
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return 'revoked'
 end
-local new = pairs_from(ARGV, 5)
+local new = pairs_from(ARGV, 6)
 local stored = redis.call('HGETALL', KEYS[1])
 local old = pairs_from(stored, 1)
 local known = #stored > 0
-local marked = redis.call('HMGET', KEYS[3], 'not_before', 'ending')
+local marked = redis.call('HMGET', KEYS[3], 'not_before', 'ending', 'decided_ms', 'seen_ms', 'seen_until')
 redis.call('ZSCORE', KEYS[4], session) -- an index of another type fails here, before anything is written
 chain = rules_of(KEYS[3], marked[2])
 place = chain and place_of(chain, session)
@@ -121,6 +136,7 @@ if place then
     return 'revoked'
   end
 end
+allow(ARGV[5], marked[3], marked[4], marked[5])
 if number(marked[1]) > number((known and old or new).created_at) then
   return 'revoked'
 end

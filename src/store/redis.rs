@@ -208,7 +208,9 @@ impl Redis {
 
     fn script(&self, change: &Change, now: Seconds) -> Cmd {
         match change {
-            Change::Record { origin, record } => self.record_script(*origin, record, now),
+            Change::Record { origin, record, allowed_ms } => {
+                self.record_script(*origin, record, *allowed_ms, now)
+            }
             Change::End { user, which, reason, sent_ms, expires_at, ended_in_gotrue } => {
                 let keys = [self.keys.index(*user), self.keys.marks(*user)];
                 let mut call = self.scripts.end.call(&keys);
@@ -219,8 +221,15 @@ impl Redis {
                 call.arg(rules::SKEW).arg(self.session_ttl).arg(rules::LONGEST);
                 call
             }
-            Change::Suspend { user, until } => self.suspend_script(*user, *until, "exactly", now),
-            Change::Banned { user, until } => self.suspend_script(*user, Some(*until), "at_least", now),
+            Change::Suspend { user, until, decided_ms } => {
+                let until = until.unwrap_or(0);
+                let ttl = rules::decided_ttl(self.session_ttl, until, now);
+                self.suspend_script(*user, "decided", *decided_ms, until, ttl)
+            }
+            Change::Banned { user, until, seen_ms } => {
+                let ttl = rules::seen_ttl(*until, now);
+                self.suspend_script(*user, "seen", *seen_ms, *until, ttl)
+            }
             Change::LowerAal { user, factor } => {
                 let keys = [self.keys.index(*user), self.keys.marks(*user)];
                 let mut call = self.scripts.lower_aal.call(&keys);
@@ -231,17 +240,13 @@ impl Redis {
         }
     }
 
-    fn suspend_script(&self, user: UserId, until: Option<Seconds>, how: &str, now: Seconds) -> Cmd {
+    fn suspend_script(&self, user: UserId, how: &str, ms: u64, until: Seconds, ttl: Seconds) -> Cmd {
         let mut call = self.scripts.suspend.call(&[self.keys.marks(user)]);
-        match until {
-            Some(until) => call.arg(until).arg(rules::suspension_ttl(until, now)),
-            None => call.arg("").arg(0),
-        };
-        call.arg(how);
+        call.arg(how).arg(ms).arg(until).arg(ttl);
         call
     }
 
-    fn record_script(&self, origin: Origin, record: &Record, now: Seconds) -> Cmd {
+    fn record_script(&self, origin: Origin, record: &Record, allowed_ms: Option<u64>, now: Seconds) -> Cmd {
         let keys = [
             self.keys.record(record.user, record.session),
             self.keys.tombstone(record.user, record.session),
@@ -255,7 +260,8 @@ impl Redis {
                 Origin::SignIn => "sign_in",
                 Origin::Refresh => "refresh",
             })
-            .arg(record.session.to_string());
+            .arg(record.session.to_string())
+            .arg(allowed_ms.unwrap_or(0));
         for (name, value) in record::fields(record) {
             call.arg(name).arg(value.as_ref());
         }

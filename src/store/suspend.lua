@@ -1,21 +1,55 @@
--- Bans a user until a time, or lifts the ban. Sessions stay.
+-- What was learned of a user's ban. Sessions stay.
 --
 -- KEYS: marks
--- ARGV: until (empty: lift), TTL of the mark, 'exactly' or 'at_least' (a guess never shortens a ban)
--- Returns 'marked'.
+-- ARGV: 'decided' (by GoTrue's answer to whoever bans) or 'seen' (in its refusal of the user), when (ms), until
+--   when (0: not banned), TTL of what was learned
+-- Returns 'marked', or 'unchanged' where the same or something later was known.
+--
+-- `Ban` in `store/rules.rs` is the same and says why: of decisions the last one stands, of refusals the last time
+-- and the longest ban; a refusal counts only if it is later than the decision and the ban that was decided.
+-- `suspended_until` is what follows from them. The first command is a write that a full Redis allows, so that being full lets nobody in.
 
-if ARGV[1] == '' then
-  redis.call('HDEL', KEYS[1], 'suspended_until')
-  return 'marked'
+local how, ms, till, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+
+local function number(text)
+  return tonumber(text or '') or 0
 end
-if ARGV[3] == 'at_least' then
-  local known = tonumber(redis.call('HGET', KEYS[1], 'suspended_until') or 0) or 0
-  if known >= tonumber(ARGV[1]) then
-    return 'marked'
+
+-- The text of the greater one: its digits may be more than a number of Lua's can hold.
+local function later(one, other)
+  return number(other) > number(one) and other or one
+end
+
+redis.call('HDEL', KEYS[1], 'suspended_until')
+local known = redis.call('HMGET', KEYS[1], 'decided_ms', 'decided_until', 'seen_ms', 'seen_until')
+for i = 1, #known do
+  known[i] = known[i] or '0'
+end
+local decided_ms, decided_until, seen_ms, seen_until = unpack(known)
+if how == 'seen' then
+  seen_ms, seen_until = later(seen_ms, ms), later(seen_until, till)
+elseif number(ms) > number(decided_ms) then
+  decided_ms, decided_until = ms, till
+elseif number(ms) == number(decided_ms) then
+  decided_until = later(decided_until, till)
+end
+local now_known = {decided_ms, decided_until, seen_ms, seen_until}
+local names = {'decided_ms', 'decided_until', 'seen_ms', 'seen_until'}
+local outcome = 'unchanged'
+for i, name in ipairs(names) do
+  if now_known[i] ~= known[i] then
+    redis.call('HSET', KEYS[1], name, now_known[i])
+    outcome = 'marked'
   end
 end
-redis.call('HSET', KEYS[1], 'suspended_until', ARGV[1])
-if redis.call('TTL', KEYS[1]) < tonumber(ARGV[2]) then
-  redis.call('EXPIRE', KEYS[1], ARGV[2])
+local suspended_until = decided_until
+if number(seen_ms) > number(decided_ms) and number(seen_ms) >= 1000 * number(decided_until) then
+  suspended_until = seen_until
 end
-return 'marked'
+if number(suspended_until) > 0 then
+  redis.call('HSET', KEYS[1], 'suspended_until', suspended_until)
+end
+if redis.call('TTL', KEYS[1]) < ttl then
+  redis.call('EXPIRE', KEYS[1], ttl)
+end
+return outcome

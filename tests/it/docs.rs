@@ -9,7 +9,7 @@ use gotrue_sidecar::{
     session::{Reason, Unrecorded},
 };
 
-use crate::support::documents::{assert_in_readme, is_there, read};
+use crate::support::documents::{assert_in_readme, is_there, read, sources};
 
 const PAGES: [&str; 6] = [
     "README.md",
@@ -124,6 +124,32 @@ fn the_page_about_the_mirror_knows_every_endpoint_reason_and_difference() {
     for name in variants.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
         assert!(known.contains(name.trim_end_matches(',')), "docs/mirror.md says nothing of {name}");
     }
+}
+
+/// Of each table that has such a column, every row names a test, and every test that is named is there.
+#[test]
+fn the_page_about_the_mirror_names_tests_that_are_there() {
+    let page = read("docs/mirror.md");
+    let sources = ["tests/it", "src"].map(sources).concat();
+    let (mut named, mut lists_tests) = (0, false);
+    for row in page.lines() {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, .., last, ""] = cells[..] else {
+            lists_tests = false;
+            continue;
+        };
+        if last == "tests" {
+            lists_tests = true;
+        } else if lists_tests && !last.starts_with("--") {
+            let tests = code(last);
+            assert!(!tests.is_empty(), "no test: {row}");
+            for test in tests {
+                assert!(sources.contains(&format!("fn {test}()")), "there is no test {test}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 50, "the tables have lost their tests");
 }
 
 /// What stands between backticks, within one line and outside of blocks.

@@ -102,7 +102,8 @@ impl World {
 
     /// Puts it into the store, as a refresh does.
     async fn keep(&self, record: &Record) {
-        let change = Change::Record { origin: Origin::Refresh, record: Box::new(record.clone()) };
+        let change =
+            Change::Record { origin: Origin::Refresh, allowed_ms: None, record: Box::new(record.clone()) };
         self.store().apply(&[change], self.now).await.unwrap();
     }
 

@@ -1,10 +1,12 @@
 //! The live upstream itself, where it differs from GoTrue; and in the modules, the sidecar before it.
 
+mod audit;
 mod authority;
 mod official_client;
 mod outage;
 mod session_api;
 mod sessions;
+mod unseen;
 mod workload;
 
 use http::StatusCode;

@@ -62,7 +62,7 @@ async fn signed_in(store: &Store, user: UserId, ago: u64) -> SessionId {
         ip: Some("203.0.113.7".to_owned()),
         user_agent: Some("a phone\u{1b}[2J\u{9b}2J".to_owned()),
     };
-    let change = Change::Record { origin: Origin::SignIn, record: Box::new(record) };
+    let change = Change::Record { origin: Origin::SignIn, allowed_ms: None, record: Box::new(record) };
     store.apply(&[change], now).await.unwrap();
     session
 }

@@ -3,12 +3,15 @@
 
 mod answers;
 mod api;
+mod bans;
 mod keys;
 mod logout;
 mod lookup;
+mod order;
 mod proof;
 mod revoked;
 mod sign_in;
+mod unknowable;
 mod witness;
 
 use std::time::Duration;
@@ -224,6 +227,7 @@ fn recorded(login: &Login) -> Change {
             ip: None,
             user_agent: None,
         }),
+        allowed_ms: None,
     }
 }
 

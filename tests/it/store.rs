@@ -150,11 +150,30 @@ fn refreshed(record: &Record, later: Seconds) -> Record {
 }
 
 fn sign_in(record: &Record) -> Change {
-    Change::Record { origin: Origin::SignIn, record: Box::new(record.clone()) }
+    Change::Record { origin: Origin::SignIn, record: Box::new(record.clone()), allowed_ms: None }
 }
 
 fn refresh(record: &Record) -> Change {
-    Change::Record { origin: Origin::Refresh, record: Box::new(record.clone()) }
+    Change::Record { origin: Origin::Refresh, record: Box::new(record.clone()), allowed_ms: None }
+}
+
+/// A refresh that GoTrue would have refused to a banned user, sent so many milliseconds after `NOW`.
+fn allowed(record: &Record, ms: u64) -> Change {
+    Change::Record {
+        origin: Origin::Refresh,
+        record: Box::new(record.clone()),
+        allowed_ms: Some(NOW * 1000 + ms),
+    }
+}
+
+/// A ban, or its end, that GoTrue answered so many milliseconds after `NOW`.
+fn suspend(user: UserId, until: Option<Seconds>, ms: u64) -> Change {
+    Change::Suspend { user, until, decided_ms: NOW * 1000 + ms }
+}
+
+/// A refusal of a banned user, whose request was sent so many milliseconds after `NOW`.
+fn banned(user: UserId, until: Seconds, ms: u64) -> Change {
+    Change::Banned { user, until, seen_ms: NOW * 1000 + ms }
 }
 
 /// An ending by GoTrue that was sent a second after `NOW`.

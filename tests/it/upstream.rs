@@ -49,7 +49,7 @@ async fn an_upstream_that_is_not_there_is_502_in_either_form() {
     assert_eq!((date.len(), date.ends_with(" GMT")), (29, true), "{date}");
     assert_eq!(
         undated.to_owned() + rest,
-        "HTTP/1.1 502 Bad Gateway\r\ncontent-type: application/json\r\nx-sb-error-code: bad_gateway\r\nvary: Origin\r\n\
+        "HTTP/1.1 502 Bad Gateway\r\nvary: Origin\r\ncontent-type: application/json\r\nx-sb-error-code: bad_gateway\r\n\
          content-length: 91\r\n\r\n"
     );
     assert_eq!(

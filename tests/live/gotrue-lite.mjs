@@ -9,7 +9,8 @@
 //   GOTRUE_API_HOST, PORT      where to listen (127.0.0.1, 9999; port 0 takes a free one)
 //   GOTRUE_SITE_URL, GOTRUE_URI_ALLOW_LIST, GOTRUE_MAILER_AUTOCONFIRM
 //   LITE_AUTH_BCRYPT_COST      4 makes password hashing cheap (10)
-// Users and sessions live in memory and end with the process. Node >= 22.13 (node:sqlite).
+//   DATABASE_URL               an empty PostgreSQL database for users and sessions
+// Without that they live in memory and end with the process. Node >= 22.13 (node:sqlite).
 //
 // Two paths belong to this script, for tests that ask the upstream itself, never through the sidecar:
 //   GET /_test/sessions        the rows of auth.sessions, with their users' addresses
@@ -22,6 +23,7 @@ import { createServer } from "node:http";
 import { fstatSync } from "node:fs";
 import { getRequestListener } from "@hono/node-server";
 import { App } from "@supabase/lite";
+import { createPostgresConnection } from "@supabase/lite/postgres";
 import { createConnection } from "@supabase/lite/sqlite";
 
 const { env } = process;
@@ -34,7 +36,9 @@ const port = Number(env.PORT ?? 9999);
 const siteUrl = env.GOTRUE_SITE_URL ?? "http://localhost:3000";
 
 const mails = [];
-const connection = await createConnection({ url: ":memory:" });
+const connection = env.DATABASE_URL
+  ? createPostgresConnection({ url: env.DATABASE_URL, postgresOptions: { onnotice: () => {} } })
+  : await createConnection({ url: ":memory:" });
 const app = new App({
   connection,
   auth: {

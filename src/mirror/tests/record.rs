@@ -167,6 +167,36 @@ fn a_sign_in_begins_now_and_a_refresh_when_its_token_says() {
     });
 }
 
+/// Only where GoTrue asks, in every release, whether the user is banned.
+#[test]
+fn tokens_that_gotrue_refuses_to_banned_users_prove_that_the_user_is_none() {
+    let form = format!("grant_type=refresh_token&refresh_token={V1}");
+    let code = format!("grant_type=authorization_code&refresh_token={V1}");
+    let table = [
+        (PASSWORD, None, true),
+        (REFRESH, Some(refreshing(V1)), true),
+        ("POST /oauth/token", Some(form), true),
+        ("POST /verify", None, true),
+        ("POST /oauth/token", Some(code), false),
+        ("POST /token?grant_type=pkce", None, false),
+        ("POST /token?grant_type=id_token", None, false),
+        ("POST /signup", None, false),
+        ("POST /callback", None, false),
+        ("POST /factors/f/verify", None, false),
+        ("POST /future/sign-in", None, false),
+    ];
+    for (request, body, proves) in table {
+        let asked = Exchange { body, ..exchange(Good(ME), request, 200) }.tokens(FRESH, V1);
+        asked.decide(|asked, answered| {
+            let decision = mirror().after(asked, answered);
+            let Some(Change::Record { allowed_ms, .. }) = decision.changes.first() else {
+                panic!("{request} records nothing");
+            };
+            assert_eq!(*allowed_ms, proves.then_some(SENT_MS), "{request}");
+        });
+    }
+}
+
 #[test]
 fn an_answer_that_could_not_be_read_is_counted() {
     for cause in [Unrecorded::TooLarge, Unrecorded::Encoded, Unrecorded::CutOff] {

@@ -10,7 +10,8 @@ pub(crate) struct Model {
     revoked: HashSet<(UserId, SessionId)>,
     /// All of a user's sessions that began before it are revoked, in milliseconds.
     not_before: HashMap<UserId, u64>,
-    suspended: HashMap<UserId, Seconds>,
+    /// What GoTrue decided last, and what was seen since: when, and until when.
+    banned: HashMap<UserId, [(u64, Seconds); 2]>,
     by_ref: HashMap<RefreshRef, (UserId, SessionId)>,
 }
 
@@ -25,7 +26,10 @@ impl Model {
 
     pub(crate) fn suspended_until(&self, user: &str, now: Seconds) -> Option<Seconds> {
         let user = UserId::parse(user)?;
-        self.suspended.get(&user).copied().filter(|until| *until > now)
+        let [decided, seen] = *self.banned.get(&user)?;
+        let is_news = seen.0 > decided.0 && seen.0 >= decided.1 * 1000;
+        let until = if is_news { seen.1 } else { decided.1 };
+        Some(until).filter(|until| *until > now)
     }
 
     pub(crate) fn session_of(&self, reference: &RefreshRef) -> Option<(UserId, SessionId)> {
@@ -40,17 +44,19 @@ impl Model {
     /// Whether it was made; a session that was revoked is not written back.
     pub(crate) fn apply(&mut self, change: &Change) -> bool {
         match change {
-            Change::Record { origin, record } => return self.record(*origin, record),
+            Change::Record { origin, record, allowed_ms } => {
+                if let Some(allowed_ms) = allowed_ms {
+                    self.decide(record.user, *allowed_ms, 0);
+                }
+                return self.record(*origin, record);
+            }
             Change::End { user, which, sent_ms, .. } => self.end(*user, which, *sent_ms),
-            Change::Banned { user, until } => {
-                let known = self.suspended.entry(*user).or_default();
-                *known = (*until).max(*known);
+            Change::Banned { user, until, seen_ms } => {
+                let [_, seen] = self.banned.entry(*user).or_default();
+                *seen = (seen.0.max(*seen_ms), seen.1.max(*until));
             }
-            Change::Suspend { user, until: Some(until) } => {
-                self.suspended.insert(*user, *until);
-            }
-            Change::Suspend { user, until: None } => {
-                self.suspended.remove(user);
+            Change::Suspend { user, until, decided_ms } => {
+                self.decide(*user, *decided_ms, until.unwrap_or(0));
             }
             Change::LowerAal { user, factor } => {
                 let stands = |one: &&mut Record| one.user == *user && one.factor_id == Some(*factor);
@@ -60,6 +66,11 @@ impl Model {
             }
         }
         true
+    }
+
+    fn decide(&mut self, user: UserId, decided_ms: u64, until: Seconds) {
+        let [decided, _] = self.banned.entry(user).or_default();
+        *decided = (*decided).max((decided_ms, until));
     }
 
     fn record(&mut self, origin: Origin, record: &Record) -> bool {

@@ -78,7 +78,8 @@ async fn a_late_answer_of_the_same_second_stands_against_the_row() {
     let record = Record { refreshed_at: world.now - 3600, ..world.record() };
     world.insert(&record).await;
     world.audit(true).await;
-    let sign_in = Change::Record { origin: Origin::SignIn, record: Box::new(record.clone()) };
+    let sign_in =
+        Change::Record { origin: Origin::SignIn, allowed_ms: None, record: Box::new(record.clone()) };
     world.store().apply(&[sign_in], world.now).await.unwrap();
     assert_eq!(world.live(&record).await, record);
 }
@@ -213,7 +214,11 @@ async fn what_was_ended_here_or_forgotten_is_no_drift() {
 async fn a_banned_users_sessions_are_compared_all_the_same() {
     let world = World::new().await;
     let (stays, gone) = (world.session().await, world.session().await);
-    let ban = |record: &Record| Change::Suspend { user: record.user, until: Some(world.now + 600) };
+    let ban = |record: &Record| Change::Suspend {
+        user: record.user,
+        until: Some(world.now + 600),
+        decided_ms: world.now * 1000,
+    };
     world.store().apply(&[ban(&stays), ban(&gone)], world.now).await.unwrap();
     world.delete_row(&gone).await;
     assert_eq!(found(&world.audit(true).await), [(Cause::RowGone, 1)]);

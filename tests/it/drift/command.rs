@@ -6,7 +6,11 @@ use gotrue_sidecar::session::Record;
 use serde_json::Value;
 
 use super::World;
-use crate::support::{process::run, sidecar::Sidecar, until};
+use crate::support::{
+    process::run,
+    sidecar::{Sidecar, sample},
+    until,
+};
 
 impl World {
     async fn called(&self, flags: &[&str]) -> (i32, String, String) {
@@ -47,8 +51,7 @@ async fn every_sidecar_shows_what_the_last_audit_found() {
     let world = World::new().await;
     let store = format!("--store-url={}", world.redis.url());
     let sidecar = Sidecar::start(&[&store]);
-    let metric = |series: &'static str| sidecar.metric(series);
-    assert_eq!(metric("gotrue_sidecar_audit_sessions{kind=\"missing\"}").await, 0.0);
+    assert_eq!(sample(sidecar.admin, "gotrue_sidecar_audit_sessions{kind=\"missing\"}").await, "0");
     let gone = world.session().await;
     world.delete_row(&gone).await;
     let missing: Record = world.record();
@@ -61,11 +64,11 @@ async fn every_sidecar_shows_what_the_last_audit_found() {
         later.metric("gotrue_sidecar_audit_sessions{kind=\"missing\"}").await > 0.0
     })
     .await;
-    let shown = async |series: &'static str| later.metric(series).await;
-    assert_eq!(shown("gotrue_sidecar_audit_sessions{kind=\"surplus\"}").await, 1.0);
-    assert_eq!(shown("gotrue_sidecar_audit_sessions{kind=\"differing\"}").await, 0.0);
-    assert_eq!(shown("gotrue_sidecar_audit_repaired_sessions").await, 2.0);
-    assert!(shown("gotrue_sidecar_audit_last_run_timestamp_seconds").await >= world.now as f64);
+    let shown = async |series: &'static str| sample(later.admin, series).await.parse::<u64>().unwrap();
+    assert_eq!(shown("gotrue_sidecar_audit_sessions{kind=\"surplus\"}").await, 1);
+    assert_eq!(shown("gotrue_sidecar_audit_sessions{kind=\"differing\"}").await, 0);
+    assert_eq!(shown("gotrue_sidecar_audit_repaired_sessions").await, 2);
+    assert!(shown("gotrue_sidecar_audit_last_run_timestamp_seconds").await >= world.now);
 }
 
 #[tokio::test]
@@ -106,7 +109,7 @@ async fn a_failure_is_exit_code_1_and_shows_no_password() {
 async fn gotrues_own_variable_is_taken_and_stops_no_other_command() {
     for value in ["postgres://db.local/postgres", "mysql://db", "host=db user=gotrue"] {
         let sidecar = Sidecar::start_with(&[], &[("DATABASE_URL", value), ("GOTRUE_DB_DATABASE_URL", value)]);
-        assert_eq!(sidecar.metric("gotrue_sidecar_store_up").await, 0.0);
+        assert_eq!(sample(sidecar.admin, "gotrue_sidecar_store_up").await, "0");
     }
     let (code, _, err) = called(vec!["serve".to_owned(), "--repair".to_owned()]).await;
     assert_eq!(code, 2);

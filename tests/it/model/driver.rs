@@ -307,9 +307,11 @@ impl<'a> Driver<'a> {
         while !self.underway.is_empty() {
             self.release(0).await;
         }
+        let known = self.bans().await;
         for user in self.users.clone() {
             self.now(0, by_admin(Deed::Unban, user)).await;
         }
+        known?;
         self.settled(true).await?;
         for (number, login) in self.clients.values().cloned().collect::<Vec<_>>().iter().enumerate() {
             let asked = self.by_client(Deed::GetUser, login);
@@ -318,6 +320,20 @@ impl<'a> Driver<'a> {
         }
         self.what_was_revoked_stays_revoked().await;
         self.settled(false).await
+    }
+
+    /// Whoever is banned is suspended here, and nobody else. Refusals that nobody waits for say nothing more:
+    /// every ban came through a sidecar.
+    async fn bans(&self) -> Result<(), Vec<String>> {
+        for user in &self.users {
+            let banned = self.world.gotrue.bans(*user);
+            let nobodys = Login::of(*user, 0).session;
+            let suspended = matches!(self.state(*user, nobodys).await, State::Suspended(_));
+            if banned != suspended {
+                return Err(vec![format!("{user}: banned {banned}, suspended {suspended}")]);
+            }
+        }
+        Ok(())
     }
 
     /// Waits for changes that nobody waits for.

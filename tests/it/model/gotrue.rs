@@ -56,6 +56,11 @@ impl Gotrue {
         self.state().sessions.clone()
     }
 
+    /// Whether the user is banned.
+    pub(super) fn bans(&self, user: UserId) -> bool {
+        self.state().banned.contains(&user)
+    }
+
     /// What a client knows of a session from its tokens.
     pub(super) fn login_of(access: &str, refresh: &str) -> Login {
         let claims = claims(access);

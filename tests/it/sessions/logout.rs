@@ -228,6 +228,7 @@ async fn a_logout_ends_any_number_of_sessions_and_counts_them() {
     for chunk in others.chunks(100) {
         let record = |login: &Login| Change::Record {
             origin: Origin::SignIn,
+            allowed_ms: None,
             record: Box::new(Record { session: login.session, refresh_ref: None, ..template.clone() }),
         };
         world.store.apply(&chunk.iter().map(record).collect::<Vec<_>>(), NOW).await.unwrap();

@@ -59,7 +59,7 @@ async fn enforce_refuses_what_was_revoked_as_gotrue_would() {
 #[tokio::test]
 async fn enforce_refuses_who_is_banned_as_gotrue_would() {
     refuses("user_banned", "User is banned", async |world, login| {
-        let ban = Change::Suspend { user: login.user, until: Some(NOW + 50) };
+        let ban = Change::Suspend { user: login.user, until: Some(NOW + 50), decided_ms: NOW_MS };
         world.store.apply(&[ban], NOW).await.unwrap();
     })
     .await;
@@ -106,7 +106,7 @@ async fn a_ban_passes_and_so_does_the_request() {
     let flags = ["--jwt-secret", SECRET, "--enforce", "true"];
     let world = World::with(&flags, always(json("{}"))).await;
     world.know(&[&login]).await;
-    let ban = Change::Suspend { user: login.user, until: Some(NOW + 50) };
+    let ban = Change::Suspend { user: login.user, until: Some(NOW + 50), decided_ms: NOW_MS };
     world.store.apply(&[ban], NOW).await.unwrap();
     assert_eq!(world.as_user(&login, Method::GET, "/user", "").await.status, 403);
     world.pass(50_000);

@@ -53,6 +53,25 @@ async fn a_revoked_session_that_verifies_a_factor_is_not_raised() {
     world.upstream.arrived("POST /logout?scope=local").await;
 }
 
+/// §6.3 holds back what is known to hand out tokens. An endpoint that is not streams its answer, which is
+/// read beside it: the client has the tokens, and here the session stays revoked.
+#[tokio::test]
+async fn an_endpoint_yet_to_come_hands_out_tokens_of_a_revoked_session() {
+    let login = Login::new(NOW);
+    let renewed = login.refreshed(NOW + 1);
+    let world = World::new(renewing(&renewed)).await;
+    world.know(&[&login]).await;
+    world.revoke(&login).await;
+    let answer = world.post("/refresh/by-telepathy", "{}").await;
+    assert_eq!((answer.status.as_u16(), answer.body), (200, renewed.body(&world.signer).into()));
+    world.counts("gotrue_sidecar_mirror_events_total{event=\"refresh\",result=\"revoked\"}", 1).await;
+    assert_eq!(world.state(&login).await, State::Revoked);
+    assert_eq!(world.upstream.seen().len(), 1, "GoTrue was told");
+    // its next refresh is where it ends for good
+    assert_eq!(world.refresh(&renewed).await.error_code(), Some("refresh_token_not_found"));
+    world.upstream.arrived("POST /logout?scope=local").await;
+}
+
 /// The refresh is held before GoTrue and after it has answered; the logout goes through either replica,
 /// and is held before or after it.
 #[tokio::test]

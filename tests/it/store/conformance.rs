@@ -41,6 +41,9 @@ conformance! {
     endings::a_client_loses_its_sessions_only
     endings::a_ban_suspends_and_passes
     endings::a_lifted_ban_shows_the_session_again
+    endings::an_older_ban_that_is_written_late_changes_nothing
+    endings::a_refusal_while_a_ban_is_known_makes_it_no_longer
+    endings::who_gets_tokens_is_banned_no_longer
     endings::a_ban_without_an_end_holds_at_least_so_long
     endings::an_end_comes_before_a_ban
     endings::a_removed_factor_lowers_the_level

@@ -103,14 +103,29 @@ fn an_ending() -> impl Strategy<Value = Change> {
     })
 }
 
+/// Few moments, so that they coincide.
+fn a_ban() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (a_user(), prop::option::of(0..120_u64), 0..6_u64).prop_map(|(user, until, ms)| suspend(
+            user,
+            until.map(|later| NOW + later),
+            ms
+        )),
+        (a_user(), 0..120_u64, prop_oneof![0..6_u64, 50_000..50_006_u64])
+            .prop_map(|(user, until, ms)| banned(user, NOW + until, ms)),
+    ]
+}
+
 fn a_change() -> impl Strategy<Value = Change> {
     let origin = select(vec![Origin::SignIn, Origin::Refresh]);
-    let suspension = (a_user(), prop::option::of(0..120_u64));
+    let (sent, ban) = (|| 0..6_u64, a_ban());
     prop_oneof![
-        12 => (origin, a_record()).prop_map(|(origin, record)| Change::Record { origin, record: Box::new(record) }),
+        12 => (origin, a_record(), prop::option::of(sent())).prop_map(|(origin, record, sent)| {
+            let allowed_ms = sent.map(|sent| NOW * 1000 + sent);
+            Change::Record { origin, record: Box::new(record), allowed_ms }
+        }),
         4 => an_ending(),
-        1 => suspension.prop_map(|(user, until)| Change::Suspend { user, until: until.map(|later| NOW + later) }),
-        1 => (a_user(), 0..120_u64).prop_map(|(user, until)| Change::Banned { user, until: NOW + until }),
+        3 => ban,
         1 => (a_user(), 1..3_u64).prop_map(|(user, factor)| Change::LowerAal { user, factor: factor_id(factor) }),
     ]
 }
@@ -291,13 +306,14 @@ fn same_in_steps_of(step: u32) {
     });
 }
 
-/// Once everything was swept, keys and fields are those of contract §5.
+/// Once everything was swept, nothing is left of changes to many.
 pub(super) async fn assert_nothing_pends(redis: &mut MultiplexedConnection) {
     let sets: Vec<String> = redis.keys("*:ending:*").await.unwrap();
     assert_eq!(sets, [""; 0]);
     for marks in redis.keys::<_, Vec<String>>("*:marks").await.unwrap() {
         for field in redis.hkeys::<_, Vec<String>>(&marks).await.unwrap() {
-            assert!(["not_before", "suspended_until"].contains(&field.as_str()), "{marks} has {field}");
+            let is_of_a_change = field.starts_with("ending") || field.starts_with("ended");
+            assert!(!is_of_a_change, "{marks} has {field}");
         }
     }
 }
@@ -328,6 +344,30 @@ fn told_twice_in_steps_of(step: u32) {
                 }
             }
         }
+    });
+}
+
+/// Bans, their ends and refusals, whichever replica writes them when.
+#[test]
+fn bans_leave_the_same_state_in_any_order_and_number() {
+    let shuffled = prop::collection::vec(a_ban(), 1..8).prop_flat_map(|bans| {
+        let twice: Vec<_> = bans.iter().chain(&bans).cloned().collect();
+        (Just(bans), Just(twice).prop_shuffle())
+    });
+    for_all(150, &shuffled, &async |server, store, (bans, shuffled)| {
+        let mut states = Vec::new();
+        for changes in [&bans, &shuffled] {
+            flush(&mut server.client().await).await;
+            for change in changes {
+                apply(store, change).await;
+            }
+            let mut of_all = String::new();
+            for user in (1..=USERS).map(user_id) {
+                of_all += &shown(&look(store, user, session_id(1)).await);
+            }
+            states.push(of_all);
+        }
+        assert_eq!(states[0], states[1]);
     });
 }
 

@@ -103,7 +103,8 @@ async fn tombstones_and_marks_are_those_of_contract_section_5() {
     let user = record.user;
     apply(&store, &sign_in(&record)).await;
     apply(&store, &end(user, Which::All)).await;
-    apply(&store, &Change::Suspend { user, until: Some(NOW + 100) }).await;
+    apply(&store, &suspend(user, Some(NOW + 100), 7)).await;
+    apply(&store, &banned(user, NOW + 90, 8)).await;
 
     let tombstone = format!("gotrue:{{{user}}}:revoked:{}", record.session);
     let marks = format!("gotrue:{{{user}}}:marks");
@@ -112,13 +113,26 @@ async fn tombstones_and_marks_are_those_of_contract_section_5() {
     assert_eq!(redis.get::<_, String>(&tombstone).await.unwrap(), format!("logout:{NOW}:{}:1", NOW + 3600));
     assert_eq!(redis.ttl::<_, u64>(&tombstone).await.unwrap(), 3660);
     let fields: HashMap<String, u64> = redis.hgetall(&marks).await.unwrap();
-    let expected = [("not_before", NOW + 1), ("suspended_until", NOW + 100)];
-    assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value)).into());
+    let ms = NOW * 1000;
+    let mut expected = HashMap::from([
+        ("not_before", NOW + 1),
+        ("suspended_until", NOW + 100),
+        ("decided_ms", ms + 7),
+        ("decided_until", NOW + 100),
+        ("seen_ms", ms + 8),
+        ("seen_until", NOW + 90),
+    ]);
+    let owned = |fields: &HashMap<&str, u64>| -> HashMap<String, u64> {
+        fields.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+    };
+    assert_eq!(fields, owned(&expected));
     assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), SESSION_TTL);
 
-    apply(&store, &Change::Suspend { user, until: None }).await;
+    apply(&store, &suspend(user, None, 9)).await;
     let fields: HashMap<String, u64> = redis.hgetall(&marks).await.unwrap();
-    assert_eq!(fields, [("not_before".to_owned(), NOW + 1)].into());
+    expected.remove("suspended_until");
+    expected.extend([("decided_ms", ms + 9), ("decided_until", 0)]);
+    assert_eq!(fields, owned(&expected));
     assert_every_key_expires(&mut redis).await;
 }
 

@@ -13,6 +13,21 @@ pub(crate) fn is_there(name: &str) -> bool {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name).exists()
 }
 
+/// All Rust files below a folder of the repository, as one text.
+pub(crate) fn sources(folder: &str) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+        if entry.path().is_dir() {
+            text += &sources(&name);
+        } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
+            text += &read(&name);
+        }
+    }
+    text
+}
+
 /// Fails unless `expected` stands in README.md between the markers `<!-- name -->` and
 /// `<!-- /name -->`. With `UPDATE_DOCS=1` it is put there instead.
 pub(crate) fn assert_in_readme(name: &str, expected: &str) {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use gotrue_sidecar::session::{SessionId, UserId};
 
 use self::{lite::Lite, real::Real};
+use super::postgres::Postgres;
 
 /// Signs access tokens, in every test.
 const SECRET: &str = "super-secret-jwt-token-with-at-least-32-characters-long";
@@ -115,6 +116,11 @@ impl Kind {
         self == Self::Real
     }
 
+    /// Its tables can be reached with SQL.
+    pub(crate) fn opens_its_database(self) -> bool {
+        self == Self::Real
+    }
+
     /// The admin API exists, and with it anonymous users, MFA, OAuth clients, and links that lead to
     /// a PKCE code.
     pub(crate) fn has_admin_api(self) -> bool {
@@ -149,6 +155,26 @@ impl Gotrue {
         }
     }
 
+    /// Ready when this returns, and with its rows in a PostgreSQL: [`Self::database_url`].
+    pub(crate) async fn on_postgres() -> Self {
+        match Kind::of_this_run() {
+            Kind::Lite => {
+                let postgres = Postgres::new().await;
+                let lite = Lite::on(Some(postgres), SECRET, Settings::default()).await;
+                Self { url: lite.url.clone(), secret: SECRET, server: Server::Lite(lite) }
+            }
+            Kind::Real => Self::start().await,
+        }
+    }
+
+    /// A superuser's address of its PostgreSQL.
+    pub(crate) fn database_url(&self) -> String {
+        match &self.server {
+            Server::Lite(lite) => lite.postgres.as_ref().expect("started on_postgres").url(),
+            Server::Real(real) => real.database_url(),
+        }
+    }
+
     /// A second server on the first one's database; only where there is a [`Kind::Real`] one.
     pub(crate) async fn beside(first: &Self, settings: Settings) -> Self {
         match &first.server {
@@ -178,9 +204,25 @@ impl Gotrue {
         rows
     }
 
+    /// All users, and whether they are banned at this moment.
+    pub(crate) fn bans(&self) -> Vec<(UserId, bool)> {
+        match &self.server {
+            Server::Real(real) => real.bans(),
+            Server::Lite(_) => Vec::new(), // without an admin nobody is
+        }
+    }
+
     /// Of these rows, which session is whose.
     pub(crate) async fn sessions(&self) -> Vec<(SessionId, UserId)> {
         self.rows().await.into_iter().map(|row| (row.session, row.user)).collect()
+    }
+
+    /// Whatever an operator does to the tables; only where [`Kind::opens_its_database`].
+    pub(crate) fn sql(&self, statement: &str) {
+        match &self.server {
+            Server::Real(real) => real.sql(statement),
+            Server::Lite(_) => panic!("@supabase/lite keeps its database to itself"),
+        }
     }
 
     /// What the link of the last recovery mail to that address carries.

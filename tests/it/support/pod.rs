@@ -39,6 +39,14 @@ impl Pod {
         Self { sidecar, redis, gotrue }
     }
 
+    /// On a PostgreSQL, for whoever looks into it.
+    pub(crate) async fn on_postgres() -> Self {
+        let gotrue = Gotrue::on_postgres().await;
+        let redis = RedisServer::start();
+        let sidecar = before(&gotrue, &redis, &[]);
+        Self { sidecar, redis, gotrue }
+    }
+
     /// Somebody who comes through the sidecar.
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.sidecar.url)
@@ -87,6 +95,21 @@ pub(crate) async fn stored(redis: &mut MultiplexedConnection) -> Vec<Stored> {
         });
     }
     all.sort_by_key(|stored| stored.session);
+    all
+}
+
+/// Who is suspended in a Redis at this time, in seconds since the epoch.
+pub(crate) async fn suspended(redis: &mut MultiplexedConnection, now: u64) -> Vec<UserId> {
+    let keys: Vec<String> = redis::cmd("KEYS").arg("gotrue:*:marks").query_async(redis).await.unwrap();
+    let mut all = Vec::new();
+    for key in keys {
+        let until: Option<u64> =
+            redis::cmd("HGET").arg(&key).arg("suspended_until").query_async(redis).await.unwrap();
+        if until.is_some_and(|until| until > now) {
+            let user = key.strip_prefix("gotrue:{").and_then(|rest| rest.strip_suffix("}:marks")).unwrap();
+            all.push(UserId::parse(user).unwrap());
+        }
+    }
     all
 }
 

@@ -55,7 +55,8 @@ struct Cluster {
     _script: Child,
 }
 
-/// A database of one test, dropped with it.
+/// A database of one test; it goes with the cluster.
+#[derive(Debug)]
 pub(crate) struct Postgres {
     port: u16,
     name: String,
@@ -114,7 +115,8 @@ impl Postgres {
     }
 }
 
-async fn connect(url: &str) -> Client {
+/// A connection that works until it is dropped.
+pub(crate) async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
@@ -146,6 +148,7 @@ fn start() -> Cluster {
         if line == "ready\n" {
             return Cluster { port, certificates, _script: script };
         }
+        script.wait().unwrap();
     }
     panic!("PostgreSQL does not start, its errors are above");
 }

@@ -42,15 +42,20 @@ impl Device {
         let client = world.door(&mut self.dice).clone();
         let sent = now();
         let answer = match operation {
-            Op::SignIn | Op::FollowLink | Op::UseLink | Op::TradeCode | Op::BecomeSomebodyNew => {
-                self.sign_in(operation, world, &client).await
-            }
+            Op::SignIn
+            | Op::FollowLink
+            | Op::UseLink
+            | Op::UseCode
+            | Op::TradeCode
+            | Op::BecomeSomebodyNew
+            | Op::BecomePermanent => self.sign_in(operation, world, &client).await,
             Op::AskForLinkAsStranger => Some(client.otp(&format!("ghost-{}", new_email())).await),
             Op::Forget => {
                 self.forget();
                 None
             }
             Op::AdminBans
+            | Op::AdminBansBriefly
             | Op::AdminLiftsBan
             | Op::AdminSetsPassword
             | Op::AdminRemovesFactor
@@ -71,6 +76,9 @@ impl Device {
         }
         if operation.moves_assurance() {
             ledger.movings.push((self.person.user, span));
+        }
+        if operation.moves_bans() {
+            ledger.bans.push((self.person.user, span));
         }
         // Most devices, but not all, understand when they are told that their session is gone.
         let gone = ["session_not_found", "refresh_token_not_found", "user_not_found"];
@@ -122,7 +130,13 @@ impl Device {
                     redirect.header("location").is_some_and(|location| location.contains("?code="));
                 if has_code { Some(client.trade_code(&redirect).await) } else { Some(redirect) }
             }
+            Op::UseCode => {
+                let link = world.admin.link("magiclink", email).await?;
+                let code = json!({"type": "email", "email": email, "token": link.otp});
+                Some(client.post("/verify", &code).await)
+            }
             Op::BecomeSomebodyNew => Some(client.sign_up_anonymously().await),
+            Op::BecomePermanent => Some(become_permanent(world, client).await),
             _ => {
                 let password = self.person.password.lock().unwrap().clone();
                 Some(client.signed_in(email, &password).await)
@@ -136,6 +150,7 @@ impl Device {
         Some(match operation {
             Op::GrantApplication => client.grant(&tokens, &world.application).await,
             Op::RevokeGrant => client.revoke_grant(&tokens, &world.application).await,
+            Op::LoseApplication => lose_application(world, client, &tokens).await,
             Op::Refresh => refresh(world, client, &tokens).await,
             Op::RefreshTwiceAtOnce => {
                 let sent = now();
@@ -211,6 +226,7 @@ impl Device {
         let (admin, user) = (&world.admin, self.person.user);
         Some(match operation {
             Op::AdminBans => admin.update(user, &json!({"ban_duration": "1h"})).await,
+            Op::AdminBansBriefly => admin.update(user, &json!({"ban_duration": "1s"})).await,
             Op::AdminLiftsBan => admin.update(user, &json!({"ban_duration": "none"})).await,
             Op::AdminSetsPassword => {
                 let password = self.new_password();
@@ -270,16 +286,38 @@ pub(super) async fn refresh(world: &World, client: &Client, tokens: &Tokens) -> 
     }
 }
 
+/// An anonymous user gets an address; the next token says so.
+async fn become_permanent(world: &World, client: &Client) -> Answer {
+    let (sent, answer) = (now(), client.sign_up_anonymously().await);
+    let Some(nobody) = Tokens::in_answer(&answer) else { return answer };
+    world.ledger().issued(&nobody, sent);
+    let named = client.update(&nobody, &json!({"email": new_email()})).await;
+    if named.status == StatusCode::OK { client.refresh(&nobody).await } else { named }
+}
+
+/// GoTrue ends no session with the application; nobody can refresh what it had.
+async fn lose_application(world: &World, client: &Client, tokens: &Tokens) -> Answer {
+    let (sent, application) = (now(), world.admin.register_application().await);
+    let granted = client.grant(tokens, &application).await;
+    if let Some(granted) = Tokens::in_answer(&granted) {
+        world.ledger().issued(&granted, sent);
+    }
+    world.admin.delete_application(&application).await
+}
+
 fn needs_tokens(operation: Op) -> bool {
     !matches!(
         operation,
         Op::SignIn
             | Op::FollowLink
             | Op::UseLink
+            | Op::UseCode
             | Op::TradeCode
             | Op::BecomeSomebodyNew
+            | Op::BecomePermanent
             | Op::AskForLinkAsStranger
             | Op::AdminBans
+            | Op::AdminBansBriefly
             | Op::AdminLiftsBan
             | Op::AdminSetsPassword
             | Op::AdminRemovesFactor

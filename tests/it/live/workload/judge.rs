@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::{
     device::refresh,
-    world::{Ledger, Span, World},
+    world::{Ledger, Span, World, now},
 };
 use crate::support::{
     gotrue::Row,
-    pod::{Stored, stored},
+    pod::{Stored, stored, suspended},
 };
 
 /// Why a difference is none of the mirror's fault.
@@ -31,6 +31,9 @@ pub(super) enum Rule {
     /// GoTrue said that it failed, and had done what was asked (GS §1.4): a session that nobody has tokens of
     /// is missing, or one that ended is still here until the next 403.
     GotrueFailed,
+    /// Two decisions on the same user's ban were under way at once: that of the later answer counts until
+    /// the user is refused or gets tokens.
+    BansCrossed,
     /// Two requests that change assurance levels of the same user were under way at once: the level is that
     /// of the last answer until the next refresh.
     AssuranceCrossed,
@@ -43,6 +46,7 @@ enum Wrong {
     Missing(Row),
     Surplus(Stored),
     Assurance { row: Row, stored: Stored },
+    Ban { user: UserId, stored: bool },
 }
 
 /// What happens beside an answer has this long.
@@ -55,7 +59,8 @@ pub(super) async fn compare(world: &World, redis: &mut MultiplexedConnection) {
     loop {
         let (stored, rows) = (stored(redis).await, world.gotrue.rows().await);
         let mut excused = BTreeMap::new();
-        let wrong = differences(&world.ledger(), &rows, &stored, &mut excused);
+        let mut wrong = differences(&world.ledger(), &rows, &stored, &mut excused);
+        wrong.extend(bans(world, redis, &mut excused).await);
         for (session, rule) in &excused {
             world.ledger().excused(*session, *rule);
             repair(world, *session, *rule).await;
@@ -71,12 +76,16 @@ pub(super) async fn compare(world: &World, redis: &mut MultiplexedConnection) {
     let mut ledger = world.ledger();
     ledger.endings.clear();
     ledger.movings.clear();
+    ledger.bans.clear();
 }
 
 impl Rule {
     /// The next request of whoever has the session tells the truth.
     fn is_repaired(self) -> bool {
-        matches!(self, Self::SignInCrossedEnding | Self::AssuranceCrossed | Self::GotrueFailed)
+        matches!(
+            self,
+            Self::SignInCrossedEnding | Self::AssuranceCrossed | Self::GotrueFailed | Self::BansCrossed
+        )
     }
 }
 
@@ -89,9 +98,39 @@ async fn repair(world: &World, session: SessionId, rule: Rule) {
     }
     match rule {
         Rule::SignInCrossedEnding | Rule::GotrueFailed => drop(world.first_door().user(&latest).await),
-        Rule::AssuranceCrossed => drop(refresh(world, world.first_door(), &latest).await),
+        Rule::AssuranceCrossed | Rule::BansCrossed => {
+            drop(refresh(world, world.first_door(), &latest).await);
+        }
         Rule::Ghost | Rule::EndedHereOnly => {}
     }
+}
+
+/// Who is banned there and here; each user is told by one of the sessions.
+async fn bans(
+    world: &World,
+    redis: &mut MultiplexedConnection,
+    excused: &mut BTreeMap<SessionId, Rule>,
+) -> Vec<Wrong> {
+    // A ban is known to the second, and holds through it.
+    let here = suspended(redis, now() / 1000 + 1).await;
+    let there = world.gotrue.bans();
+    let ledger = world.ledger();
+    let mut wrong = Vec::new();
+    for (user, banned) in there {
+        if here.contains(&user) == banned {
+            continue;
+        }
+        let session = ledger.known.iter().find(|(_, known)| known.latest.user == user).map(|(id, _)| *id);
+        match session {
+            // Nobody has a token that could tell.
+            None => {}
+            Some(session) if ledger.failed.contains(&user) || !crossing(&ledger.bans, user).is_empty() => {
+                excused.insert(session, Rule::BansCrossed);
+            }
+            Some(_) => wrong.push(Wrong::Ban { user, stored: !banned }),
+        }
+    }
+    wrong
 }
 
 fn differences(

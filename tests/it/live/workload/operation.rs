@@ -9,11 +9,16 @@ pub(super) enum Operation {
     SignIn,
     FollowLink,
     UseLink,
+    UseCode,
     TradeCode,
     /// An application gets a session of its own, and the device goes on with that.
     GrantApplication,
     RevokeGrant,
+    /// A session of an application that an admin deletes.
+    LoseApplication,
     BecomeSomebodyNew,
+    /// Somebody new without a name gets one, in the same session.
+    BecomePermanent,
     AskForLinkAsStranger,
     /// The device forgets its tokens; the session stays.
     Forget,
@@ -37,6 +42,8 @@ pub(super) enum Operation {
     VerifyFactor,
     RemoveFactor,
     AdminBans,
+    /// For a second.
+    AdminBansBriefly,
     AdminLiftsBan,
     AdminSetsPassword,
     AdminRemovesFactor,
@@ -47,14 +54,17 @@ pub(super) enum Operation {
 use Operation as Op;
 
 /// How often each is done, of a thousand or so.
-const OFTEN: [(Operation, usize); 34] = [
+const OFTEN: [(Operation, usize); 38] = [
     (Op::SignIn, 120),
     (Op::FollowLink, 30),
-    (Op::UseLink, 30),
+    (Op::UseLink, 20),
+    (Op::UseCode, 20),
     (Op::TradeCode, 20),
     (Op::GrantApplication, 40),
     (Op::RevokeGrant, 10),
-    (Op::BecomeSomebodyNew, 15),
+    (Op::LoseApplication, 5),
+    (Op::BecomeSomebodyNew, 10),
+    (Op::BecomePermanent, 10),
     (Op::AskForLinkAsStranger, 10),
     (Op::Forget, 30),
     (Op::Refresh, 220),
@@ -76,7 +86,8 @@ const OFTEN: [(Operation, usize); 34] = [
     (Op::AddFactor, 30),
     (Op::VerifyFactor, 80),
     (Op::RemoveFactor, 40),
-    (Op::AdminBans, 5),
+    (Op::AdminBans, 8),
+    (Op::AdminBansBriefly, 8),
     (Op::AdminLiftsBan, 40),
     (Op::AdminSetsPassword, 8),
     (Op::AdminRemovesFactor, 15),
@@ -103,14 +114,18 @@ impl Operation {
             Op::LogoutWithoutScope => kind.logs_out_everywhere_by_default(),
             Op::LogoutWithoutSession => kind.logs_out_without_a_session_id(),
             Op::UseLink
+            | Op::UseCode
             | Op::TradeCode
             | Op::GrantApplication
             | Op::RevokeGrant
+            | Op::LoseApplication
             | Op::BecomeSomebodyNew
+            | Op::BecomePermanent
             | Op::AddFactor
             | Op::VerifyFactor
             | Op::RemoveFactor
             | Op::AdminBans
+            | Op::AdminBansBriefly
             | Op::AdminLiftsBan
             | Op::AdminSetsPassword
             | Op::AdminRemovesFactor
@@ -138,6 +153,11 @@ impl Operation {
                 | Op::AdminDeletes
                 | Op::AdminDeletesSoftly
         )
+    }
+
+    /// It bans somebody or lifts a ban.
+    pub(super) fn moves_bans(self) -> bool {
+        matches!(self, Op::AdminBans | Op::AdminBansBriefly | Op::AdminLiftsBan)
     }
 
     /// It changes which assurance level sessions have.

@@ -41,6 +41,7 @@ pub(super) struct Ledger {
     pub(super) known: HashMap<SessionId, Known>,
     pub(super) endings: Vec<(UserId, Span)>,
     pub(super) movings: Vec<(UserId, Span)>,
+    pub(super) bans: Vec<(UserId, Span)>,
     /// GoTrue failed over a request of theirs, and may have done what was asked all the same.
     pub(super) failed: HashSet<UserId>,
     /// Ended here by a logout that GoTrue then refused.

@@ -141,7 +141,7 @@ async fn a_revoked_session_and_a_banned_user_are_refused() {
     let world = World::with_api().await;
     world.know(&[&logins[0], &logins[1], &banned]).await;
     world.revoke(&logins[0]).await;
-    let ban = Change::Suspend { user: banned.user, until: Some(NOW + 500) };
+    let ban = Change::Suspend { user: banned.user, until: Some(NOW + 500), decided_ms: NOW * 1000 };
     world.store.apply(&[ban], NOW).await.unwrap();
     let other = format!("/sessions/{}", logins[1].session);
     for (login, code) in [(&logins[0], "session_not_found"), (&banned, "user_banned")] {

@@ -120,7 +120,7 @@ async fn an_admin_sees_a_banned_users_sessions() {
     let login = Login::new(NOW);
     let world = World::with_api().await;
     world.know(&[&login]).await;
-    let ban = Change::Suspend { user: login.user, until: Some(NOW + 500) };
+    let ban = Change::Suspend { user: login.user, until: Some(NOW + 500), decided_ms: NOW * 1000 };
     world.store.apply(&[ban], NOW).await.unwrap();
     let listed = world.as_admin(Method::GET, &format!("/admin/users/{}/sessions", login.user)).await;
     assert_eq!(ids(&listed), [login.session.to_string()]);

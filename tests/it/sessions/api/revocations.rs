@@ -96,7 +96,7 @@ async fn global_ends_also_what_the_mirror_never_saw() {
     }
     let refreshed = unseen.refreshed(NOW + 1);
     let change = match recorded(&refreshed) {
-        Change::Record { record, .. } => Change::Record { origin: Origin::Refresh, record },
+        Change::Record { record, .. } => Change::Record { origin: Origin::Refresh, allowed_ms: None, record },
         other => other,
     };
     let outcome = world.store.apply(&[change], NOW + 1).await.unwrap();
@@ -164,7 +164,7 @@ async fn an_admin_revokes_one_or_all_of_anybody() {
     let before = Login::of(user, NOW - 50);
     let refreshed = before.refreshed(NOW + 1);
     let Change::Record { record, .. } = recorded(&refreshed) else { unreachable!() };
-    let change = Change::Record { origin: Origin::Refresh, record };
+    let change = Change::Record { origin: Origin::Refresh, allowed_ms: None, record };
     let outcome = world.store.apply(&[change], NOW + 1).await.unwrap();
     assert_eq!(outcome, [gotrue_sidecar::session::Outcome::Revoked]);
 }

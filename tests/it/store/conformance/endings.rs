@@ -118,8 +118,7 @@ pub(super) async fn a_client_loses_its_sessions_only(store: &Store) {
 pub(super) async fn a_ban_suspends_and_passes(store: &Store) {
     let record = signed_in(somebody(), some_session());
     apply(store, &sign_in(&record)).await;
-    let ban = Change::Suspend { user: record.user, until: Some(NOW + 50) };
-    assert_eq!(apply(store, &ban).await, Outcome::Marked);
+    assert_eq!(apply(store, &suspend(record.user, Some(NOW + 50), 0)).await, Outcome::Marked);
     assert_eq!(look(store, record.user, record.session).await, State::Suspended(NOW + 50));
     assert_eq!(look(store, record.user, some_session()).await, State::Suspended(NOW + 50));
     let later = store.lookup(record.user, record.session, NOW + 50, false).await.unwrap();
@@ -129,8 +128,10 @@ pub(super) async fn a_ban_suspends_and_passes(store: &Store) {
 pub(super) async fn a_lifted_ban_shows_the_session_again(store: &Store) {
     let record = signed_in(somebody(), some_session());
     apply(store, &sign_in(&record)).await;
-    for until in [Some(NOW + 500_000), Some(NOW + 100), None, None] {
-        assert_eq!(apply(store, &Change::Suspend { user: record.user, until }).await, Outcome::Marked);
+    for (ms, until) in [(1, Some(NOW + 500_000)), (2, Some(NOW + 100)), (3, None), (4, None)] {
+        let decided = suspend(record.user, until, ms);
+        assert_eq!(apply(store, &decided).await, Outcome::Marked);
+        assert_eq!(apply(store, &decided).await, Outcome::Unchanged);
         let expected = match until {
             Some(until) => State::Suspended(until),
             None => State::Live(Box::new(record.clone())),
@@ -139,33 +140,102 @@ pub(super) async fn a_lifted_ban_shows_the_session_again(store: &Store) {
     }
 }
 
+/// A slow replica writes what was decided before, in either direction.
+pub(super) async fn an_older_ban_that_is_written_late_changes_nothing(store: &Store) {
+    let record = signed_in(somebody(), some_session());
+    let user = record.user;
+    let live = State::Live(Box::new(record.clone()));
+    apply(store, &sign_in(&record)).await;
+    let steps = [
+        (suspend(user, None, 20), Outcome::Marked, live.clone()), // the ban before it was never seen
+        (suspend(user, Some(NOW + 500), 10), Outcome::Unchanged, live.clone()),
+        (banned(user, NOW + 500, 19), Outcome::Marked, live.clone()),
+        (suspend(user, Some(NOW + 600), 30), Outcome::Marked, State::Suspended(NOW + 600)),
+        (suspend(user, None, 25), Outcome::Unchanged, State::Suspended(NOW + 600)),
+        (suspend(user, Some(NOW + 900), 29), Outcome::Unchanged, State::Suspended(NOW + 600)),
+        // of one millisecond the longer ban stands
+        (suspend(user, None, 30), Outcome::Unchanged, State::Suspended(NOW + 600)),
+        (suspend(user, Some(NOW + 601), 30), Outcome::Marked, State::Suspended(NOW + 601)),
+        (suspend(user, None, 31), Outcome::Marked, live),
+    ];
+    for (change, outcome, expected) in steps {
+        assert_eq!(apply(store, &change).await, outcome, "{change:?}");
+        assert_eq!(look(store, user, record.session).await, expected, "{change:?}");
+    }
+}
+
 pub(super) async fn a_ban_without_an_end_holds_at_least_so_long(store: &Store) {
     let record = signed_in(somebody(), some_session());
     let user = record.user;
     apply(store, &sign_in(&record)).await;
     // never shorter than what is known, whichever comes first
-    for (until, holds_until) in [(100, 100), (50, 100), (200, 200), (200, 200)] {
-        let banned = Change::Banned { user, until: NOW + until };
-        assert_eq!(apply(store, &banned).await, Outcome::Marked);
+    for (ms, until, holds_until) in [(1, 100, 100), (2, 50, 100), (1, 200, 200), (3, 200, 200)] {
+        assert_eq!(apply(store, &banned(user, NOW + until, ms)).await, Outcome::Marked);
         assert_eq!(look(store, user, record.session).await, State::Suspended(NOW + holds_until));
     }
     // what GoTrue says exactly counts exactly
-    for (until, expected) in
-        [(Some(NOW + 80), State::Suspended(NOW + 80)), (None, State::Live(Box::new(record.clone())))]
+    for (ms, until, expected) in
+        [(4, Some(NOW + 80), State::Suspended(NOW + 80)), (5, None, State::Live(Box::new(record.clone())))]
     {
-        assert_eq!(apply(store, &Change::Suspend { user, until }).await, Outcome::Marked);
+        assert_eq!(apply(store, &suspend(user, until, ms)).await, Outcome::Marked);
         assert_eq!(look(store, user, record.session).await, expected);
     }
-    assert_eq!(apply(store, &Change::Banned { user, until: NOW + 30 }).await, Outcome::Marked);
-    assert_eq!(look(store, user, record.session).await, State::Suspended(NOW + 30));
-    let later = store.lookup(user, record.session, NOW + 30, false).await.unwrap();
+    assert_eq!(apply(store, &banned(user, NOW + 30, 6)).await, Outcome::Marked);
+    assert_eq!(look(store, user, record.session).await, State::Suspended(NOW + 200));
+    let later = store.lookup(user, record.session, NOW + 200, false).await.unwrap();
     assert_eq!(later, State::Live(Box::new(record)));
+}
+
+pub(super) async fn a_refusal_while_a_ban_is_known_makes_it_no_longer(store: &Store) {
+    for later_first in [false, true] {
+        let user = somebody();
+        let during = banned(user, NOW + 3600, 99_999);
+        let after = banned(user, NOW + 3600, 100_000);
+        apply(store, &suspend(user, Some(NOW + 100), 0)).await;
+        if later_first {
+            apply(store, &after).await;
+        }
+        apply(store, &during).await;
+        let until = if later_first { 3600 } else { 100 };
+        assert_eq!(look(store, user, some_session()).await, State::Suspended(NOW + until));
+        apply(store, &after).await;
+        assert_eq!(look(store, user, some_session()).await, State::Suspended(NOW + 3600));
+    }
+}
+
+/// Tokens that GoTrue would have refused to a banned user.
+pub(super) async fn who_gets_tokens_is_banned_no_longer(store: &Store) {
+    let record = signed_in(somebody(), some_session());
+    let (user, until) = (record.user, NOW + 500);
+    apply(store, &sign_in(&record)).await;
+    // nothing is kept of users who were never banned
+    assert_eq!(apply(store, &allowed(&refreshed(&record, 1), 5)).await, Outcome::Refreshed);
+    for (ban, exactly) in [(banned(user, until, 10), false), (suspend(user, Some(until), 30), true)] {
+        let at = if exactly { 30 } else { 10 };
+        apply(store, &ban).await;
+        // asked for before, or at the same time: says nothing
+        for before in [at - 1, at] {
+            let is_late = apply(store, &allowed(&record, before)).await;
+            assert_eq!(is_late, Outcome::Unchanged);
+            let suspended = look(store, user, record.session).await == State::Suspended(until);
+            assert_eq!(suspended, exactly || before < at, "{ban:?} {before}");
+            apply(store, &ban).await;
+        }
+        apply(store, &allowed(&record, at + 1)).await;
+        live(store, user, record.session).await;
+        // and the older ban is not written back
+        apply(store, &ban).await;
+        live(store, user, record.session).await;
+    }
+    // while a later refusal suspends again
+    apply(store, &banned(user, until, 32)).await;
+    assert_eq!(look(store, user, record.session).await, State::Suspended(until));
 }
 
 pub(super) async fn an_end_comes_before_a_ban(store: &Store) {
     let record = signed_in(somebody(), some_session());
     apply(store, &sign_in(&record)).await;
-    apply(store, &Change::Suspend { user: record.user, until: Some(NOW + 50) }).await;
+    apply(store, &suspend(record.user, Some(NOW + 50), 0)).await;
     apply(store, &end(record.user, Which::All)).await;
     assert_eq!(look(store, record.user, record.session).await, State::Revoked);
     assert_eq!(look(store, record.user, some_session()).await, State::Suspended(NOW + 50));
@@ -212,6 +282,6 @@ pub(super) async fn users_do_not_meet(store: &Store) {
     apply(store, &sign_in(&one)).await;
     apply(store, &sign_in(&two)).await;
     apply(store, &end(one.user, Which::All)).await;
-    apply(store, &Change::Suspend { user: one.user, until: Some(NOW + 9) }).await;
+    apply(store, &suspend(one.user, Some(NOW + 9), 0)).await;
     assert_eq!(live(store, two.user, session).await, two);
 }

@@ -70,7 +70,7 @@ pub(super) async fn a_list_has_live_sessions_only(store: &Store) {
     let ids = |numbers: &[usize]| numbers.iter().map(|&n| records[n].session).collect::<Vec<_>>();
     assert_eq!(listed(store, user, page(0, 50)).await, (ids(&[3, 2, 0]), 3));
     // a ban takes nothing off it: the sessions are there again after it
-    apply(store, &Change::Suspend { user, until: Some(NOW + 100) }).await;
+    apply(store, &Change::Suspend { user, until: Some(NOW + 100), decided_ms: NOW * 1000 }).await;
     assert_eq!(listed(store, user, page(0, 50)).await, (ids(&[3, 2, 0]), 3));
     apply(store, &end(user, Which::Others(records[2].session))).await;
     assert_eq!(

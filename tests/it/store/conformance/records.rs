@@ -162,7 +162,7 @@ pub(super) async fn extreme_times_are_taken(store: &Store) {
     record.expires_at = u64::MAX;
     assert_eq!(apply(store, &sign_in(&record)).await, Outcome::Created);
     assert_eq!(live(store, record.user, record.session).await, record);
-    let ban = Change::Suspend { user: record.user, until: Some(u64::MAX) };
+    let ban = suspend(record.user, Some(u64::MAX), 0);
     assert_eq!(apply(store, &ban).await, Outcome::Marked);
     assert_eq!(look(store, record.user, record.session).await, State::Suspended(u64::MAX));
     let mut all = end(record.user, Which::All);

@@ -21,6 +21,11 @@ impl Admin {
         let answer = self.request(Method::POST, "/oauth/clients", Some(&body)).await.json();
         answer["client_id"].as_str().unwrap_or_else(|| panic!("not registered: {answer}")).to_owned()
     }
+
+    /// Takes it out; what users gave it stays.
+    pub(crate) async fn delete_application(&self, application: &str) -> Answer {
+        self.request(Method::DELETE, &format!("/oauth/clients/{application}"), None).await
+    }
 }
 
 impl Client {

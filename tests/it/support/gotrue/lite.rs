@@ -14,18 +14,23 @@ use tokio::{
 };
 
 use super::{RefreshTokens, Row, Settings, Signing};
-use crate::support::http::send;
+use crate::support::{http::send, postgres::Postgres};
 
-/// One server with a database of its own in memory.
+/// One server with a database of its own, in memory or in a PostgreSQL.
 #[derive(Debug)]
 pub(super) struct Lite {
     pub(super) url: String,
+    pub(super) postgres: Option<Postgres>,
     /// Killed when dropped. It also ends at the end of its standard input, should this process be killed.
     _process: Child,
 }
 
 impl Lite {
     pub(super) async fn start(secret: &str, settings: Settings) -> Self {
+        Self::on(None, secret, settings).await
+    }
+
+    pub(super) async fn on(postgres: Option<Postgres>, secret: &str, settings: Settings) -> Self {
         assert_eq!(settings.refresh_tokens, RefreshTokens::V1, "@supabase/lite has no v2 refresh tokens");
         assert_eq!(settings.signing, Signing::Hs256, "@supabase/lite signs with HS256 only");
         let folder = live_folder();
@@ -35,6 +40,7 @@ impl Lite {
             .env("GOTRUE_JWT_SECRET", secret)
             .env("GOTRUE_JWT_EXP", settings.access_token_life.as_secs().to_string())
             .env("LITE_AUTH_BCRYPT_COST", "4")
+            .envs(postgres.as_ref().map(|postgres| ("DATABASE_URL", postgres.url())))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -45,7 +51,7 @@ impl Lite {
         let url = line.as_deref().and_then(|line| line.strip_prefix("listening on "));
         let url =
             url.unwrap_or_else(|| panic!("gotrue-lite.mjs did not start, its errors are above")).to_owned();
-        Self { url, _process: process }
+        Self { url, postgres, _process: process }
     }
 
     pub(super) async fn rows(&self) -> Vec<Row> {

@@ -79,6 +79,11 @@ impl Real {
         panic!("{} did not start: {}", binary.display(), std::fs::read_to_string(log).unwrap());
     }
 
+    /// A superuser's address of it.
+    pub(super) fn database_url(&self) -> String {
+        self.database.url()
+    }
+
     pub(super) fn rows(&self) -> Vec<Row> {
         let rows = self.database.query(
             "SELECT sessions.id, user_id, email, sessions.aal, host(ip), user_agent
@@ -98,6 +103,19 @@ impl Real {
                 }
             })
             .collect()
+    }
+
+    pub(super) fn bans(&self) -> Vec<(UserId, bool)> {
+        let users = self.database.query("SELECT id, coalesce(banned_until > now(), false) FROM auth.users");
+        let of = |row: &str| {
+            let (id, banned) = row.split_once('|').unwrap();
+            (UserId::parse(id).unwrap(), banned == "t")
+        };
+        users.lines().map(of).collect()
+    }
+
+    pub(super) fn sql(&self, statement: &str) {
+        self.database.query(statement);
     }
 
     pub(super) fn recovery_token(&self, email: &str) -> String {

@@ -51,6 +51,11 @@ impl Database {
         url_of(Some("supabase_auth_admin:root"), &self.name)
     }
 
+    /// A superuser's address of it.
+    pub(super) fn url(&self) -> String {
+        url_of(None, &self.name)
+    }
+
     /// The rows, one a line, their columns separated by `|`.
     pub(super) fn query(&self, sql: &str) -> String {
         psql(Some(&self.name), sql)

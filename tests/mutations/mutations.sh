@@ -1,0 +1,200 @@
+# shellcheck shell=bash
+# The breaks, and the tests that must notice each. Sourced by run, which says what a mutation is.
+
+# Endings
+
+mutation 'a new password ends nothing' src/mirror/ending.rs it 'decisions::' <<'EOF'
+        Route::UserUpdate if sets_password(asked) => {
+---
+        Route::UserUpdate if sets_password(asked) && false => {
+EOF
+
+mutation 'a logout with local scope is global' src/scope.rs it 'sessions::logout' <<'EOF'
+            Some("local") => Self::Local,
+---
+            Some("local") => Self::Global,
+EOF
+
+mutation 'a logout waits for GoTrue before its own session ends' src/proxy/mirrored.rs it 'sessions::logout' <<'EOF'
+        self.before().await;
+---
+        if self.timing.sent.is_some() { self.before().await; }
+EOF
+
+mutation 'a logout of the others ends its own session' src/store/common.lua it 'store::conformance' <<'EOF'
+    return id ~= rule.subject and (rule.which == 'others' or record.aal == 'aal1')
+---
+    return rule.which == 'others' or (id ~= rule.subject and record.aal == 'aal1')
+EOF
+
+mutation 'an ending sets no tombstone' src/store/carry_out.lua it 'store::conformance' <<'EOF'
+  if redis.call('SET', key, value, 'EX', life(rule, latest, rule.in_gotrue, now), 'NX') then
+---
+  if redis.call('SET', key, value, 'EX', life(rule, latest, rule.in_gotrue, now), 'XX') then
+EOF
+
+mutation 'a global logout sets no mark' src/store/end.lua it 'store:: sessions::logout' <<'EOF'
+if rule.which == 'all' then
+  local not_before
+---
+if rule.which == 'nobody' then
+  local not_before
+EOF
+
+mutation 'an ending hits what began after it' src/store/end.lua it 'store::conformance' <<'EOF'
+  if number(stored[1]) > number(rule.sent_ms) then
+---
+  if number(stored[1]) > 2 * number(rule.sent_ms) then
+EOF
+
+mutation 'a removed factor lowers every session' src/store/common.lua it 'store::conformance' <<'EOF'
+      if record.factor_id == rule.subject then
+---
+      if record.factor_id ~= '' then
+EOF
+
+mutation 'a change that is pending is not looked at' src/store/common.lua it 'store::pending store::differential' <<'EOF'
+      if is_meant(rule, place.id, record) then
+---
+      if rule.which == 'nobody' then
+EOF
+
+mutation 'a second factor ends nobody' src/mirror/record.rs it 'decisions::' <<'EOF'
+                decision.changes.extend(others);
+---
+                drop(others);
+EOF
+
+# Records
+
+mutation 'a revoked session is written back' src/store/record.lua it 'store::conformance' <<'EOF'
+if redis.call('EXISTS', KEYS[2]) == 1 then
+---
+if redis.call('EXISTS', KEYS[2]) == 2 then
+EOF
+
+mutation 'the older refresh stands' src/store/record.lua it 'store::conformance' <<'EOF'
+    return number(new.refreshed_at) > number(old.refreshed_at)
+---
+    return number(new.refreshed_at) < number(old.refreshed_at)
+EOF
+
+mutation 'a record never expires' src/store/record.lua it 'store::' <<'EOF'
+  extend(KEYS[1], ttl)
+---
+  -- no life
+EOF
+
+mutation 'ids that contradict each other are recorded' src/mirror/record.rs it 'sessions::answers' <<'EOF'
+    if odd || ids.any(|other| other != first) {
+---
+    if odd && ids.any(|other| other != first) {
+EOF
+
+mutation 'every token of /token is a sign-in' src/mirror/record.rs it 'sessions::sign_in sessions::revoked' <<'EOF'
+        Route::Token => !asked.is_refresh(),
+---
+        Route::Token => true,
+EOF
+
+mutation 'a revoked session gets its tokens' src/proxy/mirrored.rs it 'sessions::revoked' <<'EOF'
+            Route::Token | Route::OauthToken => Some(Refusal::RefreshRevoked),
+---
+            Route::Token | Route::OauthToken => None,
+EOF
+
+# Proof
+
+mutation 'a session header of a client gets through' src/headers.rs it 'sessions::answers' <<'EOF'
+same(bytes.get(..8).unwrap_or_default(), b"sb-auth-"),
+---
+same(bytes.get(..8).unwrap_or_default(), b"sb-auth+"),
+EOF
+
+mutation 'a refusal is believed whoever signed the token' src/mirror/refusal.rs it 'sessions::proof' <<'EOF'
+    match asked.bearer.map(Verdict::proven) {
+---
+    match asked.bearer.map(Verdict::claimed) {
+EOF
+
+mutation 'a forged token does what GoTrue agrees to' src/keys.rs it 'sessions::proof' <<'EOF'
+        Some(unnamed.any(|key| key.signed(token)))
+---
+        Some(unnamed.any(|key| !token.signed.is_empty() || key.signed(token)))
+EOF
+
+mutation 'the algorithm is the token'"'"'s choice' src/keys.rs it 'sessions::proof' <<'EOF'
+                self.keys().filter(named).any(|key| key.algorithm == token.algorithm && key.signed(token)),
+---
+                self.keys().filter(named).any(|key| key.signed(token)),
+EOF
+
+mutation 'a published secret verifies' src/keys.rs lib 'keys::' <<'EOF'
+            .filter(|key| key.algorithm != Algorithm::HS256)
+---
+            .filter(|key| key.algorithm != Algorithm::EdDSA)
+EOF
+
+mutation 'a reference counts without the record' src/store/redis.rs it 'store::conformance' <<'EOF'
+        Ok(agrees.then_some((user, session)))
+---
+        Ok((agrees || !replies.is_empty()).then_some((user, session)))
+EOF
+
+mutation 'a token that is not verified touches' src/sessions.rs it 'sessions::lookup' <<'EOF'
+        Verdict::NoKeys(claims) | Verdict::UnknownKey(claims) => (claims, false),
+---
+        Verdict::NoKeys(claims) | Verdict::UnknownKey(claims) => (claims, true),
+EOF
+
+mutation 'keys are fetched whenever one is unknown' src/jwks.rs it 'sessions::keys::a_storm' <<'EOF'
+        if last.is_some_and(|last| last.elapsed() < min_age) {
+---
+        if last.is_some_and(|last| last.elapsed() < min_age / 1000) {
+EOF
+
+mutation 'keys are not fetched for lookups' src/jwks.rs it 'sessions::keys::a_key' <<'EOF'
+            self.is_wanted.store(true, Relaxed);
+---
+            self.is_wanted.store(false, Relaxed);
+EOF
+
+# Bans
+
+mutation 'the end of a ban is not seen' src/mirror/ending.rs it 'decisions::' <<'EOF'
+        None => Ok(None),
+        Some(text) => rfc3339
+---
+        None => Err(Unreadable),
+        Some(text) => rfc3339
+EOF
+
+mutation 'of two bans the one that is written last stands' src/store/suspend.lua it 'store::' <<'EOF'
+elseif number(ms) > number(decided_ms) then
+---
+elseif number(ms) > 0 then
+EOF
+
+mutation 'tokens lift no ban' src/store/record.lua it 'sessions::bans' <<'EOF'
+allow(ARGV[5], marks[2], marks[3], marks[4])
+---
+-- no proof
+EOF
+
+mutation 'a traded code lifts a ban' src/mirror/record.rs it 'sessions::bans' <<'EOF'
+        Route::Token => asked.is_refresh() || is_password_grant(asked.query),
+---
+        Route::Token => asked.is_refresh() || !is_password_grant(asked.query),
+EOF
+
+mutation 'enforce lets revoked sessions in' src/sessions.rs it 'sessions::lookup' <<'EOF'
+            Ok(State::Revoked) => Standing::Revoked,
+---
+            Ok(State::Revoked) => Standing::Open,
+EOF
+
+mutation 'enforce keeps from signing in' src/proxy.rs it 'sessions::bans' <<'EOF'
+            if sessions.enforce && facts.asks_for_token() {
+---
+            if sessions.enforce {
+EOF
