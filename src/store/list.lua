@@ -8,7 +8,8 @@
 -- The index is ordered by when records expire, which is when they were last refreshed. It is read from its far end in
 -- blocks, and the newest of a block come first. So the order is exact for whoever has no more sessions than a block, and
 -- of somebody with very many no more than two blocks are looked at. While sessions wait for a change to many, all are
--- looked at. Members that turn out to be dead leave the index; that write may fail.
+-- looked at. Members that have no record, or a tombstone, leave the index; that write may fail. Those that only a mark
+-- revokes stay, for an ending to bury.
 
 local now, skip, take, block, only = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local base = KEYS[1]:sub(1, -#':sessions' - 1)
@@ -16,17 +17,19 @@ local marks = redis.call('HMGET', KEYS[2], 'not_before', 'ending')
 local chain = rules_of(KEYS[2], marks[2])
 local LOOKED_AT = {'created_at', 'began_ms', 'aal', 'factor_id', 'client_id'}
 
--- `place` is where it waits, if it does.
+-- `place` is where it waits, if it does. Where it is not live, also whether nothing is left of it.
 local function if_live(id, place)
   if #id ~= 36 or not id:find('^[%x-]+$') or redis.call('EXISTS', base .. ':revoked:' .. id) == 1 then
-    return nil
+    return nil, true
   end
   local stored, record = redis.pcall('HMGET', base .. ':session:' .. id, unpack(LOOKED_AT)), {}
   for i, name in ipairs(LOOKED_AT) do
     record[name] = stored[i] or nil
   end
-  if not record.created_at or number(record.created_at) < number(marks[1]) then
-    return nil
+  if not record.created_at then
+    return nil, true
+  elseif number(record.created_at) < number(marks[1]) then
+    return nil, false
   end
   local created, began, ended, lowered = number(record.created_at), number(record.began_ms), nil, false
   if place then
@@ -46,17 +49,20 @@ local function newest_first(one, other)
   return one.id > other.id
 end
 
-local found, dead = {}, {}
+local found, dead, gone = {}, 0, {}
 
 -- Sessions of the index from one place to another.
 local function indexed(from, to)
   local live = {}
   for _, id in ipairs(redis.call('ZREVRANGE', KEYS[1], from, to)) do
-    local session = if_live(id)
+    local session, nothing = if_live(id)
     if session then
       live[#live + 1] = session
     else
-      dead[#dead + 1] = id
+      dead = dead + 1
+    end
+    if nothing then
+      gone[#gone + 1] = id
     end
   end
   return live
@@ -98,10 +104,10 @@ else
       add_found(indexed(first, math.min(first + block, members) - 1), first)
       first = first + block
     end
-    total = members - #dead
+    total = members - dead
   end
-  for i = 1, #dead, block do
-    redis.pcall('ZREM', KEYS[1], unpack(dead, i, math.min(i + block - 1, #dead)))
+  for i = 1, #gone, block do
+    redis.pcall('ZREM', KEYS[1], unpack(gone, i, math.min(i + block - 1, #gone)))
   end
 end
 
