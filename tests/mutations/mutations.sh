@@ -176,7 +176,7 @@ elseif number(ms) > 0 then
 EOF
 
 mutation 'tokens lift no ban' src/store/record.lua it 'sessions::bans' <<'EOF'
-allow(ARGV[5], marks[2], marks[3], marks[4])
+allow(ARGV[5], marked[3], marked[4], marked[5])
 ---
 -- no proof
 EOF
