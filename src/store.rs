@@ -56,16 +56,6 @@ impl Source {
         }
     }
 
-    /// How many parts of the store fail one by one: 1, or on a Cluster the groups of slots. At most 64.
-    pub fn lanes(&self) -> usize {
-        1
-    }
-
-    /// Which of the [`lanes`](Self::lanes) everything of a user is in; below their number.
-    pub fn lane_of(&self, _user: UserId) -> usize {
-        0
-    }
-
     /// Reads the address and the files again. Connections that are made later use them; those that
     /// stand are left alone.
     ///
@@ -160,14 +150,6 @@ impl Store {
         }
     }
 
-    /// Asks whether the store would take a change of somebody in this lane. Makes none, and no key.
-    ///
-    /// # Errors
-    /// When it would not.
-    pub async fn probe(&self, _lane: usize) -> Result<(), Error> {
-        self.ping().await
-    }
-
     /// What the last audit found, if one has left its result within the last days; one round trip.
     ///
     /// # Errors
@@ -179,7 +161,7 @@ impl Store {
         }
     }
 
-    /// Asks whether the store would take a change, whosever. Makes none, and no key.
+    /// Asks whether the store would take a change. Makes none, and no key.
     ///
     /// # Errors
     /// When it would not.
