@@ -185,10 +185,6 @@ pub fn refused_refresh(user: UserId, session: SessionId, by: By<'_>) {
 
 fn ended(user: UserId, which: &Which, reason: Reason, outcome: Outcome, by: By<'_>) {
     let subject = Subject::of_ending(which, reason);
-    let count = match outcome {
-        Outcome::Ended(count) | Outcome::Pending(count) => count,
-        _ => 0,
-    };
     info!(
         target: "audit",
         user = %user,
@@ -198,7 +194,7 @@ fn ended(user: UserId, which: &Which, reason: Reason, outcome: Outcome, by: By<'
         client_id = subject.client_id.as_deref(),
         reason = reason.as_str(),
         result = MirrorResult::from(outcome).as_str(),
-        count,
+        count = outcome.ended(),
         route = by.route,
         request_id = &*by.id(),
         "sessions ended"

@@ -166,10 +166,8 @@ impl Sessions {
 
     fn account(self: &Arc<Self>, change: &Change, outcome: Outcome, by: By<'_>) {
         self.metrics.mirrored(MirrorEvent::of(change), Some(outcome));
-        if let (Change::End { reason, .. }, Outcome::Ended(count) | Outcome::Pending(count)) =
-            (change, outcome)
-        {
-            self.metrics.sessions_ended(*reason, count);
+        if let Change::End { reason, .. } = change {
+            self.metrics.sessions_ended(*reason, outcome.ended());
         }
         audit::changed(change, outcome, by);
         if let Outcome::Pending(_) = outcome {
