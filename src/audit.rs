@@ -101,15 +101,15 @@ pub fn failed(change: &Change, error: &(dyn Error + 'static), by: By<'_>) {
 }
 
 /// Somebody asked for a revocation, and this became of it: `ended`, `not_found` or `failed`.
-pub fn revocation(
+pub fn revocation<E: Error + 'static>(
     change: &Change,
-    outcome: Result<Outcome, &(dyn Error + 'static)>,
+    outcome: &Result<Outcome, E>,
     actor: Actor<'_>,
     by: By<'_>,
 ) {
     let subject = Subject::of(change);
     let count = outcome.as_ref().map_or(0, |outcome| outcome.ended());
-    let result = match &outcome {
+    let result = match outcome {
         Ok(_) if count == 0 && matches!(change, Change::End { which: Which::Live(_), .. }) => "not_found",
         Ok(outcome) => MirrorResult::from(*outcome).as_str(),
         Err(_) => "failed",
@@ -128,7 +128,7 @@ pub fn revocation(
         reason = subject.reason.map(Reason::as_str),
         result,
         count,
-        error = outcome.err(),
+        error = outcome.as_ref().err().map(|error| error as &(dyn Error + 'static)),
         actor = actor.as_str(),
         actor_session = actor_session.map(field::display),
         actor_role,
@@ -356,8 +356,7 @@ mod tests {
     #[test]
     fn a_revocation_says_who_wanted_it_and_what_became_of_it() {
         let by = By { route: "/sessions/{id}", request_id: b"r1" };
-        let error = std::io::Error::other("the store did not answer in time");
-        let failed: &(dyn Error + 'static) = &error;
+        let failed = std::io::Error::other("the store did not answer in time");
         let one = ending(Which::Live(session()));
         let table = [
             (
@@ -376,7 +375,7 @@ mod tests {
         ];
         for (outcome, actor, words) in table {
             assert_eq!(
-                logged(|| revocation(&one, outcome, actor, by)),
+                logged(|| revocation(&one, &outcome, actor, by)),
                 format!(
                     "info audit: revocation user=0191d1a0-0000-7000-8000-00000000000a which=one \
                      session=0191d1a0-0000-7000-8000-000000000001 reason=logout {words} route=/sessions/{{id}} \
@@ -384,7 +383,8 @@ mod tests {
                 )
             );
         }
-        let all = logged(|| revocation(&ending(Which::All), Ok(Outcome::Ended(0)), Actor::Operator(7), by));
+        let none: Result<_, std::io::Error> = Ok(Outcome::Ended(0));
+        let all = logged(|| revocation(&ending(Which::All), &none, Actor::Operator(7), by));
         assert!(all.contains("which=all reason=logout result=ended count=0"), "{all}");
     }
 

@@ -85,14 +85,12 @@ async fn list(store: &Store, user: UserId) -> Result<Vec<Record>, Error> {
 /// How many live sessions ended; those that were left for later, too.
 async fn revoke(store: &Store, user: UserId, which: Which) -> Result<u64, Error> {
     let change = sessions::change(user, which, clock::millis());
-    let outcome = store.apply(std::slice::from_ref(&change), clock::seconds()).await;
-    let outcome = outcome.and_then(|outcomes| outcomes.first().copied().ok_or(store::Error::Protocol));
-    let said =
-        outcome.as_ref().map(|outcome| *outcome).map_err(|error| error as &(dyn std::error::Error + 'static));
+    let outcome = store.apply_one(&change, clock::seconds()).await;
     let actor = Actor::Operator(rustix::process::getuid().as_raw());
-    audit::revocation(&change, said, actor, By { route: ROUTE, request_id: b"" });
-    let mut ended = outcome.as_ref().map_or(0, |outcome| outcome.ended());
-    let mut pending = matches!(outcome?, Outcome::Pending(_));
+    audit::revocation(&change, &outcome, actor, By { route: ROUTE, request_id: b"" });
+    let outcome = outcome?;
+    let mut ended = outcome.ended();
+    let mut pending = matches!(outcome, Outcome::Pending(_));
     while pending {
         let swept = store.sweep(user, clock::seconds()).await?;
         ended +=

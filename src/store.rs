@@ -91,6 +91,15 @@ impl Store {
         }
     }
 
+    /// As [`apply`](Self::apply), for one change.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn apply_one(&self, change: &Change, now: Seconds) -> Result<Outcome, Error> {
+        let outcomes = self.apply(std::slice::from_ref(change), now).await?;
+        outcomes.first().copied().ok_or(Error::Protocol)
+    }
+
     /// What is known of a session; one round trip. With `touch`, a live record whose `seen_at` is at
     /// least a minute old gets `now` for it, after it was read. Never makes a key.
     ///

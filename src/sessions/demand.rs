@@ -1,6 +1,6 @@
 //! What somebody asks of the store and is told the outcome of: lists, and revocations, which are never put off.
 
-use std::{error::Error, sync::Arc};
+use std::sync::Arc;
 
 use super::{Budget, Sessions};
 use crate::{
@@ -62,15 +62,13 @@ impl Sessions {
     ) -> Result<Outcome, store::Error> {
         let now_ms = self.clock.millis();
         let change = change(demand.user, demand.which.clone(), now_ms);
-        let apply = self.store.apply(std::slice::from_ref(&change), self.clock.seconds());
+        let apply = self.store.apply_one(&change, self.clock.seconds());
         let outcome = self.call(StoreCommand::Apply, budget, apply).await;
-        let outcome = outcome.and_then(|outcomes| outcomes.first().copied().ok_or(store::Error::Protocol));
         self.metrics.mirrored(MirrorEvent::End, outcome.as_ref().ok().copied());
         if let Ok(outcome) = &outcome {
             self.metrics.sessions_ended(Reason::Revoked, outcome.ended());
         }
-        let said = outcome.as_ref().map(|outcome| *outcome).map_err(|error| error as &(dyn Error + 'static));
-        audit::revocation(&change, said, demand.actor, by);
+        audit::revocation(&change, &outcome, demand.actor, by);
         if let Ok(Outcome::Pending(_)) = outcome {
             self.sweep_beside(demand.user);
         }
