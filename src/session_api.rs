@@ -21,7 +21,7 @@ use self::{caller::Caller, paging::Paging, request::Asked, shown::Shown};
 use crate::{
     audit::{self, By},
     body::Body,
-    config,
+    config::{self, Secret},
     error::{self, Form},
     jwks::Verifier,
     keys::Verdict,
@@ -55,7 +55,7 @@ pub struct Request {
     /// Raw, without the `?`.
     pub query: String,
     /// The Bearer token and what is known of it; none where none was sent.
-    pub bearer: Option<(String, Verdict)>,
+    pub bearer: Option<(Secret, Verdict)>,
     /// The form of answers.
     pub form: Form,
     /// `X-Request-Id`, for the audit.
@@ -75,7 +75,7 @@ pub struct Answered {
 #[derive(Debug)]
 pub struct Logout {
     /// The access token that it is done with: the caller's own, or one signed here (contract §6.4).
-    pub token: String,
+    pub token: Secret,
     /// `local`, `others` or `global`.
     pub scope: &'static str,
 }
@@ -162,7 +162,7 @@ impl SessionApi {
             _ => (None, "global"),
         };
         let token = self.verifier.mint(user, session, self.sessions.clock.seconds());
-        Ok(token.map(|token| Logout { token, scope }))
+        Ok(token.map(|token| Logout { token: Secret::new(token), scope }))
     }
 }
 
@@ -204,4 +204,25 @@ fn not_allowed(allowed: &[&'static str], form: Form) -> Response<Body> {
         response.headers_mut().append(ALLOW, HeaderValue::from_static(method));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_not_printed() {
+        let request = Request {
+            route: Route::Sessions,
+            method: Method::GET,
+            path: "/sessions".to_owned(),
+            query: String::new(),
+            bearer: Some((Secret::new("canary"), Verdict::Bad)),
+            form: Form::asked_by(&HeaderMap::new()),
+            request_id: HeaderValue::from_static("r1"),
+        };
+        let logout = Logout { token: Secret::new("canary"), scope: "local" };
+        let shown = format!("{request:?} {logout:?}");
+        assert!(shown.contains("/sessions") && !shown.contains("canary"), "{shown}");
+    }
 }

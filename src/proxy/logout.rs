@@ -43,7 +43,7 @@ impl Proxy {
     }
 
     fn logout(&self, logout: &Logout) -> Result<Request<Outgoing>, http::Error> {
-        let mut bearer = HeaderValue::try_from(format!("Bearer {}", logout.token))?;
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", logout.token.reveal()))?;
         bearer.set_sensitive(true);
         Request::builder()
             .method(Method::POST)

@@ -17,6 +17,7 @@ use super::{Proxy, facts::Facts};
 use crate::{
     audit,
     body::{self, Body, Held, Read, Stream, Unread},
+    config::Secret,
     exchange::Timing,
     headers::{self, Peer},
     metrics::Refusal,
@@ -153,7 +154,7 @@ impl Mirrored {
             audit::refused_refresh(record.user, record.session, self.facts.by());
         }
         if let Some(issued) = &decision.issued {
-            let logout = Logout { token: issued.access_token().to_owned(), scope: "local" };
+            let logout = Logout { token: Secret::new(issued.access_token()), scope: "local" };
             let proxy = Arc::clone(&self.proxy);
             self.sessions.tasks.spawn(async move { proxy.end_in_gotrue(&logout).await });
         }

@@ -7,6 +7,7 @@ use http::{Response, request::Parts};
 use super::Proxy;
 use crate::{
     body::Body,
+    config::Secret,
     error::Form,
     exchange::Exchange,
     keys,
@@ -39,7 +40,7 @@ impl Proxy {
         let bearer = match keys::bearer(&head.headers) {
             Some(token) => {
                 let now = api.sessions.clock.seconds();
-                Some((token.to_owned(), Box::pin(self.verifier.verify_fetching(token, now)).await))
+                Some((Secret::new(token), Box::pin(self.verifier.verify_fetching(token, now)).await))
             }
             None => None,
         };

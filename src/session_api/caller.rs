@@ -3,6 +3,7 @@
 use super::Logout;
 use crate::{
     audit::Actor,
+    config::Secret,
     keys::Verdict,
     metrics::Refusal,
     session::{SessionId, UserId, Which},
@@ -18,8 +19,8 @@ pub enum Caller {
         user: UserId,
         /// `session_id`, where there is one.
         session: Option<SessionId>,
-        /// The token, which can log out in GoTrue. Not for logs; see [`Token`].
-        token: Token,
+        /// The token, which can log out in GoTrue.
+        token: Secret,
     },
     /// Whoever may ask for anybody's sessions.
     Admin {
@@ -32,32 +33,15 @@ pub enum Caller {
     },
 }
 
-/// An access token; `Debug` prints nothing of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-impl Token {
-    /// Takes it in.
-    pub fn new(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
 /// A user, as GoTrue's `requireAuthentication` lets them in (`internal/api/auth.go`).
 ///
 /// # Errors
 /// What GoTrue's `/user` would answer.
-pub fn user(verdict: &Verdict, token: &str) -> Result<Caller, Refusal> {
+pub fn user(verdict: &Verdict, token: &Secret) -> Result<Caller, Refusal> {
     let claims = good(verdict)?;
     let user = subject(claims)?;
     let session = session(claims)?;
-    Ok(Caller::User { user, session, token: Token::new(token) })
+    Ok(Caller::User { user, session, token: token.clone() })
 }
 
 /// An admin, as GoTrue's `requireAdminCredentials` lets them in (`internal/api/middleware.go`): the role counts, and a
@@ -135,7 +119,7 @@ impl Caller {
             Which::One(one) if Some(*one) == *session => "local",
             _ => return None,
         };
-        Some(Logout { token: token.0.clone(), scope })
+        Some(Logout { token: token.clone(), scope })
     }
 }
 
@@ -173,7 +157,7 @@ mod tests {
         ];
         for (payload, expected) in table {
             let verdict = Verdict::Good(claims(&payload));
-            assert_eq!(judged(user(&verdict, "token")), expected, "{payload}");
+            assert_eq!(judged(user(&verdict, &Secret::new("token"))), expected, "{payload}");
         }
     }
 
@@ -188,7 +172,7 @@ mod tests {
             (Verdict::Bad, Refusal::BadToken),
         ];
         for (verdict, refusal) in table {
-            assert_eq!(user(&verdict, "token"), Err(refusal), "{verdict:?}");
+            assert_eq!(user(&verdict, &Secret::new("token")), Err(refusal), "{verdict:?}");
             assert_eq!(admin(&verdict, &roles), Err(refusal), "{verdict:?}");
         }
     }
@@ -217,7 +201,7 @@ mod tests {
     fn a_users_own_token_tells_gotrue_what_it_may() {
         let (own, other) = (SessionId::parse(SESSION).unwrap(), SessionId::parse(USER).unwrap());
         let caller =
-            Caller::User { user: UserId::parse(USER).unwrap(), session: Some(own), token: Token::new("t") };
+            Caller::User { user: UserId::parse(USER).unwrap(), session: Some(own), token: Secret::new("t") };
         let scope = |which| caller.logout(&which).map(|logout| logout.scope);
         assert_eq!(scope(Which::All), Some("global"));
         assert_eq!(scope(Which::Others(own)), Some("others"));

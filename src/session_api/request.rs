@@ -92,7 +92,7 @@ fn anybodys(route: Route, method: &Method, path: &str, query: &str) -> Result<As
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session_api::caller;
+    use crate::config::Secret;
 
     const USER: &str = "0191d1a0-0000-7000-8000-00000000000a";
     const OWN: &str = "0191d1a0-0000-7000-8000-000000000001";
@@ -114,8 +114,7 @@ mod tests {
 
     #[test]
     fn a_user_asks_for_nobody_elses_sessions() {
-        let caller =
-            Caller::User { user: user(), session: Some(session(OWN)), token: caller::Token::new("t") };
+        let caller = Caller::User { user: user(), session: Some(session(OWN)), token: Secret::new("t") };
         let first = Paging::read("").unwrap();
         let table = [
             ("GET", "/sessions".to_owned(), Ok(Asked::List(user(), first))),
@@ -143,7 +142,7 @@ mod tests {
         for (method, target, expected) in table {
             assert_eq!(asked(&caller, method, &target), expected, "{method} {target}");
         }
-        let without = Caller::User { user: user(), session: None, token: caller::Token::new("t") };
+        let without = Caller::User { user: user(), session: None, token: Secret::new("t") };
         let others = asked(&without, "DELETE", "/sessions?scope=others");
         assert_eq!(others, Ok(Asked::Revoke(user(), Which::All)));
     }
