@@ -23,13 +23,8 @@ for i = 6, #ARGV, 2 do
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
   end
 end
+extend(KEYS[1], ttl)
 local life = redis.call('TTL', KEYS[1])
-if life < ttl then
-  redis.call('EXPIRE', KEYS[1], ttl)
-  life = ttl
-end
 redis.call('ZADD', KEYS[3], 'GT', now + life, session)
-if redis.call('TTL', KEYS[3]) < life then
-  redis.call('EXPIRE', KEYS[3], life)
-end
+extend(KEYS[3], life)
 return 1

@@ -33,6 +33,11 @@ local function life(rule, latest, known, now)
   return math.min(math.max(least, latest - now + rule.skew), rule.longest)
 end
 
+-- How long a rule may mean a session: as long as any that it ends lives, known or not.
+local function lasts(rule, now)
+  return math.min(math.max(rule.session_ttl, rule.expires_at - now + rule.skew), rule.longest)
+end
+
 -- Puts a tombstone up, or adds to the one that is there.
 --
 -- It is `reason:time:expires_at:gotrue`: it keeps its first reason and time, the latest end of an access token that is
@@ -104,11 +109,8 @@ local function fates(chain, from, members)
     local id, score = members[i], number(members[i + 1])
     local rule, lowered
     local record = {}
-    if #id == 36 and id:find('^[%x-]+$') then
-      local stored = redis.pcall('HMGET', chain.base .. ':session:' .. id, unpack(JUDGED))
-      for j, name in ipairs(JUDGED) do
-        record[name] = stored[j] or nil
-      end
+    if is_id(id) then
+      record = named(JUDGED, redis.pcall('HMGET', chain.base .. ':session:' .. id, unpack(JUDGED)))
       rule, lowered = judged(chain, {from = from, id = id, score = score}, record)
     end
     if rule then
@@ -171,15 +173,15 @@ local function sweep(chain, step, now, counts)
   return chain.first <= chain.last
 end
 
--- Makes a change to many sessions: `rule` as texts. The caller has written something that a full Redis allows.
+-- Makes a change to many sessions: `rule` as texts, its numbers are numbers afterwards. The caller has written something that a full Redis allows.
 -- Returns how many live sessions have ended by now, and whether more wait for it.
 local function change_many(rule, marks, noted, step, now)
-  local base = marks:sub(1, -#':marks' - 1)
+  local base = base_of(marks)
   local index = base .. ':sessions'
   local json = cjson.encode(rule)
   local waiting = rules_of(marks, noted)
   local counts = {}
-  rule = rule_from(json)
+  with_numbers(rule)
   if not waiting and redis.call('ZCARD', index) <= step then
     local chain = {base = base, marks = marks, first = 1, last = 1, rule}
     local fate = fates(chain, 1, redis.call('ZRANGE', index, 0, -1, 'WITHSCORES'))
@@ -193,12 +195,12 @@ local function change_many(rule, marks, noted, step, now)
   end
   chain.last = chain.last + 1
   chain[chain.last] = rule
-  local lasts = math.min(math.max(rule.session_ttl, rule.expires_at - now + rule.skew), rule.longest)
+  local seconds = lasts(rule, now)
   if redis.call('EXISTS', index) == 1 then
     local set = set_of(chain, chain.last)
     redis.call('RENAME', index, set)
-    extend(set, lasts)
-    lasts = math.max(lasts, redis.call('TTL', set))
+    extend(set, seconds)
+    seconds = math.max(seconds, redis.call('TTL', set))
   end
   redis.call('HSET', marks, 'ending:' .. chain.last, json, 'ending', chain.first .. ':' .. chain.last)
   local more = sweep(chain, step, now, counts)
@@ -206,6 +208,6 @@ local function change_many(rule, marks, noted, step, now)
   local ended = counts[reason] or 0
   counts[reason] = nil
   note_ended(chain, counts)
-  extend(marks, lasts)
+  extend(marks, seconds)
   return ended, more or waiting ~= nil -- the next sweep tells what ended for other reasons
 end

@@ -1,4 +1,4 @@
--- What stands before every script but `suspend.lua`: what changes to many sessions mean while they wait.
+-- What stands before every script: what changes to many sessions mean while they wait.
 --
 -- A change to many sessions of a user (an ending, or the fall of a level) is a rule. For few sessions it is
 -- carried out at once. For more than a step of them the index is renamed to `ending:<n>`, and the rule goes into the
@@ -22,6 +22,42 @@ local function pairs_from(list, first)
   return fields
 end
 
+-- A record as name, value, …
+local function flat(record)
+  local list = {}
+  for name, value in pairs(record) do
+    list[#list + 1] = name
+    list[#list + 1] = value
+  end
+  return list
+end
+
+-- What HMGET gave for these names.
+local function named(names, values)
+  local record = {}
+  for i, name in ipairs(names) do
+    record[name] = values[i] or nil
+  end
+  return record
+end
+
+local function is_id(text)
+  return #text == 36 and text:find('^[%x-]+$') ~= nil
+end
+
+-- What all keys of a user begin with.
+local function base_of(marks)
+  return marks:sub(1, -#':marks' - 1)
+end
+
+-- The rule, whose numbers were texts.
+local function with_numbers(rule)
+  for _, name in ipairs({'at', 'sent_ms', 'expires_at', 'shortest', 'skew', 'session_ttl', 'longest'}) do
+    rule[name] = number(rule[name])
+  end
+  return rule
+end
+
 -- A rule as JSON of texts, or nil if it is none.
 local function rule_from(json)
   local reads, rule = pcall(cjson.decode, json or '')
@@ -29,10 +65,7 @@ local function rule_from(json)
     return nil
   end
   rule.in_gotrue = rule.in_gotrue == '1' and '1' or '0'
-  for _, name in ipairs({'at', 'sent_ms', 'expires_at', 'shortest', 'skew', 'session_ttl', 'longest'}) do
-    rule[name] = number(rule[name])
-  end
-  return rule
+  return with_numbers(rule)
 end
 
 -- The rules that are not carried out yet; nil if there are none. `noted` is the field `ending`.
@@ -43,7 +76,7 @@ local function rules_of(marks, noted)
     return nil
   end
   local fields = pairs_from(redis.call('HGETALL', marks), 1)
-  local chain = {base = marks:sub(1, -#':marks' - 1), marks = marks, first = first, last = last}
+  local chain = {base = base_of(marks), marks = marks, first = first, last = last}
   for n = first, last do
     chain[n] = rule_from(fields['ending:' .. n])
   end

@@ -24,7 +24,8 @@ local function is_there(base, session, not_before)
 end
 
 local function end_one(session, not_before, noted)
-  local base = KEYS[2]:sub(1, -#':marks' - 1)
+  with_numbers(rule)
+  local base = base_of(KEYS[2])
   local record = base .. ':session:' .. session
   if rule.which == 'live' and not is_there(base, session, not_before) then
     return 0 -- nothing is kept of it, whatever ids somebody tries
@@ -33,10 +34,7 @@ local function end_one(session, not_before, noted)
   local chain = rules_of(KEYS[2], noted)
   local place = chain and place_of(chain, session)
   if place then
-    local waiting = {}
-    for i, name in ipairs(JUDGED) do
-      waiting[name] = stored[i] or nil
-    end
+    local waiting = named(JUDGED, stored)
     local before = judged(chain, place, waiting)
     if before then
       end_waiting(chain, place, waiting, before, now)
@@ -46,10 +44,10 @@ local function end_one(session, not_before, noted)
       stored = {}
     end
   end
-  if number(stored[1]) > number(rule.sent_ms) then
+  if number(stored[1]) > rule.sent_ms then
     return 0
   end
-  bury(base, session, number(stored[2]), rule_from(cjson.encode(rule)), now)
+  bury(base, session, number(stored[2]), rule, now)
   redis.call('ZREM', place and place.set or KEYS[1], session)
   return redis.call('DEL', record)
 end
@@ -61,12 +59,11 @@ if rule.which == 'one' or rule.which == 'live' then
 end
 local ended, pending = change_many(rule, KEYS[2], marked[2], step, now)
 if rule.which == 'all' then
-  local not_before = math.floor(tonumber(rule.sent_ms) / 1000)
+  local not_before = math.floor(rule.sent_ms / 1000)
   if not_before > number(marked[1]) then
     redis.call('HSET', KEYS[2], 'not_before', not_before)
   end
-  local least = number(rule.expires_at) - now + number(rule.skew)
-  extend(KEYS[2], math.min(math.max(number(rule.session_ttl), least), number(rule.longest)))
+  extend(KEYS[2], lasts(rule, now))
 end
 if pending then
   return {'pending', ended}

@@ -12,20 +12,17 @@
 -- revokes stay, for an ending to bury.
 
 local now, skip, take, block, only = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local base = KEYS[1]:sub(1, -#':sessions' - 1)
+local base = base_of(KEYS[2])
 local marks = redis.call('HMGET', KEYS[2], 'not_before', 'ending')
 local chain = rules_of(KEYS[2], marks[2])
 local LOOKED_AT = {'created_at', 'began_ms', 'aal', 'factor_id', 'client_id'}
 
 -- `place` is where it waits, if it does. Where it is not live, also whether nothing is left of it.
 local function if_live(id, place)
-  if #id ~= 36 or not id:find('^[%x-]+$') or redis.call('EXISTS', base .. ':revoked:' .. id) == 1 then
+  if not is_id(id) or redis.call('EXISTS', base .. ':revoked:' .. id) == 1 then
     return nil, true
   end
-  local stored, record = redis.pcall('HMGET', base .. ':session:' .. id, unpack(LOOKED_AT)), {}
-  for i, name in ipairs(LOOKED_AT) do
-    record[name] = stored[i] or nil
-  end
+  local record = named(LOOKED_AT, redis.pcall('HMGET', base .. ':session:' .. id, unpack(LOOKED_AT)))
   if not record.created_at then
     return nil, true
   elseif number(record.created_at) < number(marks[1]) then
@@ -116,11 +113,8 @@ for _, session in ipairs(found) do
   local fields = redis.call('HGETALL', base .. ':session:' .. session.id)
   if session.lowered then
     local record = pairs_from(fields, 1)
-    record.aal, record.factor_id, fields = 'aal1', nil, {}
-    for name, value in pairs(record) do
-      fields[#fields + 1] = name
-      fields[#fields + 1] = value
-    end
+    record.aal, record.factor_id = 'aal1', nil
+    fields = flat(record)
   end
   reply[#reply + 1] = session.id
   reply[#reply + 1] = fields

@@ -30,11 +30,7 @@ if place then
   if ended then
     return {'revoked'}
   elseif lowered then
-    stored = {}
-    for name, value in pairs(record) do
-      stored[#stored + 1] = name
-      stored[#stored + 1] = value
-    end
+    stored = flat(record)
   end
 end
 if number(marks[2]) > now then

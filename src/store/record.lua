@@ -29,11 +29,7 @@ local OPTIONAL = {
 local chain, place, lowered
 
 local function store(record)
-  local flat, absent = {}, {}
-  for name, value in pairs(record) do
-    flat[#flat + 1] = name
-    flat[#flat + 1] = value
-  end
+  local absent = {}
   for _, name in ipairs(OPTIONAL) do
     if not record[name] then
       absent[#absent + 1] = name
@@ -41,7 +37,7 @@ local function store(record)
   end
   -- The first write must be one that a full Redis refuses: a new session does not get in on the back of
   -- a write that is allowed.
-  redis.call('HSET', KEYS[1], unpack(flat))
+  redis.call('HSET', KEYS[1], unpack(flat(record)))
   if #absent > 0 then
     redis.call('HDEL', KEYS[1], unpack(absent))
   end

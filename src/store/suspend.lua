@@ -11,10 +11,6 @@
 
 local how, ms, till, ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
-local function number(text)
-  return tonumber(text or '') or 0
-end
-
 -- The text of the greater one: its digits may be more than a number of Lua's can hold.
 local function later(one, other)
   return number(other) > number(one) and other or one
@@ -49,7 +45,5 @@ end
 if number(suspended_until) > 0 then
   redis.call('HSET', KEYS[1], 'suspended_until', suspended_until)
 end
-if redis.call('TTL', KEYS[1]) < ttl then
-  redis.call('EXPIRE', KEYS[1], ttl)
-end
+extend(KEYS[1], ttl)
 return outcome

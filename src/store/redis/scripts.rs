@@ -36,13 +36,13 @@ impl Scripts {
         Self {
             record: script!(writes "../record.lua"),
             end: script!(writes "../end.lua"),
-            suspend: Named::new(include_str!("../suspend.lua")),
+            suspend: script!(writes "../suspend.lua"),
             lower_aal: script!(writes "../lower_aal.lua"),
             sweep: script!(writes "../sweep.lua"),
             lookup: script!(reads "../lookup.lua"),
             resolve: script!(reads "../resolve.lua"),
             list: script!(reads "../list.lua"),
-            amend: Named::new(include_str!("../amend.lua")),
+            amend: script!(writes "../amend.lua"),
         }
     }
 
