@@ -183,7 +183,7 @@ impl Asked<'_> {
     /// to be JSON at the same time (`internal/api/token.go`).
     fn is_refresh(&self) -> bool {
         match self.route {
-            Route::Token => is_refresh_grant(self.query),
+            Route::Token => is_grant(self.query, "refresh_token"),
             Route::OauthToken => {
                 self.fields().is_some_and(|fields| fields.grant_type.as_deref() == Some("refresh_token"))
             }
@@ -196,8 +196,9 @@ impl Asked<'_> {
     }
 }
 
-fn is_refresh_grant(query: &str) -> bool {
-    first_query_value(query, "grant_type").as_deref() == Some("refresh_token")
+/// Whether a query asks `POST /token` for this grant.
+fn is_grant(query: &str, grant: &str) -> bool {
+    first_query_value(query, "grant_type").as_deref() == Some(grant)
 }
 
 impl Answered<'_> {

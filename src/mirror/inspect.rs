@@ -3,7 +3,7 @@
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode};
 
-use super::{Asked, is_refresh_grant};
+use super::{Asked, is_grant};
 use crate::route::Route;
 
 /// What to do with the body of an answer.
@@ -26,7 +26,7 @@ impl Asked<'_> {
     pub fn reads_body(&self) -> bool {
         match self.route {
             Route::UserUpdate | Route::AdminUserUpdate | Route::OauthToken => true,
-            Route::Token => is_refresh_grant(self.query),
+            Route::Token => is_grant(self.query, "refresh_token"),
             _ => false,
         }
     }

@@ -1,10 +1,9 @@
 //! An answer that hands out tokens becomes a record of the session they belong to.
 
 use super::ending::end;
-use super::{Answered, Asked, Decision, Mirror};
+use super::{Answered, Asked, Decision, Mirror, is_grant};
 use crate::keys::Verdict;
 use crate::route::{Route, factor_in_path};
-use crate::scope::first_query_value;
 use crate::session::{
     Aal, Change, Origin, Reason, Record, RefreshRef, Seconds, SessionId, Unrecorded, UserId, Which,
 };
@@ -102,15 +101,11 @@ pub(super) fn verifies_factor(route: Route) -> bool {
 /// before v2.195.0 not when a factor is verified.
 fn is_refused_to_banned(asked: &Asked<'_>) -> bool {
     match asked.route {
-        Route::Token => asked.is_refresh() || is_password_grant(asked.query),
+        Route::Token => asked.is_refresh() || is_grant(asked.query, "password"),
         Route::OauthToken => asked.is_refresh(),
         Route::Verify => true,
         _ => false,
     }
-}
-
-fn is_password_grant(query: &str) -> bool {
-    first_query_value(query, "grant_type").as_deref() == Some("password")
 }
 
 /// A verified second factor ends the user's other sessions that have only one
@@ -204,7 +199,7 @@ fn origin_of(asked: &Asked<'_>, answered: &Answered<'_>, issued: &Issued<'_>) ->
 }
 
 /// When the session began, in seconds, and in milliseconds where it was seen to begin.
-fn beginning(origin: Origin, claims: &Claims, answered: &Answered<'_>) -> (Seconds, u64) {
+pub(super) fn beginning(origin: Origin, claims: &Claims, answered: &Answered<'_>) -> (Seconds, u64) {
     let now = answered.now();
     match origin {
         Origin::SignIn => (now, answered.now_ms),

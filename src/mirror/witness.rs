@@ -4,7 +4,7 @@
 
 use http::StatusCode;
 
-use super::{Answered, Asked};
+use super::{Answered, Asked, record::beginning};
 use crate::keys::Verdict;
 use crate::route::Route;
 use crate::session::{Change, Origin, Record};
@@ -19,16 +19,18 @@ pub fn witnessed(asked: &Asked<'_>, answered: &Answered<'_>) -> Option<Change> {
         return None;
     }
     let now = answered.now();
-    let issued_at = claims.issued_at.unwrap_or(now);
+    // not a sign-in: what has been revoked meanwhile stays so
+    let origin = Origin::Refresh;
+    let (created_at, began_ms) = beginning(origin, claims, answered);
     let record = Record {
         user: claims.user.id()?,
         session: claims.session.id()?,
         refresh_ref: None,
         previous_ref: None,
         counter: None,
-        created_at: claims.amr.oldest.unwrap_or(issued_at),
-        began_ms: 0,
-        refreshed_at: issued_at,
+        created_at,
+        began_ms,
+        refreshed_at: claims.issued_at.unwrap_or(now),
         seen_at: Some(now),
         expires_at: claims.expires_at?,
         aal: claims.aal,
@@ -40,6 +42,5 @@ pub fn witnessed(asked: &Asked<'_>, answered: &Answered<'_>) -> Option<Change> {
         ip: None,
         user_agent: None,
     };
-    // not a sign-in: what has been revoked meanwhile stays so
-    Some(Change::Record { origin: Origin::Refresh, record: Box::new(record), allowed_ms: None })
+    Some(Change::Record { origin, record: Box::new(record), allowed_ms: None })
 }
