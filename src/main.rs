@@ -46,17 +46,17 @@ fn obey(invocation: Invocation) -> ExitCode {
             complain(&format!("warning: {warning}"));
         }
     }
-    if command == Command::Validate {
-        let file = file.map_or("no configuration file".to_owned(), |path| path.display().to_string());
-        return say(&format!("ok: {file}\n"));
-    }
+    let admin = config.admin.listen;
     let done = match command {
+        Command::Serve => serve(config),
+        Command::Validate => {
+            let file = file.map_or("no configuration file".to_owned(), |path| path.display().to_string());
+            Ok(say(&format!("ok: {file}\n")))
+        }
+        Command::Healthcheck => probe::healthcheck(admin).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Drain => probe::drain(admin).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Audit => audit(&config, repair, json),
         Command::Sessions => order.map_or(Ok(ExitCode::SUCCESS), |order| sessions(order, &config, json)),
-        Command::Audit => audit(&config, repair).map(|report| {
-            say(&if json { report.json() } else { report.text() });
-            if report.left() == 0 { ExitCode::SUCCESS } else { ExitCode::from(DRIFT) }
-        }),
-        _ => run(command, config),
     };
     done.unwrap_or_else(|error| {
         complain(&format!("error: {}", chain(&*error)));
@@ -66,18 +66,8 @@ fn obey(invocation: Invocation) -> ExitCode {
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Does what else needs the network: `serve`, `healthcheck`, `drain`.
-fn run(command: Command, config: Config) -> Result<ExitCode, Failure> {
-    let admin = config.admin.listen;
-    match command {
-        Command::Healthcheck => probe::healthcheck(admin).map(|()| ExitCode::SUCCESS).map_err(Into::into),
-        Command::Drain => probe::drain(admin).map(|()| ExitCode::SUCCESS).map_err(Into::into),
-        Command::Serve | Command::Validate | Command::Audit | Command::Sessions => serve(config),
-    }
-}
-
 /// Compares the store with the database, and tells on stderr how far it has come.
-fn audit(config: &Config, repair: bool) -> Result<drift::Report, Failure> {
+fn audit(config: &Config, repair: bool, json: bool) -> Result<ExitCode, Failure> {
     let (Some(store), Some(database)) = (&config.store, &config.database_url) else {
         return Err("store.url and database_url: expected both".into()); // the configuration was checked for them
     };
@@ -88,7 +78,9 @@ fn audit(config: &Config, repair: bool) -> Result<drift::Report, Failure> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let job = drift::Job { store, ttl: config.session.ttl, database, repair, settle: drift::settling(store) };
-    Ok(runtime.block_on(drift::run(job, &mut tell))?)
+    let report = runtime.block_on(drift::run(job, &mut tell))?;
+    say(&if json { report.json() } else { report.text() });
+    Ok(if report.left() == 0 { ExitCode::SUCCESS } else { ExitCode::from(DRIFT) })
 }
 
 /// Shows or revokes sessions. Its audit lines go to stderr, in the log's form.
@@ -105,7 +97,7 @@ fn sessions(order: Order, config: &Config, json: bool) -> Result<ExitCode, Failu
 }
 
 /// Serves until a signal has drained it.
-fn serve(config: Config) -> Result<ExitCode, Box<dyn std::error::Error>> {
+fn serve(config: Config) -> Result<ExitCode, Failure> {
     let (log, _flushed_at_the_end) = telemetry::init(&config.log)?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
