@@ -3,93 +3,21 @@
 //! Everything here is plain data. What a change *means* is the store's business (`store`), when it
 //! happens is the mirror's (`mirror`).
 
+mod id;
 mod listed;
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use uuid::Uuid;
 
-pub use self::listed::{Listed, Wanted};
+pub use self::{
+    id::{FactorId, SessionId, UserId},
+    listed::{Listed, Wanted},
+};
 
 /// Seconds since the epoch, UTC: the unit of every time in the store and in a token.
 pub type Seconds = u64;
-
-/// A GoTrue user, `auth.users.id`. Parsed, so it can stand in a store key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UserId(Uuid);
-
-/// A GoTrue session, `auth.sessions.id`; never the nil UUID, which GoTrue reads as "no session".
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(Uuid);
-
-/// A user's second factor, `auth.mfa_factors.id`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FactorId(Uuid);
-
-impl FactorId {
-    /// Reads every form of a UUID that GoTrue reads (`gofrs/uuid`: hyphenated, simple, braced, URN).
-    pub fn parse_as_gotrue(text: &str) -> Option<Self> {
-        Uuid::try_parse(text).ok().filter(|uuid| !uuid.is_nil()).map(Self)
-    }
-}
-
-impl UserId {
-    /// Reads the textual form; `None` for anything that is not a UUID, and for the nil one.
-    pub fn parse(text: &str) -> Option<Self> {
-        parse_uuid(text).map(Self)
-    }
-
-    /// Reads every form of a UUID that GoTrue reads (`gofrs/uuid`: hyphenated, simple, braced, URN).
-    /// For ids in tokens and requests.
-    pub fn parse_as_gotrue(text: &str) -> Option<Self> {
-        Uuid::try_parse(text).ok().filter(|uuid| !uuid.is_nil()).map(Self)
-    }
-}
-
-impl SessionId {
-    /// Reads the textual form; `None` for anything that is not a UUID, and for the nil one.
-    pub fn parse(text: &str) -> Option<Self> {
-        parse_uuid(text).map(Self)
-    }
-
-    /// Reads every form of a UUID that GoTrue reads (`gofrs/uuid`: hyphenated, simple, braced, URN).
-    /// For ids in tokens and requests; `None` for the nil one, which names no session.
-    pub fn parse_as_gotrue(text: &str) -> Option<Self> {
-        Uuid::try_parse(text).ok().filter(|uuid| !uuid.is_nil()).map(Self)
-    }
-
-    /// From the sixteen bytes inside a v2 refresh token.
-    pub fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
-        let uuid = Uuid::from_bytes(bytes);
-        (!uuid.is_nil()).then_some(Self(uuid))
-    }
-}
-
-/// Only the hyphenated form: that is how GoTrue prints ids, and one text per id keeps keys unique.
-fn parse_uuid(text: &str) -> Option<Uuid> {
-    if text.len() != 36 {
-        return None;
-    }
-    Uuid::try_parse(text).ok().filter(|uuid| !uuid.is_nil())
-}
-
-macro_rules! print_uuid {
-    ($($name:ident),*) => {$(
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.0.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()))
-            }
-        }
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(self, f)
-            }
-        }
-    )*};
-}
-print_uuid!(UserId, SessionId, FactorId);
 
 /// What stands in the store for a refresh token: its keyed hash, base64url, 43 characters.
 /// The token cannot be had back from it.
@@ -462,39 +390,6 @@ impl Unrecorded {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_id_is_a_hyphenated_uuid_and_nothing_else() {
-        assert!(SessionId::parse("0191d1a0-0000-7000-8000-000000000001").is_some());
-        for odd in [
-            "",
-            "nil",
-            "00000000-0000-0000-0000-000000000000",
-            "0191d1a0000070008000000000000001",
-            "{0191d1a0-0000-7000-8000-000000000001}",
-            "0191d1a0-0000-7000-8000-00000000000g",
-        ] {
-            assert!(SessionId::parse(odd).is_none(), "{odd}");
-        }
-        let upper = UserId::parse("0191D1A0-0000-7000-8000-00000000000A").map(|id| id.to_string());
-        assert_eq!(upper.as_deref(), Some("0191d1a0-0000-7000-8000-00000000000a"));
-    }
-
-    #[test]
-    fn ids_in_tokens_are_read_in_every_form_gotrue_reads() {
-        let plain = "0191d1a0-0000-7000-8000-00000000000a";
-        for form in [
-            "0191d1a0-0000-7000-8000-00000000000A",
-            "0191d1a00000700080000000000000 0a",
-            "0191d1a000007000800000000000000a",
-            "{0191d1a0-0000-7000-8000-00000000000a}",
-            "urn:uuid:0191d1a0-0000-7000-8000-00000000000a",
-        ] {
-            let expected = (!form.contains(' ')).then(|| plain.to_owned());
-            assert_eq!(UserId::parse_as_gotrue(form).map(|id| id.to_string()), expected, "{form}");
-            assert_eq!(SessionId::parse_as_gotrue(form).map(|id| id.to_string()), expected, "{form}");
-        }
-    }
 
     #[test]
     fn reasons_read_back() {
