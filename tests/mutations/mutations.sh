@@ -182,9 +182,9 @@ allow(ARGV[5], marked[3], marked[4], marked[5])
 EOF
 
 mutation 'a traded code lifts a ban' src/mirror/record.rs it 'sessions::bans' <<'EOF'
-        Route::Token => asked.is_refresh() || is_password_grant(asked.query),
+        Route::Token => asked.is_refresh() || is_grant(asked.query, "password"),
 ---
-        Route::Token => asked.is_refresh() || !is_password_grant(asked.query),
+        Route::Token => asked.is_refresh() || !is_grant(asked.query, "password"),
 EOF
 
 mutation 'enforce lets revoked sessions in' src/sessions.rs it 'sessions::lookup' <<'EOF'
