@@ -231,6 +231,25 @@ async fn what_waits_is_kept_as_long_as_a_tombstone_would_be() {
 }
 
 #[tokio::test]
+async fn survivors_that_expire_before_they_are_swept_leave_no_key_for_ever() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (in_steps_of(2, &server), server.client().await);
+    let user = somebody();
+    for _ in 0..2 {
+        let theirs = Record { client_id: Some("client".to_owned()), ..signed_in(user, some_session()) };
+        apply(&store, &sign_in(&theirs)).await;
+    }
+    sign_in_all(&store, user, 3).await;
+    // the first two by their ids go at once, so nobody has come back to the index before the sweep
+    assert_eq!(apply(&store, &end(user, Which::Client("client".to_owned()))).await, Outcome::Pending(2));
+    assert!(!redis.exists::<_, bool>(format!("gotrue:{{{user}}}:sessions")).await.unwrap());
+    // Redis goes by its own clock, so by ours the sessions are over while their records are still there
+    swept(&store, user, NOW + SESSION_TTL).await;
+    assert_nothing_pends(&mut redis).await;
+    assert_every_key_expires(&mut redis).await;
+}
+
+#[tokio::test]
 async fn sessions_that_expired_before_a_change_get_no_tombstone() {
     let server = RedisServer::start();
     let (store, mut redis) = (on(&server), server.client().await);
