@@ -1,7 +1,8 @@
 -- What is known of one session, in this order: revoked, suspended, live, unknown.
 --
 -- KEYS: record, tombstone, marks
--- ARGV: now, '1' to touch `seen_at`, seconds that must have passed since the last touch
+-- ARGV: now, '1' to touch `seen_at`, seconds that must have passed since the last touch, when the session began as its
+--   token says (empty: it does not)
 -- Returns {'revoked'}, {'suspended', until}, {'live', name, value, …} as it was before the touch, or {'unknown'}.
 
 local now = tonumber(ARGV[1])
@@ -19,7 +20,9 @@ for i = 1, #stored, 2 do
     seen_at = stored[i + 1]
   end
 end
-if #stored > 0 and number(marks[1]) > number(created_at) then
+-- `began_before` in `store/rules.rs` is the same.
+local began = #stored > 0 and number(created_at) or tonumber(ARGV[4])
+if began and number(marks[1]) > began then
   return {'revoked'}
 end
 local chain = rules_of(KEYS[3], marks[3])

@@ -21,7 +21,8 @@ use super::{Error, OpenError, Swept, keys::Keys, rules};
 use crate::{
     config,
     session::{
-        Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Wanted, Which,
+        Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State, UserId,
+        Wanted, Which,
     },
 };
 
@@ -121,21 +122,21 @@ impl Redis {
     ///
     /// # Errors
     /// As there.
-    pub async fn lookup(
-        &self,
-        user: UserId,
-        session: SessionId,
-        now: Seconds,
-        touch: bool,
-    ) -> Result<State, Error> {
+    pub async fn lookup(&self, sought: &Sought, now: Seconds) -> Result<State, Error> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(self.lookup_script(sought, now));
+        let replies = self.run(&pipeline).await?;
+        reply::state(sought.user, sought.session, reply::first(&replies)?)
+    }
+
+    fn lookup_script(&self, sought: &Sought, now: Seconds) -> Cmd {
+        let &Sought { user, session, began, touch } = sought;
         let keys =
             [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.add_command(call);
-        let replies = self.run(&pipeline).await?;
-        reply::state(user, session, reply::first(&replies)?)
+        call.arg(began.map_or(String::new(), |began| began.to_string()));
+        call
     }
 
     /// See [`Store::list`](super::Store::list).

@@ -12,7 +12,7 @@ use gotrue_sidecar::{
     clock,
     config::{self, Secret, SecretSource, StoreTarget},
     drift::{self, Cause, Excuse, Report},
-    session::{Aal, Change, Origin, Record, RefreshRef, Seconds, SessionId, State, UserId},
+    session::{Aal, Change, Origin, Record, RefreshRef, Seconds, SessionId, Sought, State, UserId},
     store::{Source, Store},
 };
 
@@ -108,7 +108,7 @@ impl World {
     }
 
     async fn state(&self, record: &Record) -> State {
-        self.store().lookup(record.user, record.session, clock::seconds(), false).await.unwrap()
+        self.store().lookup(&Sought::of(record.user, record.session), clock::seconds()).await.unwrap()
     }
 
     /// The live record, or a failed test.

@@ -9,8 +9,8 @@ use ::redis::{Pipeline, Value};
 
 use super::{Redis, record, reply};
 use crate::{
-    session::{Aal, Seconds, SessionId, UserId},
-    store::{Error, rules},
+    session::{Aal, Seconds, SessionId, Sought, UserId},
+    store::Error,
 };
 
 /// Fields that the audit compares, and those without which a record is none.
@@ -113,15 +113,10 @@ impl Redis {
         }
         let mut pipeline = Pipeline::with_capacity(sessions.len() * COMMANDS);
         for &(user, session) in sessions {
-            let keys =
-                [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
-            let mut lookup = self.scripts.lookup.call(&keys);
-            lookup.arg(now).arg(0).arg(rules::TOUCH_AFTER);
-            pipeline.add_command(lookup);
-            let [record, _, marks] = &keys;
-            pipeline.cmd("HMGET").arg(record).arg(&FIELDS);
+            pipeline.add_command(self.lookup_script(&Sought::of(user, session), now));
+            pipeline.cmd("HMGET").arg(self.keys.record(user, session)).arg(&FIELDS);
             pipeline.cmd("ZSCORE").arg(self.keys.index(user)).arg(session.to_string());
-            pipeline.cmd("HGET").arg(marks).arg("not_before");
+            pipeline.cmd("HGET").arg(self.keys.marks(user)).arg("not_before");
         }
         let replies = self.run(&pipeline).await?;
         let (of_each, _) = replies.as_chunks::<COMMANDS>();
