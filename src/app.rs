@@ -9,7 +9,7 @@ mod keys;
 mod running;
 mod store_probe;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use http::HeaderValue;
 use tokio::net::TcpListener;
@@ -138,7 +138,7 @@ impl App {
         let mirroring = match store {
             None => None,
             Some(store) => Some(Mirroring {
-                source: Arc::new(store_source(&store, session.ttl, &mut watched)?),
+                source: Arc::new(store_source(&store, &session, &mut watched)?),
                 mirror: Mirror::new(keys::reference_key(ref_key.as_ref(), &keys)?, expired_grace),
                 budget: store.timeout,
                 lookup,
@@ -195,6 +195,9 @@ impl App {
     /// Lets sessions go by another clock than the system's.
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
+        if let Some(mirroring) = &mut self.errands.store {
+            mirroring.clock = clock.clone();
+        }
         if let Some(mirroring) = &mut self.setup.mirroring {
             mirroring.clock = clock;
         }
@@ -254,7 +257,7 @@ fn certificate(files: config::Tls, watched: &mut Watched) -> Result<Certificate,
 
 fn store_source(
     store: &config::Store,
-    session_ttl: Duration,
+    session: &config::Session,
     watched: &mut Watched,
 ) -> Result<store::Source, store::OpenError> {
     if let config::StoreTarget::Redis { url, password, .. } = &store.target {
@@ -262,7 +265,7 @@ fn store_source(
             watched.watch_secret(Purpose::Store, secret);
         }
     }
-    store::Source::new(store, session_ttl)
+    Ok(store::Source::new(store, session.ttl)?.with_limits(session.limits))
 }
 
 fn ledger(metrics: &Arc<Metrics>, log: Option<LogBuffer>, config: config::Log) -> Arc<Ledger> {

@@ -26,6 +26,8 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use http::{Uri, uri::Authority};
 use ipnet::IpNet;
 
+use crate::session;
+
 pub use self::{
     draft::{Draft, Loaded},
     problem::FileError,
@@ -217,6 +219,8 @@ pub enum Jwks {
 pub struct Session {
     /// `session.ttl`: how long a session that is not refreshed stays known.
     pub ttl: Duration,
+    /// `session.idle_timeout`, `session.absolute_timeout`
+    pub limits: session::Limits,
 }
 
 /// The session API (contract §7).

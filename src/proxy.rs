@@ -1,6 +1,7 @@
 //! One request from head to answer: classified, looked up, forwarded, and what it means for sessions
 //! acted on. [`Proxy::handle`] cannot fail: an error becomes an answer here and nowhere else.
 
+mod expired;
 mod facts;
 mod logout;
 mod mirrored;
@@ -120,10 +121,14 @@ impl Proxy {
             };
             let identity = exchange.identify(verdict.proven());
             if sessions.enforce && facts.asks_for_token() {
-                admitted(Box::pin(sessions.standing(&verdict, &mut budget)).await)
-                    .inspect_err(|why| audit::refused(&verdict, *why, facts.by()))?;
+                admitted(Box::pin(sessions.standing(&verdict, &mut budget)).await).inspect_err(|why| {
+                    audit::refused(&verdict, *why, facts.by());
+                    if *why == Refusal::SessionExpired {
+                        self.noticed_expired(sessions, (token, &verdict), &facts);
+                    }
+                })?;
             } else if sessions.lookup {
-                sessions.notice(&verdict, identity);
+                self.notice(sessions, (token, &verdict), identity, &facts);
             }
             facts.bearer = Some(verdict);
         }
@@ -358,6 +363,7 @@ fn admitted(standing: Standing) -> Result<(), Refusal> {
     match standing {
         Standing::Open => Ok(()),
         Standing::Revoked => Err(Refusal::SessionRevoked),
+        Standing::Expired => Err(Refusal::SessionExpired),
         Standing::Suspended => Err(Refusal::UserSuspended),
     }
 }

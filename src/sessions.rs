@@ -65,6 +65,8 @@ pub enum Standing {
     Open,
     /// The session was revoked here.
     Revoked,
+    /// The session's time is over.
+    Expired,
     /// The user is banned for now.
     Suspended,
 }
@@ -83,6 +85,7 @@ impl Sessions {
         };
         match self.look(&sought, budget).await {
             Ok(State::Revoked) => Standing::Revoked,
+            Ok(State::Expired) => Standing::Expired,
             Ok(State::Suspended(_)) => Standing::Suspended,
             Ok(State::Unknown) => {
                 self.seen.note_missing(sought.session, self.clock.seconds());
@@ -92,27 +95,24 @@ impl Sessions {
         }
     }
 
-    /// Looks the caller's session up beside the request: nothing waits for it. At most once a minute
-    /// for a session, because all it does is to note that it was seen.
-    pub fn notice(self: &Arc<Self>, verdict: &Verdict, identity: &Identity) {
-        let Some(sought) = caller(verdict) else {
-            return;
-        };
-        let Sought { user, session, .. } = sought;
-        if !self.seen.is_due(session, self.clock.seconds()) {
-            return;
+    /// The caller's session, if it is to be looked at beside the request: at most once a minute, because all that
+    /// does is to note that it was seen, or that its time is over.
+    pub fn due(&self, verdict: &Verdict) -> Option<Sought> {
+        caller(verdict).filter(|sought| self.seen.is_due(sought.session, self.clock.seconds()))
+    }
+
+    /// Looks a session up beside the request that named it: nothing waits for it.
+    pub async fn notice(&self, sought: &Sought, identity: &Identity) -> Standing {
+        let &Sought { user, session, .. } = sought;
+        match self.look(sought, &mut self.budget()).await {
+            // a token that could not be verified is believed as far as its session is known
+            Ok(State::Live(_) | State::Suspended(_)) => drop(identity.set((user, session))),
+            Ok(State::Unknown) => self.seen.note_missing(session, self.clock.seconds()),
+            Ok(State::Revoked) => return Standing::Revoked,
+            Ok(State::Expired) => return Standing::Expired,
+            Err(_) => self.seen.forget(session),
         }
-        let (sessions, identity) = (Arc::clone(self), Arc::clone(identity));
-        self.tasks.spawn(async move {
-            let mut budget = sessions.budget();
-            match sessions.look(&sought, &mut budget).await {
-                // a token that could not be verified is believed as far as its session is known
-                Ok(State::Live(_) | State::Suspended(_)) => drop(identity.set((user, session))),
-                Ok(State::Unknown) => sessions.seen.note_missing(session, sessions.clock.seconds()),
-                Ok(State::Revoked) => {}
-                Err(_) => sessions.seen.forget(session),
-            }
-        });
+        Standing::Open
     }
 
     /// Whether the store was found not to know the caller's session. Says so once: whoever asks is to tell it.
@@ -161,8 +161,8 @@ impl Sessions {
 
     fn account(self: &Arc<Self>, change: &Change, outcome: Outcome, by: By<'_>) {
         self.metrics.mirrored(MirrorEvent::of(change), Some(outcome));
-        if let Change::End { reason, .. } = change {
-            self.metrics.sessions_ended(*reason, outcome.ended());
+        if let Some(reason) = reason(change, outcome) {
+            self.metrics.sessions_ended(reason, outcome.ended());
         }
         audit::changed(change, outcome, by);
         if let Outcome::Pending(_) = outcome {
@@ -222,6 +222,15 @@ impl Sessions {
         let error = result.as_ref().err();
         self.metrics.store_command(command, error.map_or("ok", store::Error::cause), took);
         result
+    }
+}
+
+/// Why sessions ended, where some may have.
+fn reason(change: &Change, outcome: Outcome) -> Option<Reason> {
+    match (change, outcome) {
+        (Change::End { reason, .. }, _) => Some(*reason),
+        (_, Outcome::Expired(_)) => Some(Reason::Expired),
+        _ => None,
     }
 }
 

@@ -13,7 +13,8 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use crate::{
     config::{self, FileError, StoreTarget},
     session::{
-        Change, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, Sought, State, UserId, Wanted,
+        Change, Limits, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, Sought, State, UserId,
+        Wanted,
     },
 };
 
@@ -21,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub enum Source {
     /// Each worker gets a connection of its own.
-    Redis(redis::Source),
+    Redis(Box<redis::Source>),
     /// All share one table.
     Memory(Arc<memory::Memory>),
 }
@@ -36,7 +37,7 @@ impl Source {
             StoreTarget::Memory => {
                 Self::Memory(Arc::new(memory::Memory::new(config.memory_max_sessions, session_ttl)))
             }
-            StoreTarget::Redis { .. } => Self::Redis(redis::Source::new(config, session_ttl)?),
+            StoreTarget::Redis { .. } => Self::Redis(Box::new(redis::Source::new(config, session_ttl)?)),
         })
     }
 
@@ -45,8 +46,20 @@ impl Source {
     #[must_use]
     pub fn with_step(self, step: u32) -> Self {
         match self {
-            Self::Redis(source) => Self::Redis(source.with_step(step)),
+            Self::Redis(source) => Self::Redis(Box::new(source.with_step(step))),
             Self::Memory(_) => self,
+        }
+    }
+
+    /// Ends sessions that are past these limits; without this none are.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        match self {
+            Self::Redis(source) => Self::Redis(Box::new(source.with_limits(limits))),
+            Self::Memory(memory) => {
+                memory.limit(limits);
+                Self::Memory(memory)
+            }
         }
     }
 
@@ -164,6 +177,15 @@ impl Store {
         match self {
             Self::Redis(redis) => redis.last_audit().await,
             Self::Memory(_) => Ok(None), // nobody can look into it
+        }
+    }
+
+    /// The store did not answer at `now`, and not for some time before: nobody could note which sessions were used.
+    /// Idle times count from then on for every store of this process.
+    pub fn was_away(&self, now: Seconds) {
+        match self {
+            Self::Redis(redis) => redis.was_away(now),
+            Self::Memory(_) => {} // never is
         }
     }
 

@@ -79,7 +79,8 @@ impl Errands {
     async fn ask_store(&self) {
         let Some(mirroring) = &self.store else { return };
         let (metrics, readiness) = (Arc::clone(&self.metrics), Arc::clone(&self.readiness));
-        let mut probe = StoreProbe::new(mirroring.source.connect(), mirroring.budget, metrics, readiness);
+        let (store, clock) = (mirroring.source.connect(), mirroring.clock.clone());
+        let mut probe = StoreProbe::new(store, mirroring.budget, clock, metrics, readiness);
         let mut tick = every(PROBE);
         for turn in (0..AUDITED).cycle() {
             tick.tick().await;

@@ -7,10 +7,15 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
+    clock::Clock,
     metrics::{Metrics, StoreCommand},
     readiness::Readiness,
     store::{Error, Store, redis::LastAudit},
 };
+
+/// After so many failures in a row, a second apart, the store counts as away: of a shorter gap nothing is lost but
+/// that a session is noted as seen some seconds later.
+const AWAY: u32 = 3;
 
 /// Asks, and keeps what was last known.
 #[derive(Debug)]
@@ -20,6 +25,9 @@ pub(super) struct StoreProbe {
     timeout: Duration,
     /// Nothing was known yet: the first answer is worth a line, whichever it is.
     well: Option<bool>,
+    /// So many times in a row it did not answer.
+    failures: u32,
+    clock: Clock,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
 }
@@ -29,10 +37,11 @@ impl StoreProbe {
     pub(super) fn new(
         store: Store,
         timeout: Duration,
+        clock: Clock,
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
     ) -> Self {
-        Self { store, timeout, well: None, metrics, readiness }
+        Self { store, timeout, well: None, failures: 0, clock, metrics, readiness }
     }
 
     /// Shows what the last audit found. A store that does not answer was heard of already.
@@ -52,6 +61,10 @@ impl StoreProbe {
         let result = failure.as_ref().map_or("ok", Error::cause);
         self.metrics.store_command(StoreCommand::Ping, result, began.elapsed());
         let well = failure.is_none();
+        self.failures = if well { 0 } else { self.failures.saturating_add(1) };
+        if self.failures >= AWAY {
+            self.store.was_away(self.clock.seconds());
+        }
         if self.well.replace(well) == Some(well) {
             return;
         }

@@ -11,6 +11,7 @@ use super::{
     problem::{Place, Problem},
     source::Values,
 };
+use crate::session;
 
 /// Workers when nobody says how many: more than two would take cores from GoTrue, in whose pod we are.
 const MOST_WORKERS: usize = 2;
@@ -35,7 +36,7 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
             keys: from.secret("jwt.keys", "jwt.keys_file"),
             jwks: from.read("jwt.jwks", parse::jwks)?,
         },
-        session: Session { ttl: from.duration("session.ttl")? },
+        session: session(from)?,
         session_api: session_api(from)?,
         enforce: from.read("enforce", parse::switch)?,
         database_url: from.secret("database_url", "database_url_file"),
@@ -88,6 +89,15 @@ fn store(from: Reader<'_>) -> Result<Option<Store>, Problem> {
         ref_key: from.secret("store.ref_key", "store.ref_key_file"),
         memory_max_sessions: from.count("store.memory_max_sessions")?,
     }))
+}
+
+fn session(from: Reader<'_>) -> Result<Session, Problem> {
+    let seconds = |name| from.optional(name, |text| parse::duration(text).map(|limit| limit.as_secs()));
+    let limits = session::Limits {
+        idle: seconds("session.idle_timeout")?,
+        absolute: seconds("session.absolute_timeout")?,
+    };
+    Ok(Session { ttl: from.duration("session.ttl")?, limits })
 }
 
 fn session_api(from: Reader<'_>) -> Result<Option<SessionApi>, Problem> {

@@ -144,14 +144,19 @@ impl Mirrored {
         self.revoked(&decision, &outcomes)
     }
 
-    /// GoTrue handed out tokens of a session that was revoked here: the client does not get them, and
-    /// they are used to end the session there, too (contract §6.3).
+    /// GoTrue handed out tokens of a session that was revoked here, or whose time was over: the client does not get
+    /// them, and they are used to end the session there, too (contract §6.3).
     fn revoked(&self, decision: &Decision<'_>, outcomes: &[Outcome]) -> Option<Refusal> {
         let refresh = |change: &Change| matches!(change, Change::Record { origin: Origin::Refresh, .. });
         let mut made = decision.changes.iter().zip(outcomes);
-        let (revoked, _) = made.find(|(change, outcome)| refresh(change) && **outcome == Outcome::Revoked)?;
-        if let Change::Record { record, .. } = revoked {
-            audit::refused_refresh(record.user, record.session, self.facts.by());
+        let has_ended = |outcome: &Outcome| matches!(outcome, Outcome::Revoked | Outcome::Expired(_));
+        let (ended, outcome) = made.find(|(change, outcome)| refresh(change) && has_ended(outcome))?;
+        let (of_refresh, of_session) = match outcome {
+            Outcome::Expired(_) => (Refusal::RefreshExpired, Refusal::SessionExpired),
+            _ => (Refusal::RefreshRevoked, Refusal::SessionRevoked),
+        };
+        if let Change::Record { record, .. } = ended {
+            audit::refused_refresh(record.user, record.session, of_refresh, self.facts.by());
         }
         if let Some(issued) = &decision.issued {
             let logout = Logout { token: Secret::new(issued.access_token()), scope: "local" };
@@ -159,8 +164,8 @@ impl Mirrored {
             self.sessions.tasks.spawn(async move { proxy.end_in_gotrue(&logout).await });
         }
         match self.facts.route {
-            Route::Token | Route::OauthToken => Some(Refusal::RefreshRevoked),
-            _ => Some(Refusal::SessionRevoked),
+            Route::Token | Route::OauthToken => Some(of_refresh),
+            _ => Some(of_session),
         }
     }
 }

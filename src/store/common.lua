@@ -45,6 +45,34 @@ local function is_id(text)
   return #text == 36 and text:find('^[%x-]+$') ~= nil
 end
 
+-- The word for a session that ended for this: how a tombstone's text begins, or a rule's.
+local function ended_as(text)
+  return text:find('^expired:') and 'expired' or 'revoked'
+end
+
+-- What its tombstone says of a session: 'expired' or 'revoked'; nil where there is none.
+local function buried_as(tombstone)
+  local text = redis.pcall('GET', tombstone)
+  return text and ended_as(type(text) == 'string' and text or '')
+end
+
+-- Limits of sessions, as they stand in arguments from `first` on: `session.idle_timeout`, `session.absolute_timeout`
+-- (seconds; 0: none), and since when it can be known that a session was used.
+local function limits_from(list, first)
+  return {idle = number(list[first]), absolute = number(list[first + 1]), noted_since = number(list[first + 2])}
+end
+
+local function has_passed(limit, since, at)
+  return limit > 0 and at - since >= limit
+end
+
+-- Whether a session's time is over (`rules/limits.rs` is the same and says why).
+local function is_expired(limits, record, at)
+  local began = number(record.created_at)
+  local used = math.max(began, number(record.refreshed_at), number(record.seen_at), limits.noted_since)
+  return has_passed(limits.absolute, began, at) or has_passed(limits.idle, used, at)
+end
+
 -- What all keys of a user begin with.
 local function base_of(marks)
   return marks:sub(1, -#':marks' - 1)

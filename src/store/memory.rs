@@ -15,9 +15,12 @@ use super::{
     rules::{self, Ban, Tombstone},
 };
 use crate::session::{
-    Aal, Change, FactorId, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State,
-    UserId, Wanted, Which,
+    Aal, Change, FactorId, Limits, Listed, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId,
+    Sought, State, UserId, Wanted, Which,
 };
+
+/// This store can always note that a session was used.
+const NEVER_AWAY: Seconds = 0;
 
 /// The table that all workers share. Never locked across an await.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ impl Memory {
             table: Mutex::new(Table {
                 max_sessions,
                 session_ttl: session_ttl.as_secs(),
+                limits: Limits::default(),
                 records: Expiring::new(),
                 tombstones: Expiring::new(),
                 marks: Expiring::new(),
@@ -39,6 +43,11 @@ impl Memory {
                 tokens: HashMap::new(),
             }),
         }
+    }
+
+    /// Ends sessions that are past these limits.
+    pub fn limit(&self, limits: Limits) {
+        self.table(0).limits = limits;
     }
 
     /// See [`Store::apply`](super::Store::apply).
@@ -58,7 +67,7 @@ impl Memory {
 
     /// See [`Store::list`](super::Store::list).
     pub fn list(&self, user: UserId, wanted: Wanted, now: Seconds) -> Listed {
-        self.table(now).list(user, wanted)
+        self.table(now).list(user, wanted, now)
     }
 
     /// See [`Store::session_of`](super::Store::session_of).
@@ -88,6 +97,7 @@ type Id = (UserId, SessionId);
 struct Table {
     max_sessions: usize,
     session_ttl: Seconds,
+    limits: Limits,
     records: Expiring<Id, Record>,
     tombstones: Expiring<Id, Tombstone>,
     marks: Expiring<UserId, Marks>,
@@ -111,8 +121,9 @@ impl Table {
             Change::Record { origin, record, allowed_ms } => {
                 return self.record(*origin, record, *allowed_ms, now);
             }
-            Change::End { user, which, sent_ms, expires_at, ended_in_gotrue, .. } => {
-                let known = Tombstone { expires_at: *expires_at, ended_in_gotrue: *ended_in_gotrue };
+            Change::End { user, which, reason, sent_ms, expires_at, ended_in_gotrue } => {
+                let (reason, expires_at, ended_in_gotrue) = (*reason, *expires_at, *ended_in_gotrue);
+                let known = Tombstone { reason, expires_at, ended_in_gotrue };
                 return Ok(Outcome::Ended(self.end(*user, which, *sent_ms, known, now)));
             }
             Change::Suspend { user, until, decided_ms } => {
@@ -137,8 +148,9 @@ impl Table {
         now: Seconds,
     ) -> Result<Outcome, Error> {
         let id = (new.user, new.session);
-        if self.tombstones.get(&id).is_some() {
-            return Ok(Outcome::Revoked);
+        if let Some(tombstone) = self.tombstones.get(&id) {
+            let expired = tombstone.reason == Reason::Expired;
+            return Ok(if expired { Outcome::Expired(0) } else { Outcome::Revoked });
         }
         if let (Some(allowed_ms), Some(marks)) = (allowed_ms, self.marks.get_mut(&new.user)) {
             marks.ban.allow(allowed_ms);
@@ -147,6 +159,9 @@ impl Table {
         let not_before = self.marks_of(new.user).not_before;
         if rules::began_before(not_before, old.as_ref(), Some(new.created_at)) {
             return Ok(Outcome::Revoked);
+        }
+        if origin == Origin::Refresh && self.is_over(old.as_ref(), new) {
+            return Ok(Outcome::Expired(self.end_here(Reason::Expired, new, now)));
         }
         let end = now.saturating_add(rules::record_ttl(self.session_ttl, new.expires_at, now));
         let Some(mut old) = old else {
@@ -166,6 +181,21 @@ impl Table {
             *stored = old;
         }
         Ok(Outcome::Unchanged)
+    }
+
+    /// Whether a session's time was over when it was refreshed, whenever that is recorded.
+    fn is_over(&self, old: Option<&Record>, new: &Record) -> bool {
+        let at = new.refreshed_at;
+        match old {
+            Some(old) => rules::is_expired(self.limits, NEVER_AWAY, old, at),
+            None => rules::is_too_old(self.limits, Some(new.created_at), at),
+        }
+    }
+
+    /// Ends the session of a record that is not written, here and not in GoTrue.
+    fn end_here(&mut self, reason: Reason, new: &Record, now: Seconds) -> u64 {
+        let known = Tombstone { reason, expires_at: Some(new.expires_at), ended_in_gotrue: false };
+        self.end(new.user, &Which::One(new.session), u64::MAX, known, now)
     }
 
     /// Counts the live sessions that ended.
@@ -239,10 +269,20 @@ impl Table {
         let id = (sought.user, sought.session);
         let marks = self.marks_of(sought.user);
         let record = self.records.get_mut(&id);
-        if self.tombstones.get(&id).is_some()
-            || rules::began_before(marks.not_before, record.as_deref(), sought.began)
-        {
-            return State::Revoked;
+        match self.tombstones.get(&id).map(|tombstone| tombstone.reason) {
+            Some(Reason::Expired) => return State::Expired,
+            Some(_) => return State::Revoked,
+            None if rules::began_before(marks.not_before, record.as_deref(), sought.began) => {
+                return State::Revoked;
+            }
+            None => {}
+        }
+        let expired = match record.as_deref() {
+            Some(record) => rules::is_expired(self.limits, NEVER_AWAY, record, now),
+            None => rules::is_too_old(self.limits, sought.began, now),
+        };
+        if expired {
+            return State::Expired;
         }
         if marks.ban.until() > now {
             return State::Suspended(marks.ban.until());
@@ -257,10 +297,10 @@ impl Table {
         found
     }
 
-    fn list(&self, user: UserId, wanted: Wanted) -> Listed {
+    fn list(&self, user: UserId, wanted: Wanted, now: Seconds) -> Listed {
         let (skip, take) = match wanted {
             Wanted::One(session) => {
-                let records: Vec<_> = self.live(user, session).cloned().into_iter().collect();
+                let records: Vec<_> = self.live_at(user, session, now).cloned().into_iter().collect();
                 return Listed { total: records.len() as u64, records };
             }
             Wanted::Page { skip, take } => (usize::try_from(skip).unwrap_or(usize::MAX), take as usize),
@@ -270,7 +310,9 @@ impl Table {
             .get(&user)
             .into_iter()
             .flatten()
-            .filter_map(|session| Some((self.records.end_of(&(user, *session))?, self.live(user, *session)?)))
+            .filter_map(|session| {
+                Some((self.records.end_of(&(user, *session))?, self.live_at(user, *session, now)?))
+            })
             .collect();
         live.sort_unstable_by_key(|(end, record)| Reverse((*end, record.session)));
         for block in live.chunks_mut(rules::IN_ORDER as usize) {
@@ -287,6 +329,12 @@ impl Table {
         let revoked = self.tombstones.get(&id).is_some()
             || rules::began_before(self.marks_of(user).not_before, Some(record), None);
         (!revoked).then_some(record)
+    }
+
+    /// As [`live`](Self::live), and its time is not over.
+    fn live_at(&self, user: UserId, session: SessionId, now: Seconds) -> Option<&Record> {
+        let record = self.live(user, session)?;
+        (!rules::is_expired(self.limits, NEVER_AWAY, record, now)).then_some(record)
     }
 
     fn marks_of(&self, user: UserId) -> Marks {

@@ -10,7 +10,13 @@ mod scripts;
 mod survey;
 mod target;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use ::redis::{Client, Cmd, Pipeline, Value};
 use arc_swap::ArcSwap;
@@ -21,8 +27,8 @@ use super::{Error, OpenError, Swept, keys::Keys, rules};
 use crate::{
     config,
     session::{
-        Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State, UserId,
-        Wanted, Which,
+        Change, Limits, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State,
+        UserId, Wanted, Which,
     },
 };
 
@@ -35,8 +41,10 @@ pub struct Source {
     config: config::Store,
     session_ttl: Duration,
     step: u32,
+    limits: Limits,
     client: Arc<ArcSwap<Client>>,
     scripts: Arc<Scripts>,
+    noted_since: Arc<AtomicU64>,
 }
 
 impl Source {
@@ -50,8 +58,10 @@ impl Source {
             config: config.clone(),
             session_ttl,
             step: STEP,
+            limits: Limits::default(),
             client: Arc::new(ArcSwap::from_pointee(client)),
             scripts: Arc::new(Scripts::new()),
+            noted_since: Arc::default(),
         })
     }
 
@@ -59,6 +69,12 @@ impl Source {
     #[must_use]
     pub fn with_step(self, step: u32) -> Self {
         Self { step: step.max(1), ..self }
+    }
+
+    /// Ends sessions that are past these limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// A store with a connection of its own, made when it is first needed.
@@ -69,6 +85,8 @@ impl Source {
             keys: Keys::new(&self.config.key_prefix),
             session_ttl: self.session_ttl.as_secs(),
             step: self.step,
+            limits: self.limits,
+            noted_since: Arc::clone(&self.noted_since),
         }
     }
 
@@ -91,6 +109,8 @@ pub struct Redis {
     keys: Keys,
     session_ttl: Seconds,
     step: u32,
+    limits: Limits,
+    noted_since: Arc<AtomicU64>,
 }
 
 impl Redis {
@@ -136,7 +156,19 @@ impl Redis {
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
         call.arg(began.map_or(String::new(), |began| began.to_string()));
+        self.add_limits(&mut call);
         call
+    }
+
+    /// As scripts read them with `limits_from`.
+    fn add_limits(&self, call: &mut Cmd) {
+        let Limits { idle, absolute } = self.limits;
+        call.arg(idle.unwrap_or(0)).arg(absolute.unwrap_or(0)).arg(self.noted_since.load(Relaxed));
+    }
+
+    /// See [`Store::was_away`](super::Store::was_away).
+    pub fn was_away(&self, now: Seconds) {
+        self.noted_since.fetch_max(now, Relaxed);
     }
 
     /// See [`Store::list`](super::Store::list).
@@ -150,6 +182,7 @@ impl Redis {
             Wanted::Page { skip, take } => call.arg(skip).arg(take).arg(rules::IN_ORDER).arg(""),
             Wanted::One(session) => call.arg(0).arg(1).arg(rules::IN_ORDER).arg(session.to_string()),
         };
+        self.add_limits(&mut call);
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.add_command(call);
         let replies = self.run(&pipeline).await?;
@@ -263,6 +296,8 @@ impl Redis {
             })
             .arg(record.session.to_string())
             .arg(allowed_ms.unwrap_or(0));
+        self.add_limits(&mut call);
+        call.arg(rules::SHORTEST_TOMBSTONE).arg(rules::SKEW).arg(self.session_ttl).arg(rules::LONGEST);
         for (name, value) in record::fields(record) {
             call.arg(name).arg(value.as_ref());
         }

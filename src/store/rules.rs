@@ -2,6 +2,9 @@
 //!
 //! `record.lua` holds the second rule in its own language; `tests/it/store.rs` compares the two.
 
+mod limits;
+
+pub(super) use self::limits::{is_expired, is_too_old};
 use crate::session::{Origin, Reason, Record, Seconds};
 
 /// `seen_at` is written at most this often, seconds.
@@ -24,9 +27,11 @@ pub(super) fn record_ttl(session_ttl: Seconds, expires_at: Seconds, now: Seconds
     session_ttl.max(expires_at.saturating_sub(now)).min(LONGEST)
 }
 
-/// What a tombstone knows: how long the newest access token lives, and whether GoTrue has ended the session.
+/// What a tombstone knows: why, how long the newest access token lives, and whether GoTrue has ended the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tombstone {
+    /// Why the session ended.
+    pub(super) reason: Reason,
     /// `exp`, as far as it is known.
     pub(super) expires_at: Option<Seconds>,
     /// GoTrue hands out no more tokens for it.
@@ -44,9 +49,10 @@ impl Tombstone {
         least.max(expires_at.saturating_add(SKEW).saturating_sub(now)).min(LONGEST)
     }
 
-    /// Both together, in either order.
+    /// Both together, in either order but for the reason: the first stands.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
+            reason: self.reason,
             expires_at: self.expires_at.max(other.expires_at),
             ended_in_gotrue: self.ended_in_gotrue || other.ended_in_gotrue,
         }
@@ -390,7 +396,9 @@ mod tests {
         assert_eq!(record_ttl(600, 2_000, 1_000), 1_000);
         assert_eq!(record_ttl(2_000, 2_000, 1_000), 2_000);
         assert_eq!(record_ttl(600, u64::MAX, 1_000), LONGEST);
-        let ttl = |expires_at, ended_in_gotrue| Tombstone { expires_at, ended_in_gotrue }.ttl(600, 1_000);
+        let reason = Reason::Logout;
+        let ttl =
+            |expires_at, ended_in_gotrue| Tombstone { reason, expires_at, ended_in_gotrue }.ttl(600, 1_000);
         assert_eq!(ttl(Some(1_500), true), 560);
         assert_eq!(ttl(Some(1_000), true), 120);
         assert_eq!(ttl(Some(1_100), false), 600);

@@ -5,6 +5,7 @@ mod answers;
 mod api;
 mod bans;
 mod keys;
+mod limits;
 mod logout;
 mod lookup;
 mod order;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use gotrue_sidecar::{
     clock::Clock,
-    session::{Change, Origin, Reason, Record, Seconds, SessionId, Sought, State, UserId, Which},
+    session::{Change, Origin, Reason, Record, Seconds, SessionId, Sought, State, UserId, Wanted, Which},
     store::Store,
 };
 use http::{Method, Request};
@@ -180,8 +181,11 @@ fn dropped(reason: &str) -> String {
 /// One more replica.
 fn another(redis: &RedisServer, upstream: &Upstream, clock: &Clock, flags: &[&str]) -> Sidecar {
     let store = redis.url();
-    let mut all = vec!["--upstream-url", upstream.url.as_str(), "--store-url", store.as_str()];
+    let mut all = vec!["--upstream-url", upstream.url.as_str()];
     all.extend(flags);
+    if !flags.contains(&"--store-url") {
+        all.extend(["--store-url", store.as_str()]);
+    }
     if !flags.contains(&"--store-timeout") {
         all.extend(["--store-timeout", "10s"]); // no test here is about it unless it says so
     }

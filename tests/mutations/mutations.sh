@@ -68,9 +68,9 @@ EOF
 # Records
 
 mutation 'a revoked session is written back' src/store/record.lua it 'store::conformance' <<'EOF'
-if redis.call('EXISTS', KEYS[2]) == 1 then
+if buried then
 ---
-if redis.call('EXISTS', KEYS[2]) == 2 then
+if buried == 'nobody' then
 EOF
 
 mutation 'the older refresh stands' src/store/record.lua it 'store::conformance' <<'EOF'

@@ -37,7 +37,7 @@ pub(super) fn is_lasting_refusal(reply: &Value) -> bool {
 pub(super) fn outcome(reply: &Value) -> Result<Outcome, Error> {
     sound(reply)?;
     if let Value::Array(items) = reply {
-        return pending(items);
+        return counted(items);
     }
     match (reply, text(reply)) {
         (Value::Int(ended), _) => u64::try_from(*ended).map(Outcome::Ended).map_err(|_| Error::Protocol),
@@ -50,11 +50,14 @@ pub(super) fn outcome(reply: &Value) -> Result<Outcome, Error> {
     }
 }
 
-fn pending(items: &[Value]) -> Result<Outcome, Error> {
-    match items {
-        [head, Value::Int(ended)] if text(head) == Some("pending") => {
-            u64::try_from(*ended).map(Outcome::Pending).map_err(|_| Error::Protocol)
-        }
+fn counted(items: &[Value]) -> Result<Outcome, Error> {
+    let [head, Value::Int(ended)] = items else {
+        return Err(Error::Protocol);
+    };
+    let ended = u64::try_from(*ended).map_err(|_| Error::Protocol)?;
+    match text(head) {
+        Some("pending") => Ok(Outcome::Pending(ended)),
+        Some("expired") => Ok(Outcome::Expired(ended)),
         _ => Err(Error::Protocol),
     }
 }
@@ -84,6 +87,7 @@ pub(super) fn state(user: UserId, session: SessionId, reply: &Value) -> Result<S
     let (head, rest) = items.split_first().ok_or(Error::Protocol)?;
     match (text(head), rest) {
         (Some("revoked"), _) => Ok(State::Revoked),
+        (Some("expired"), _) => Ok(State::Expired),
         (Some("unknown"), _) => Ok(State::Unknown),
         (Some("suspended"), [until]) => {
             text(until).and_then(|until| until.parse().ok()).map(State::Suspended).ok_or(Error::Protocol)

@@ -1,7 +1,8 @@
 //! What the audit asks of Redis: which sessions it holds, and what it knows of many of them at once; and
 //! what the audit leaves there, its result included.
 //!
-//! Whether a session is ended is asked of `lookup.lua`, as every request does.
+//! Whether a session is ended is asked of `lookup.lua`, as every request does; but no session is ended by time here,
+//! for GoTrue's database has it until somebody ends it.
 
 use std::collections::HashMap;
 
@@ -230,7 +231,7 @@ fn held(user: UserId, session: SessionId, replies: &[Value; COMMANDS]) -> Result
         FIELDS.into_iter().zip(fields).filter_map(|(name, text)| Some((name, text?))).collect();
     let there = state == "live" || state == "suspended" && !fields.is_empty();
     match record::read(user, session, &fields) {
-        _ if state == "revoked" => Ok(Held::Ended),
+        _ if matches!(state, "revoked" | "expired") => Ok(Held::Ended),
         Some(record) if there => Ok(Held::Live(Known {
             stamp: Stamp { refreshed_at: record.refreshed_at, counter: record.counter },
             aal: record.aal,

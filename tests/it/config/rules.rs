@@ -40,6 +40,24 @@ fn contradictions_name_both_sides() {
                 "revoke.upstream (sidecar.yaml:3): needs the symmetric secret to sign with; expected jwt.secret",
             ],
         ),
+        ("session:\n  idle_timeout: 30m", &["session.idle_timeout (sidecar.yaml:2): needs a store"]),
+        ("session:\n  absolute_timeout: 12h", &["session.absolute_timeout (sidecar.yaml:2): needs a store"]),
+        (
+            "store: {url: 'memory:'}\nsession:\n  idle_timeout: 299s",
+            &[
+                "session.idle_timeout (sidecar.yaml:3): too short: that a session is used is noted once a minute",
+            ],
+        ),
+        (
+            "store: {url: 'memory:'}\nsession:\n  idle_timeout: 30m\nlookup: false",
+            &["session.idle_timeout (sidecar.yaml:3): needs lookup; expected lookup to be true"],
+        ),
+        (
+            "store: {url: 'memory:'}\nsession:\n  ttl: 1h\n  idle_timeout: 61m",
+            &[
+                "session.idle_timeout (sidecar.yaml:4): longer than session.ttl, after which an unused session",
+            ],
+        ),
         (
             "upstream:\n  ca_file: a",
             &["upstream.ca_file (sidecar.yaml:2): is for TLS; expected upstream.url to begin with https://"],
