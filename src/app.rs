@@ -102,6 +102,7 @@ impl App {
             jwt,
             session,
             session_api,
+            mint,
             lookup,
             enforce,
             database_url: _, // for the command `audit`
@@ -143,6 +144,8 @@ impl App {
                 budget: store.timeout,
                 lookup,
                 enforce,
+                limits: session.limits,
+                mint,
                 session_api: session_api.map(Arc::new),
                 clock: Clock::default(),
             }),

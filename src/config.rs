@@ -57,6 +57,8 @@ pub struct Config {
     pub session: Session,
     /// `session_api.enabled`, and what it needs: absent where it is off.
     pub session_api: Option<SessionApi>,
+    /// `revoke.upstream: mint`: what ends here is ended in GoTrue with a token that is signed here (contract §6.4).
+    pub mint: bool,
     /// `lookup`: Bearer tokens are looked up in the store.
     pub lookup: bool,
     /// `enforce`: revoked sessions are refused here.

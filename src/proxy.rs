@@ -64,6 +64,8 @@ pub struct Proxy {
     pub verifier: Arc<Verifier>,
     /// Only where it is on.
     pub session_api: Option<Arc<SessionApi>>,
+    /// `revoke.upstream: mint`: sessions that end here are ended in GoTrue with tokens that are signed here.
+    pub mint: bool,
 }
 
 impl Proxy {
@@ -159,6 +161,7 @@ impl Proxy {
             facts,
             budget,
             timing: Timing::default(),
+            refused: None,
         };
         // boxed: it is large, and is moved several times on its way into a task
         let task = sessions.tasks.spawn(Box::pin(request.run(head, body, peer.clone())));

@@ -3,6 +3,7 @@
 //! Everything here is plain data. What a change *means* is the store's business (`store`), when it
 //! happens is the mirror's (`mirror`).
 
+mod holder;
 mod id;
 mod limits;
 mod listed;
@@ -14,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use self::{
+    holder::Holder,
     id::{FactorId, SessionId, UserId},
     limits::Limits,
     listed::{Listed, Wanted},
@@ -25,7 +27,7 @@ pub type Seconds = u64;
 
 /// What stands in the store for a refresh token: its keyed hash, base64url, 43 characters.
 /// The token cannot be had back from it.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RefreshRef(String);
 
 impl RefreshRef {

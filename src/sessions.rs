@@ -2,6 +2,7 @@
 //! Bounds what that may cost a request.
 
 mod demand;
+mod ended;
 
 use std::{
     collections::HashMap,
@@ -13,7 +14,10 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-pub use self::demand::{Demand, change};
+pub use self::{
+    demand::{Demand, change},
+    ended::Ended,
+};
 use crate::{
     audit::{self, By},
     clock::Clock,
@@ -21,7 +25,7 @@ use crate::{
     keys::Verdict,
     metrics::{Metrics, MirrorEvent, StoreCommand},
     mirror::{ByRef, Mirror},
-    session::{Change, Outcome, Reason, Seconds, SessionId, Sought, State, Unrecorded, UserId},
+    session::{Change, Limits, Outcome, Reason, Seconds, SessionId, Sought, State, Unrecorded, UserId},
     store::{self, Store},
 };
 
@@ -44,6 +48,8 @@ pub struct Sessions {
     pub lookup: bool,
     /// `enforce`
     pub enforce: bool,
+    /// When the time of sessions is over; the store judges by it.
+    pub limits: Limits,
     /// Sessions that were looked up within the last minute.
     pub seen: Seen,
     /// The time.

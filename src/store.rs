@@ -13,8 +13,8 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use crate::{
     config::{self, FileError, StoreTarget},
     session::{
-        Change, Limits, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, Sought, State, UserId,
-        Wanted,
+        Change, Holder, Limits, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, Sought, State,
+        UserId, Wanted,
     },
 };
 
@@ -154,6 +154,19 @@ impl Store {
         match self {
             Self::Redis(redis) => redis.session_of(token).await,
             Self::Memory(memory) => Ok(memory.session_of(token, now)),
+        }
+    }
+
+    /// Which session a refresh token belonged to when GoTrue last handed it out or took it, and what is known of
+    /// that session now; `None` for a token that nobody saw. Whoever asks holds that token: a hint says nothing to
+    /// anybody else. Two round trips.
+    ///
+    /// # Errors
+    /// When the store did not answer, or not with what this program writes.
+    pub async fn holder(&self, token: &RefreshRef, now: Seconds) -> Result<Option<Holder>, Error> {
+        match self {
+            Self::Redis(redis) => redis.holder(token, now).await,
+            Self::Memory(memory) => Ok(memory.holder(token, now)),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::{
     listener::{Connections, Terms},
     mirror::Mirror,
     proxy::Proxy,
+    session,
     session_api::SessionApi,
     sessions::{Seen, Sessions},
     shutdown::{Draining, Phase},
@@ -65,6 +66,10 @@ pub struct Mirroring {
     pub lookup: bool,
     /// `enforce`
     pub enforce: bool,
+    /// `session.idle_timeout`, `session.absolute_timeout`
+    pub limits: session::Limits,
+    /// `revoke.upstream: mint`
+    pub mint: bool,
     /// `session_api.*`, where it is on.
     pub session_api: Option<Arc<config::SessionApi>>,
     /// The time that sessions go by.
@@ -120,10 +125,11 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
     let Setup { ledger, connector, host, paths, verifier, draining, .. } = setup;
     let Terms { limits, metrics, tasks, .. } = setup.terms;
     let api = setup.mirroring.as_ref().and_then(|mirroring| mirroring.session_api.clone());
+    let mint = setup.mirroring.as_ref().is_some_and(|mirroring| mirroring.mint);
     let sessions = setup.mirroring.map(|mirroring| {
-        let Mirroring { source, mirror, budget, lookup, enforce, clock, .. } = mirroring;
+        let Mirroring { source, mirror, budget, lookup, enforce, limits, clock, .. } = mirroring;
         let (store, seen) = (source.connect(), Seen::default());
-        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen, clock, metrics, tasks })
+        Arc::new(Sessions { store, mirror, budget, lookup, enforce, limits, seen, clock, metrics, tasks })
     });
     let session_api = sessions.as_ref().zip(api).map(|(sessions, config)| {
         let (sessions, verifier) = (Arc::clone(sessions), Arc::clone(&verifier));
@@ -131,5 +137,5 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
     });
     let upstream =
         Upstream::new(connector, &setup.upstream, setup.upstream_connections, Arc::clone(&ledger.clock));
-    Arc::new(Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier, session_api })
+    Arc::new(Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier, session_api, mint })
 }

@@ -38,6 +38,7 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
         },
         session: session(from)?,
         session_api: session_api(from)?,
+        mint: mint(from)?,
         enforce: from.read("enforce", parse::switch)?,
         database_url: from.secret("database_url", "database_url_file"),
         expired_grace: from.duration("logout.expired_grace")?,
@@ -107,9 +108,13 @@ fn session_api(from: Reader<'_>) -> Result<Option<SessionApi>, Problem> {
         admin_roles: from
             .optional("jwt.admin_roles", words)?
             .unwrap_or_else(|| ADMIN_ROLES.map(str::to_owned).to_vec()),
-        mint: from.read("revoke.upstream", |text| Some(text == "mint"))?,
+        mint: mint(from)?,
     };
     Ok(enabled.then_some(api))
+}
+
+fn mint(from: Reader<'_>) -> Result<bool, Problem> {
+    from.read("revoke.upstream", |text| Some(text == "mint"))
 }
 
 fn limits(from: Reader<'_>) -> Result<Limits, Problem> {

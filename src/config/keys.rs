@@ -52,7 +52,7 @@ pub static KEYS: &[Key] = &[
         "enforce",
         Switch,
         "false",
-        "Refuse requests of revoked sessions and banned users as GoTrue would, without asking it. Every request with a Bearer token then waits for the store.",
+        "Refuse requests of revoked sessions and banned users as GoTrue would, without asking it, and refreshes of sessions that have ended. Every request with a Bearer token then waits for the store.",
     )
     .needs_store(),
     Key::unset(

@@ -1,24 +1,29 @@
-//! Sessions whose time is over (contract §6.5), as they are noticed: ended here, and in GoTrue with their own token.
+//! Sessions that have ended, as they are noticed (contract §6.3, §6.5): whose time is over is ended here, and in
+//! GoTrue with its own token; refreshes of them are refused before GoTrue renews anything.
 
 use std::sync::Arc;
 
 use super::{Proxy, facts::Facts};
 use crate::{
-    audit::By,
+    audit::{self, By},
     config::Secret,
     exchange::Identity,
     keys::Verdict,
-    session::{Change, Reason, Sought, Which},
+    metrics::Refusal,
+    session::{Reason, Seconds, Sought},
     session_api::Logout,
-    sessions::{Sessions, Standing},
+    sessions::{Budget, Ended, Sessions, Standing},
 };
+
+/// A token of a session, and what it was judged to be.
+pub(super) type Shown<'a> = (&'a str, &'a Verdict);
 
 impl Proxy {
     /// Looks the session of a token up beside the request that carries it, if that is due.
     pub(super) fn notice(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
-        (token, verdict): (&str, &Verdict),
+        (token, verdict): Shown<'_>,
         identity: &Identity,
         facts: &Facts,
     ) {
@@ -35,11 +40,11 @@ impl Proxy {
         });
     }
 
-    /// As [`notice`](Self::notice), of a session that a lookup has just found to be over.
+    /// A lookup has just found a session's time to be over: ends it beside the request, if that is due.
     pub(super) fn noticed_expired(
         self: &Arc<Self>,
         sessions: &Arc<Sessions>,
-        (token, verdict): (&str, &Verdict),
+        (token, verdict): Shown<'_>,
         facts: &Facts,
     ) {
         let Some(sought) = sessions.due(verdict) else {
@@ -55,20 +60,57 @@ impl Proxy {
 
     /// Only for a token that verified (contract I2), and GoTrue is told only by whoever ended it.
     async fn end_expired(&self, sessions: &Arc<Sessions>, sought: &Sought, token: Secret, by: By<'_>) {
-        if !sought.touch {
-            return;
+        let &Sought { user, session, touch: verified, .. } = sought;
+        let ended = Ended { user, session, reason: Reason::Expired, in_gotrue: false };
+        if verified && sessions.end_for_good(ended, by).await {
+            self.complete(sessions, ended, None, token).await;
         }
-        let change = Change::End {
-            user: sought.user,
-            which: Which::Live(sought.session),
-            reason: Reason::Expired,
-            sent_ms: u64::MAX,
-            expires_at: None,
-            ended_in_gotrue: false,
-        };
-        let outcomes = sessions.make(&[change], &mut sessions.budget(), by).await;
-        if outcomes.iter().any(|outcome| outcome.ended() > 0) {
-            self.end_in_gotrue(&Logout { token, scope: "local" }).await;
+    }
+
+    /// Ends a session in GoTrue that has ended here, with a token of it, and notes that GoTrue knows.
+    pub(super) async fn complete(
+        &self,
+        sessions: &Sessions,
+        ended: Ended,
+        expires_at: Option<Seconds>,
+        token: Secret,
+    ) {
+        if self.end_in_gotrue(&Logout { token, scope: "local" }).await {
+            sessions.ended_in_gotrue(ended, expires_at).await;
         }
+    }
+
+    /// As [`complete`](Self::complete), with a token of our own, where `revoke.upstream` allows that (contract §6.4).
+    /// The store says that the session is this user's, which GoTrue would not ask.
+    pub(super) async fn complete_by_minting(&self, sessions: &Sessions, ended: Ended) {
+        let now = sessions.clock.seconds();
+        let token = self.mint.then(|| self.verifier.mint(ended.user, Some(ended.session), now)).flatten();
+        if let Some(token) = token {
+            self.complete(sessions, ended, None, Secret::new(token)).await;
+        }
+    }
+
+    /// The session of a refresh, if it is known to have ended and refreshes are judged before GoTrue is asked.
+    pub(super) async fn ended_holder(
+        &self,
+        sessions: &Sessions,
+        facts: &Facts,
+        budget: &mut Budget,
+    ) -> Option<Ended> {
+        if !sessions.judges_refreshes() {
+            return None;
+        }
+        let token = sessions.mirror.spent(&facts.asked(&self.paths))?;
+        let ended = sessions.ended_holder(&token, budget).await?;
+        audit::refused_refresh(ended.user, ended.session, refusal(ended), facts.by());
+        Some(ended)
+    }
+}
+
+/// What whoever refreshes is told of a session that has ended.
+pub(super) fn refusal(ended: Ended) -> Refusal {
+    match ended.reason {
+        Reason::Expired => Refusal::RefreshExpired,
+        _ => Refusal::RefreshRevoked,
     }
 }

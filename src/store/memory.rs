@@ -1,6 +1,7 @@
 //! The embedded store: one process, bounded, nothing on disk. Behaves as the scripts do in Redis.
 
 mod expiring;
+mod limits;
 
 use std::{
     cmp::Reverse,
@@ -9,18 +10,18 @@ use std::{
     time::Duration,
 };
 
-use self::expiring::Expiring;
+use self::{expiring::Expiring, limits::is_expired};
 use super::{
     Error,
     rules::{self, Ban, Tombstone},
 };
 use crate::session::{
-    Aal, Change, FactorId, Limits, Listed, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId,
-    Sought, State, UserId, Wanted, Which,
+    Aal, Change, FactorId, Holder, Limits, Listed, Origin, Outcome, Reason, Record, RefreshRef, Seconds,
+    SessionId, Sought, State, UserId, Wanted, Which,
 };
 
-/// This store can always note that a session was used.
-const NEVER_AWAY: Seconds = 0;
+/// So many hints for each session that there may be.
+const HINTS: usize = 4;
 
 /// The table that all workers share. Never locked across an await.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Holds at most `max_sessions` live sessions, and as many tombstones and marks.
+    /// Holds at most `max_sessions` live sessions, as many tombstones and marks, and four times as many hints.
     pub fn new(max_sessions: usize, session_ttl: Duration) -> Self {
         Self {
             table: Mutex::new(Table {
@@ -40,7 +41,7 @@ impl Memory {
                 tombstones: Expiring::new(),
                 marks: Expiring::new(),
                 sessions: HashMap::new(),
-                tokens: HashMap::new(),
+                hints: Expiring::new(),
             }),
         }
     }
@@ -72,7 +73,17 @@ impl Memory {
 
     /// See [`Store::session_of`](super::Store::session_of).
     pub fn session_of(&self, token: &RefreshRef, now: Seconds) -> Option<(UserId, SessionId)> {
-        self.table(now).tokens.get(token).copied()
+        self.table(now).session_of(token)
+    }
+
+    /// See [`Store::holder`](super::Store::holder).
+    pub fn holder(&self, token: &RefreshRef, now: Seconds) -> Option<Holder> {
+        let mut table = self.table(now);
+        let (user, session) = *table.hints.get(token)?;
+        let tombstone = table.tombstones.get(&(user, session));
+        let ended_in_gotrue = tombstone.is_some_and(|tombstone| tombstone.ended_in_gotrue);
+        let state = table.lookup(&Sought::of(user, session), now);
+        Some(Holder { user, session, state, ended_in_gotrue })
     }
 
     /// The table without what has ended. A panic elsewhere leaves no half-made change behind that
@@ -103,8 +114,8 @@ struct Table {
     marks: Expiring<UserId, Marks>,
     /// Those in `records`, by user.
     sessions: HashMap<UserId, BTreeSet<SessionId>>,
-    /// Current and previous tokens of those in `records`.
-    tokens: HashMap<RefreshRef, Id>,
+    /// Which session a token belonged to when it was last seen.
+    hints: Expiring<RefreshRef, Id>,
 }
 
 impl Table {
@@ -114,12 +125,15 @@ impl Table {
         }
         while self.tombstones.pop_ended(now).is_some() {}
         while self.marks.pop_ended(now).is_some() {}
+        while self.hints.pop_ended(now).is_some() {}
     }
 
     fn apply(&mut self, change: &Change, now: Seconds) -> Result<Outcome, Error> {
         match change {
             Change::Record { origin, record, allowed_ms } => {
-                return self.record(*origin, record, *allowed_ms, now);
+                let outcome = self.record(*origin, record, *allowed_ms, now)?;
+                self.hint(record, now); // whatever became of it, as in Redis
+                return Ok(outcome);
             }
             Change::End { user, which, reason, sent_ms, expires_at, ended_in_gotrue } => {
                 let (reason, expires_at, ended_in_gotrue) = (*reason, *expires_at, *ended_in_gotrue);
@@ -181,21 +195,6 @@ impl Table {
             *stored = old;
         }
         Ok(Outcome::Unchanged)
-    }
-
-    /// Whether a session's time was over when it was refreshed, whenever that is recorded.
-    fn is_over(&self, old: Option<&Record>, new: &Record) -> bool {
-        let at = new.refreshed_at;
-        match old {
-            Some(old) => rules::is_expired(self.limits, NEVER_AWAY, old, at),
-            None => rules::is_too_old(self.limits, Some(new.created_at), at),
-        }
-    }
-
-    /// Ends the session of a record that is not written, here and not in GoTrue.
-    fn end_here(&mut self, reason: Reason, new: &Record, now: Seconds) -> u64 {
-        let known = Tombstone { reason, expires_at: Some(new.expires_at), ended_in_gotrue: false };
-        self.end(new.user, &Which::One(new.session), u64::MAX, known, now)
     }
 
     /// Counts the live sessions that ended.
@@ -277,11 +276,7 @@ impl Table {
             }
             None => {}
         }
-        let expired = match record.as_deref() {
-            Some(record) => rules::is_expired(self.limits, NEVER_AWAY, record, now),
-            None => rules::is_too_old(self.limits, sought.began, now),
-        };
-        if expired {
+        if is_expired(self.limits, record.as_deref(), sought.began, now) {
             return State::Expired;
         }
         if marks.ban.until() > now {
@@ -331,12 +326,6 @@ impl Table {
         (!revoked).then_some(record)
     }
 
-    /// As [`live`](Self::live), and its time is not over.
-    fn live_at(&self, user: UserId, session: SessionId, now: Seconds) -> Option<&Record> {
-        let record = self.live(user, session)?;
-        (!rules::is_expired(self.limits, NEVER_AWAY, record, now)).then_some(record)
-    }
-
     fn marks_of(&self, user: UserId) -> Marks {
         self.marks.get(&user).copied().unwrap_or_default()
     }
@@ -366,23 +355,32 @@ impl Table {
         }
     }
 
+    /// Notes which session tokens belong to. When there is no room, the hint that ends first gives way.
+    fn hint(&mut self, record: &Record, now: Seconds) {
+        let end = now.saturating_add(rules::record_ttl(self.session_ttl, record.expires_at, now));
+        for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
+            self.hints.insert(token.clone(), (record.user, record.session), end);
+            if self.hints.len() > HINTS * self.max_sessions {
+                self.hints.pop_first();
+            }
+        }
+    }
+
+    /// The session whose own record names the token.
+    fn session_of(&self, token: &RefreshRef) -> Option<Id> {
+        let id = self.hints.get(token)?;
+        let record = self.records.get(id)?;
+        [&record.refresh_ref, &record.previous_ref].into_iter().flatten().any(|it| it == token).then_some(*id)
+    }
+
     fn put(&mut self, record: Record, end: Seconds) {
         let id = (record.user, record.session);
-        for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
-            self.tokens.insert(token.clone(), id);
-        }
         self.sessions.entry(record.user).or_default().insert(record.session);
         self.records.insert(id, record, end);
     }
 
     /// Removes what leads to a record.
     fn forget(&mut self, record: &Record) {
-        let id = (record.user, record.session);
-        for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
-            if self.tokens.get(token) == Some(&id) {
-                self.tokens.remove(token);
-            }
-        }
         if let Some(sessions) = self.sessions.get_mut(&record.user) {
             sessions.remove(&record.session);
             if sessions.is_empty() {

@@ -27,8 +27,8 @@ use super::{Error, OpenError, Swept, keys::Keys, rules};
 use crate::{
     config,
     session::{
-        Change, Limits, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State,
-        UserId, Wanted, Which,
+        Change, Holder, Limits, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought,
+        State, UserId, Wanted, Which,
     },
 };
 
@@ -194,15 +194,36 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn session_of(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
-        let mut get = Pipeline::with_capacity(1);
-        get.get(self.keys.refresh(token));
-        let Some((user, session)) = reply::hint(reply::first(&self.run(&get).await?)?)? else {
+        let Some((user, session)) = self.hint(token).await? else {
             return Ok(None);
         };
         let resolve = self.scripts.resolve.call(&[self.keys.record(user, session), self.keys.marks(user)]);
         let replies = self.run(Pipeline::with_capacity(1).add_command(resolve)).await?;
         let agrees = reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str()));
         Ok(agrees.then_some((user, session)))
+    }
+
+    /// See [`Store::holder`](super::Store::holder).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn holder(&self, token: &RefreshRef, now: Seconds) -> Result<Option<Holder>, Error> {
+        let Some((user, session)) = self.hint(token).await? else {
+            return Ok(None);
+        };
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(self.lookup_script(&Sought::of(user, session), now));
+        pipeline.get(self.keys.tombstone(user, session));
+        let replies = self.run(&pipeline).await?;
+        let state = reply::state(user, session, reply::first(&replies)?)?;
+        let ended_in_gotrue = replies.get(1).is_some_and(reply::knows_gotrue);
+        Ok(Some(Holder { user, session, state, ended_in_gotrue }))
+    }
+
+    async fn hint(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
+        let mut get = Pipeline::with_capacity(1);
+        get.get(self.keys.refresh(token));
+        reply::hint(reply::first(&self.run(&get).await?)?)
     }
 
     /// See [`Store::sweep`](super::Store::sweep).

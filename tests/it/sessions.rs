@@ -10,6 +10,7 @@ mod logout;
 mod lookup;
 mod order;
 mod proof;
+mod refused;
 mod revoked;
 mod sign_in;
 mod unknowable;

@@ -198,3 +198,30 @@ mutation 'enforce keeps from signing in' src/proxy.rs it 'sessions::bans' <<'EOF
 ---
             if sessions.enforce {
 EOF
+
+# Limits
+
+mutation 'a refresh asks for no limit' src/store/record.lua it 'store::limits' <<'EOF'
+if origin == 'refresh' and is_over(known and old, new) then
+---
+if origin == 'nobody' and is_over(known and old, new) then
+EOF
+
+mutation 'an outage counts as idle time' src/store/common.lua it 'store::limits' <<'EOF'
+number(record.seen_at), limits.noted_since)
+---
+number(record.seen_at))
+EOF
+
+mutation 'a hint alone refuses a refresh' src/sessions/ended.rs it 'sessions::refused' <<'EOF'
+            State::Live(_) | State::Suspended(_) | State::Unknown => return None,
+---
+            State::Unknown => Reason::Revoked,
+            State::Live(_) | State::Suspended(_) => return None,
+EOF
+
+mutation 'whoever was refused beforehand stays in GoTrue' src/proxy/mirrored.rs it 'sessions::refused' <<'EOF'
+                false => drop(self.exchange(request, version).await),
+---
+                false => drop((request, version)),
+EOF

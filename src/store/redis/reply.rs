@@ -182,6 +182,13 @@ pub(super) fn hint(reply: &Value) -> Result<Option<(UserId, SessionId)>, Error> 
     Ok(owner.and_then(|(user, session)| Some((UserId::parse(user)?, SessionId::parse(session)?))))
 }
 
+/// Whether a tombstone says that GoTrue has ended its session (`carry_out.lua`: `bury`). One that somebody set by hand
+/// says nothing of GoTrue.
+pub(super) fn knows_gotrue(tombstone: &Value) -> bool {
+    let parts: Vec<_> = text(tombstone).unwrap_or_default().split(':').collect();
+    matches!(parts.as_slice(), [_, _, _, "1"])
+}
+
 /// A list of texts, some of them absent.
 pub(super) fn texts(reply: &Value) -> Result<Vec<Option<&str>>, Error> {
     sound(reply)?;
@@ -303,6 +310,20 @@ mod tests {
             let items = [&["live"], fields].concat().into_iter().map(bulk).collect();
             assert_eq!(state(user, session, &Value::Array(items)), Ok(State::Unknown));
         }
+    }
+
+    #[test]
+    fn only_a_tombstone_of_ours_says_what_gotrue_knows() {
+        for (text, knows) in [
+            ("logout:1800000000:1800003600:1", true),
+            ("logout:1800000000:1800003600:0", false),
+            ("revoked:1", false),
+            ("1", false),
+            ("", false),
+        ] {
+            assert_eq!(knows_gotrue(&bulk(text)), knows, "{text}");
+        }
+        assert!(!knows_gotrue(&Value::Nil));
     }
 
     #[test]

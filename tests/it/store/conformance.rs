@@ -60,6 +60,7 @@ conformance! {
     questions::a_mark_revokes_for_whoever_asks_what_began_before_it
     questions::a_token_leads_to_its_session
     questions::a_token_leads_to_no_ended_session
+    questions::a_token_tells_what_became_of_its_session
     questions::it_answers_a_ping
 }
 

@@ -181,7 +181,7 @@ async fn told(store: &Store, history: &[Step], mut redis: Option<MultiplexedConn
                 String::new()
             }
             Step::Lookup(sought) => shown(&store.lookup(sought, now).await.unwrap()),
-            Step::Owner(token) => format!("{:?}", store.session_of(token, now).await),
+            Step::Owner(token) => owner(store, token, now).await,
             Step::List(user, wanted) => format!("{:?}", store.list(*user, *wanted, now).await),
             Step::Wait(seconds) => {
                 now += seconds;
@@ -239,6 +239,14 @@ impl Tally {
     }
 }
 
+/// Whose the token is, and what is known of the session that it was last seen with.
+async fn owner(store: &Store, token: &RefreshRef, now: Seconds) -> String {
+    let holder = store.holder(token, now).await.unwrap();
+    // what GoTrue knows is not noted while an ending is pending
+    let holder = holder.map(|it| format!("{} {} {}", it.user, it.session, shown(&it.state)));
+    format!("{:?} {holder:?}", store.session_of(token, now).await)
+}
+
 async fn everything(store: &Store, now: Seconds) -> Vec<String> {
     let mut told = Vec::new();
     for (user, session) in (1..=USERS).flat_map(|user| (1..=SESSIONS).map(move |session| (user, session))) {
@@ -247,8 +255,7 @@ async fn everything(store: &Store, now: Seconds) -> Vec<String> {
             told.push(shown(&store.lookup(&sought, now).await.unwrap()));
         }
         for number in 1..=TOKENS {
-            let owner = store.session_of(&token_of(user, session, number), now).await;
-            told.push(format!("{owner:?}"));
+            told.push(owner(store, &token_of(user, session, number), now).await);
         }
     }
     told
