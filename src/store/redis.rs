@@ -123,20 +123,14 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn lookup(&self, sought: &Sought, now: Seconds) -> Result<State, Error> {
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.add_command(self.lookup_script(sought, now));
-        let replies = self.run(&pipeline).await?;
-        reply::state(sought.user, sought.session, reply::first(&replies)?)
-    }
-
-    fn lookup_script(&self, sought: &Sought, now: Seconds) -> Cmd {
         let &Sought { user, session, began, touch } = sought;
         let keys =
             [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
         call.arg(began.map_or(String::new(), |began| began.to_string()));
-        call
+        let replies = self.run(Pipeline::with_capacity(1).add_command(call)).await?;
+        reply::state(user, session, reply::first(&replies)?)
     }
 
     /// See [`Store::list`](super::Store::list).
@@ -247,14 +241,18 @@ impl Redis {
         call
     }
 
+    /// Record, tombstone, marks, index: what is known of one session.
+    fn keys_of(&self, user: UserId, session: SessionId) -> [String; 4] {
+        [
+            self.keys.record(user, session),
+            self.keys.tombstone(user, session),
+            self.keys.marks(user),
+            self.keys.index(user),
+        ]
+    }
+
     fn record_script(&self, origin: Origin, record: &Record, allowed_ms: Option<u64>, now: Seconds) -> Cmd {
-        let keys = [
-            self.keys.record(record.user, record.session),
-            self.keys.tombstone(record.user, record.session),
-            self.keys.marks(record.user),
-            self.keys.index(record.user),
-        ];
-        let mut call = self.scripts.record.call(&keys);
+        let mut call = self.scripts.record.call(&self.keys_of(record.user, record.session));
         call.arg(now)
             .arg(rules::record_ttl(self.session_ttl, record.expires_at, now))
             .arg(match origin {

@@ -62,6 +62,11 @@ impl World {
         Source::new(&store_config(&self.redis), TTL).unwrap().connect()
     }
 
+    /// One that leaves what is more than a session of a user to sweeps.
+    fn store_in_small_steps(&self) -> Store {
+        Source::new(&store_config(&self.redis), TTL).unwrap().with_step(1).connect()
+    }
+
     /// One run, which does not wait long for what is under way: nothing is.
     async fn audit(&self, repair: bool) -> Report {
         self.audit_as("postgres", repair, Duration::from_millis(50)).await.unwrap()
