@@ -204,7 +204,7 @@ impl From<Outcome> for MirrorResult {
 }
 
 /// The `result` labels of store commands; the last stands for all that are not here.
-pub(super) const STORE_RESULTS: [&str; 10] = [
+pub(super) const STORE_RESULTS: [&str; 14] = [
     "ok",
     "timeout",
     "refused",
@@ -214,6 +214,10 @@ pub(super) const STORE_RESULTS: [&str; 10] = [
     "loading",
     "protocol",
     "full",
+    "tls",
+    "moved",
+    "cluster_down",
+    "replicas",
     "other",
 ];
 
