@@ -2,6 +2,7 @@
 //! Bounds what that may cost a request.
 
 mod demand;
+mod unswept;
 
 use std::{
     collections::HashMap,
@@ -13,7 +14,10 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-pub use self::demand::{Demand, change};
+pub use self::{
+    demand::{Demand, change},
+    unswept::Unswept,
+};
 use crate::{
     audit::{self, By},
     clock::Clock,
@@ -46,6 +50,8 @@ pub struct Sessions {
     pub enforce: bool,
     /// Sessions that were looked up within the last minute.
     pub seen: Seen,
+    /// Sweeps that broke off.
+    pub unswept: Unswept,
     /// The time.
     pub clock: Clock,
     /// Where changes are counted.
@@ -77,7 +83,7 @@ impl Sessions {
 
     /// Looks the caller's session up and waits for it: for `enforce`. A store that does not answer
     /// leaves the decision to GoTrue.
-    pub async fn standing(&self, verdict: &Verdict, budget: &mut Budget) -> Standing {
+    pub async fn standing(self: &Arc<Self>, verdict: &Verdict, budget: &mut Budget) -> Standing {
         let Some(sought) = caller(verdict) else {
             return Standing::Open;
         };
@@ -120,7 +126,7 @@ impl Sessions {
         caller(verdict).is_some_and(|sought| self.seen.take_missing(sought.session))
     }
 
-    async fn look(&self, sought: &Sought, budget: &mut Budget) -> Result<State, store::Error> {
+    async fn look(self: &Arc<Self>, sought: &Sought, budget: &mut Budget) -> Result<State, store::Error> {
         let lookup = self.store.lookup(sought, self.clock.seconds());
         self.call(StoreCommand::Lookup, budget, lookup).await
     }
@@ -176,14 +182,30 @@ impl Sessions {
         self.tasks.spawn(async move { sessions.sweep(user).await });
     }
 
+    /// Goes on with a sweep that broke off, now that the store answers.
+    fn go_on_sweeping(self: &Arc<Self>) {
+        if let Some(user) = self.unswept.due() {
+            let sessions = Arc::clone(self);
+            self.tasks.spawn(async move {
+                sessions.sweep(user).await;
+                sessions.unswept.done();
+            });
+        }
+    }
+
     /// Deals with what a change to very many sessions left to do. Nobody waits for it, since the change holds
-    /// already; so it stops where the store fails, and the user's next such change goes on with it.
-    async fn sweep(&self, user: UserId) {
+    /// already; so it breaks off where the store fails, and goes on some time after the store has answered again.
+    async fn sweep(self: &Arc<Self>, user: UserId) {
         let mut ended = [0; Reason::ALL.len()];
         loop {
             let step = self.store.sweep(user, self.clock.seconds());
-            let Ok(swept) = self.call(StoreCommand::Sweep, &mut self.budget(), step).await else {
-                break;
+            let swept = match self.call(StoreCommand::Sweep, &mut self.budget(), step).await {
+                Ok(swept) => swept,
+                Err(store::Error::Protocol) => break, // as it would every time
+                Err(_) => {
+                    self.unswept.add(user);
+                    break;
+                }
             };
             for (reason, count) in swept.ended {
                 self.metrics.sessions_ended(reason, count);
@@ -210,7 +232,7 @@ impl Sessions {
 
     /// One store call within what is left of the budget.
     async fn call<T>(
-        &self,
+        self: &Arc<Self>,
         command: StoreCommand,
         budget: &mut Budget,
         call: impl Future<Output = Result<T, store::Error>>,
@@ -221,6 +243,9 @@ impl Sessions {
         budget.0 = budget.0.saturating_sub(took);
         let error = result.as_ref().err();
         self.metrics.store_command(command, error.map_or("ok", store::Error::cause), took);
+        if error.is_none() {
+            self.go_on_sweeping();
+        }
         result
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     mirror::Mirror,
     proxy::Proxy,
     session_api::SessionApi,
-    sessions::{Seen, Sessions},
+    sessions::{Seen, Sessions, Unswept},
     shutdown::{Draining, Phase},
     store,
     target::Paths,
@@ -122,8 +122,8 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
     let api = setup.mirroring.as_ref().and_then(|mirroring| mirroring.session_api.clone());
     let sessions = setup.mirroring.map(|mirroring| {
         let Mirroring { source, mirror, budget, lookup, enforce, clock, .. } = mirroring;
-        let (store, seen) = (source.connect(), Seen::default());
-        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen, clock, metrics, tasks })
+        let (store, seen, unswept) = (source.connect(), Seen::default(), Unswept::default());
+        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen, unswept, clock, metrics, tasks })
     });
     let session_api = sessions.as_ref().zip(api).map(|(sessions, config)| {
         let (sessions, verifier) = (Arc::clone(sessions), Arc::clone(&verifier));
