@@ -203,6 +203,15 @@ impl App {
         self
     }
 
+    /// Lets Redis deal with fewer sessions of a user at once, as [`store::Source::with_step`] does.
+    #[must_use]
+    pub fn with_step(mut self, step: u32) -> Self {
+        if let Some(mirroring) = &mut self.setup.mirroring {
+            mirroring.source = Arc::new(store::Source::clone(&mirroring.source).with_step(step));
+        }
+        self
+    }
+
     /// Where sessions are, for whoever wants to look at them beside the proxy.
     pub fn store(&self) -> Option<Arc<store::Source>> {
         self.setup.mirroring.as_ref().map(|mirroring| Arc::clone(&mirroring.source))

@@ -3,6 +3,7 @@
 
 mod demand;
 mod unavailable;
+mod unswept;
 
 use std::{
     collections::HashMap,
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 pub use self::{
     demand::{Demand, change},
     unavailable::{OnStoreError, Reader, Without, without_store},
+    unswept::Unswept,
 };
 use crate::{
     audit::{self, By},
@@ -58,6 +60,8 @@ pub struct Sessions {
     pub enforce: bool,
     /// Sessions that were looked up within the last minute.
     pub seen: Seen,
+    /// Sweeps that broke off.
+    pub unswept: Unswept,
     /// The time.
     pub clock: Clock,
     /// Where changes are counted.
@@ -90,7 +94,7 @@ impl Sessions {
     }
 
     /// Looks the caller's session up and waits for it: for `enforce`.
-    pub async fn standing(&self, verdict: &Verdict, budget: &mut Budget) -> Standing {
+    pub async fn standing(self: &Arc<Self>, verdict: &Verdict, budget: &mut Budget) -> Standing {
         let Some(sought) = caller(verdict) else {
             return Standing::Open;
         };
@@ -137,7 +141,7 @@ impl Sessions {
         caller(verdict).is_some_and(|sought| self.seen.take_missing(sought.session))
     }
 
-    async fn look(&self, sought: &Sought, budget: &mut Budget) -> Result<State, store::Error> {
+    async fn look(self: &Arc<Self>, sought: &Sought, budget: &mut Budget) -> Result<State, store::Error> {
         let lookup = self.store.lookup(sought, self.clock.seconds());
         self.call(StoreCommand::Lookup, self.store.lane_of(sought.user), budget, lookup).await
     }
@@ -195,15 +199,31 @@ impl Sessions {
         self.tasks.spawn(async move { sessions.sweep(user).await });
     }
 
+    /// Goes on with a sweep that broke off, now that the store answers.
+    fn go_on_sweeping(self: &Arc<Self>) {
+        if let Some(user) = self.unswept.due() {
+            let sessions = Arc::clone(self);
+            self.tasks.spawn(async move {
+                sessions.sweep(user).await;
+                sessions.unswept.done();
+            });
+        }
+    }
+
     /// Deals with what a change to very many sessions left to do. Nobody waits for it, since the change holds
-    /// already; so it stops where the store fails, and the user's next such change goes on with it.
-    async fn sweep(&self, user: UserId) {
+    /// already; so it breaks off where the store fails, and goes on some time after the store has answered again.
+    async fn sweep(self: &Arc<Self>, user: UserId) {
         let mut ended = [0; Reason::ALL.len()];
         loop {
             let step = self.store.sweep(user, self.clock.seconds());
             let lane = self.store.lane_of(user);
-            let Ok(swept) = self.call(StoreCommand::Sweep, lane, &mut self.budget(), step).await else {
-                break;
+            let swept = match self.call(StoreCommand::Sweep, lane, &mut self.budget(), step).await {
+                Ok(swept) => swept,
+                Err(store::Error::Protocol) => break, // as it would every time
+                Err(_) => {
+                    self.unswept.add(user);
+                    break;
+                }
             };
             for (reason, count) in swept.ended {
                 self.metrics.sessions_ended(reason, count);
@@ -230,7 +250,7 @@ impl Sessions {
 
     /// One store call within what is left of the budget; none where the breaker holds it back.
     async fn call<T>(
-        &self,
+        self: &Arc<Self>,
         command: StoreCommand,
         lane: usize,
         budget: &mut Budget,
@@ -250,6 +270,9 @@ impl Sessions {
         // what came too late only because little of the budget was left says nothing about the store
         let hardly_asked = result.as_ref().err() == Some(&store::Error::Timeout) && took < self.budget / 2;
         permit.tell(if hardly_asked { Sign::Nothing } else { Sign::of(&result) });
+        if error.is_none() {
+            self.go_on_sweeping();
+        }
         result
     }
 

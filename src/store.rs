@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Where stores come from: shared by all workers, built once from the configuration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Source {
     /// Each worker gets a connection of its own.
     Redis(redis::Source),

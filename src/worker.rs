@@ -21,7 +21,7 @@ use crate::{
     mirror::Mirror,
     proxy::Proxy,
     session_api::SessionApi,
-    sessions::{Seen, Sessions},
+    sessions::{Seen, Sessions, Unswept},
     shutdown::{Draining, Phase},
     store,
     target::Paths,
@@ -82,7 +82,7 @@ impl Mirroring {
     /// One thread's way to the store, over a connection of its own.
     pub fn sessions(self, metrics: Arc<Metrics>, tasks: TaskTracker) -> Sessions {
         let Self { source, breaker, mirror, budget, lookup, enforce, session_api: _, clock } = self;
-        let (store, seen, connected_at) = (source.connect(), Seen::default(), breaker.openings().into());
+        let (store, connected_at) = (source.connect(), breaker.openings().into());
         Sessions {
             store,
             breaker,
@@ -91,7 +91,8 @@ impl Mirroring {
             budget,
             lookup,
             enforce,
-            seen,
+            seen: Seen::default(),
+            unswept: Unswept::default(),
             clock,
             metrics,
             tasks,

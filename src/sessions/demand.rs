@@ -28,7 +28,7 @@ impl Sessions {
     /// # Errors
     /// When the store did not say.
     pub async fn of_caller(
-        &self,
+        self: &Arc<Self>,
         verdict: &Verdict,
         budget: &mut Budget,
     ) -> Result<Option<State>, store::Error> {
@@ -43,7 +43,7 @@ impl Sessions {
     /// # Errors
     /// When the store did not say.
     pub async fn list(
-        &self,
+        self: &Arc<Self>,
         user: UserId,
         wanted: Wanted,
         budget: &mut Budget,

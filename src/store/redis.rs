@@ -30,7 +30,7 @@ use crate::{
 const STEP: u32 = 256;
 
 /// Makes one [`Redis`] for each worker.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     config: config::Store,
     session_ttl: Duration,

@@ -11,6 +11,7 @@ mod order;
 mod proof;
 mod revoked;
 mod sign_in;
+mod sweeps;
 mod unknowable;
 mod witness;
 
