@@ -170,10 +170,45 @@ impl Store {
         }
     }
 
-    /// Asks whether the store would take a change. Makes none, and no key.
+    /// Parts of the store that can be out of order by themselves: 1, for a Cluster 64 groups of slots.
+    pub fn lanes(&self) -> usize {
+        match self {
+            Self::Redis(redis) => redis.lanes(),
+            Self::Memory(_) => 1,
+        }
+    }
+
+    /// The part where everything of a user is; below [`lanes`](Self::lanes).
+    pub fn lane_of(&self, user: UserId) -> usize {
+        match self {
+            Self::Redis(redis) => redis.lane_of(user),
+            Self::Memory(_) => 0,
+        }
+    }
+
+    /// The part where it is noted which session a refresh token belongs to.
+    pub fn lane_of_token(&self, token: &RefreshRef) -> usize {
+        match self {
+            Self::Redis(redis) => redis.lane_of_token(token),
+            Self::Memory(_) => 0,
+        }
+    }
+
+    /// As [`ping`](Self::ping), for one part.
     ///
     /// # Errors
-    /// When it would not.
+    /// As there.
+    pub async fn ping_lane(&self, lane: usize) -> Result<(), Error> {
+        match self {
+            Self::Redis(redis) => redis.ping_lane(lane).await,
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Asks whether every part of the store would take a change. Makes none, and no key.
+    ///
+    /// # Errors
+    /// When one would not.
     pub async fn ping(&self) -> Result<(), Error> {
         match self {
             Self::Redis(redis) => redis.ping().await,

@@ -14,14 +14,14 @@ use crate::support::{
 const BOUND: Duration = Duration::from_millis(250 + 250);
 
 /// The error's word, and how long it took to come.
-async fn failure(store: &Store) -> (&'static str, Duration) {
+pub(super) async fn failure(store: &Store) -> (&'static str, Duration) {
     let record = signed_in(somebody(), some_session());
     let started = Instant::now();
     let error = store.apply(&[sign_in(&record)], NOW).await.unwrap_err();
     (error.cause(), started.elapsed())
 }
 
-async fn works(store: &Store) -> bool {
+pub(super) async fn works(store: &Store) -> bool {
     let record = signed_in(somebody(), some_session());
     store.apply(&[sign_in(&record)], NOW).await == Ok(vec![Outcome::Created])
 }
