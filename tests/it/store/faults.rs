@@ -133,7 +133,7 @@ async fn callers_that_give_up_first_count_too() {
     assert!(works(&store).await);
     relay.swallow();
     for _ in 0..3 {
-        let impatient = tokio::time::timeout(Duration::from_millis(240), works(&store));
+        let impatient = tokio::time::timeout(Duration::from_millis(180), works(&store));
         assert!(impatient.await.is_err());
     }
     assert!(works(&store).await);
