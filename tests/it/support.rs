@@ -14,6 +14,8 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod redis;
+pub(crate) mod redis_cluster;
+pub(crate) mod redis_sentinel;
 pub(crate) mod relay;
 pub(crate) mod sidecar;
 pub(crate) mod signer;

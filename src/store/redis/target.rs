@@ -41,7 +41,6 @@ pub(super) enum Role {
     /// It holds data.
     Server,
     /// It knows where the master is.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the next step asks them"))]
     Sentinel,
 }
 

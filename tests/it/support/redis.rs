@@ -28,6 +28,8 @@ pub(crate) struct RedisServer {
     child: Child,
     folder: TempDir,
     port: u16,
+    /// Where nodes of a Cluster talk to each other.
+    bus: u16,
     setup: Setup,
 }
 
@@ -110,10 +112,10 @@ impl RedisServer {
         make_certificates(setup.tls, folder.path());
         // Between finding a free port and using it, another test may take it.
         for _ in 0..5 {
-            let port = free_port();
-            let mut child = spawn(folder.path(), port, &setup);
+            let (port, bus) = (free_port(), free_port());
+            let mut child = spawn(folder.path(), port, bus, &setup);
             if is_up(&mut child, folder.path()) {
-                return Self { child, folder, port, setup };
+                return Self { child, folder, port, bus, setup };
             }
         }
         panic!("redis-server does not start");
@@ -138,6 +140,11 @@ impl RedisServer {
     /// Its TCP port.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port of its Cluster's bus.
+    pub(crate) fn bus(&self) -> u16 {
+        self.bus
     }
 
     /// The CA that made its certificate.
@@ -184,7 +191,7 @@ impl RedisServer {
     pub(crate) fn restart(&mut self) {
         let _killed = self.child.kill();
         self.child.wait().unwrap();
-        self.child = spawn(self.folder.path(), self.port, &self.setup);
+        self.child = spawn(self.folder.path(), self.port, self.bus, &self.setup);
         assert!(is_up(&mut self.child, self.folder.path()), "redis-server does not start again");
     }
 
@@ -209,7 +216,7 @@ fn make_certificates(tls: Tls, folder: &Path) {
     }
 }
 
-fn spawn(folder: &Path, port: u16, setup: &Setup) -> Child {
+fn spawn(folder: &Path, port: u16, bus: u16, setup: &Setup) -> Child {
     let mut command = Command::new(&setup.program);
     command
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"])
@@ -229,7 +236,7 @@ fn spawn(folder: &Path, port: u16, setup: &Setup) -> Child {
             .arg(folder.join("ca.pem"));
     }
     if setup.cluster {
-        command.args(["--cluster-enabled", "yes", "--cluster-port", &free_port().to_string()]);
+        command.args(["--cluster-enabled", "yes", "--cluster-port", &bus.to_string()]);
     }
     let child = command.args(&setup.options).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     child.unwrap_or_else(|error| {
