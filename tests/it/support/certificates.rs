@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// Writes `cert.pem` and `key.pem` for `127.0.0.1` into the folder, and `ca.pem`, the CA of their own
 /// that made them.
@@ -10,6 +10,8 @@ pub(crate) fn make(folder: &Path) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // OpenSSL, by which Redis verifies, takes a certificate with its issuer's name for self-signed
+    ca.distinguished_name.push(DnType::CommonName, "the CA of a test");
     let ca_certificate = ca.self_signed(&ca_key).unwrap();
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();

@@ -1,6 +1,7 @@
 //! A real `redis-server` for one test: in a folder of its own, nothing on disk, gone when dropped.
 
 use std::{
+    fs,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -39,11 +40,40 @@ impl RedisServer {
         Self::launch(true, &[])
     }
 
+    /// Both.
+    pub(crate) fn with_tls_and_options(options: &[&str]) -> Self {
+        Self::launch(true, options)
+    }
+
+    /// One that follows this one, as safe as it, under the same CA. `options` come before what makes it a replica.
+    pub(crate) fn replica(&self, options: &[&str]) -> Self {
+        let port = self.port.to_string();
+        let mut all = options.to_vec();
+        all.extend(["--replicaof", "127.0.0.1", &port]);
+        if self.tls {
+            all.extend(["--tls-replication", "yes"]);
+        }
+        Self::launch_in(self.folder_like_this(), self.tls, &all)
+    }
+
     fn launch(tls: bool, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         if tls {
             certificates::make(folder.path());
         }
+        Self::launch_in(folder, tls, options)
+    }
+
+    /// With its certificates, and without its data.
+    fn folder_like_this(&self) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["ca.pem", "cert.pem", "key.pem"].iter().filter(|_| self.tls) {
+            fs::copy(self.folder.path().join(name), folder.path().join(name)).unwrap();
+        }
+        folder
+    }
+
+    fn launch_in(folder: TempDir, tls: bool, options: &[&str]) -> Self {
         let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
         // Between finding a free port and using it, another test may take it.
         for _ in 0..5 {
@@ -107,7 +137,7 @@ impl RedisServer {
         self.child.wait().unwrap();
     }
 
-    /// It is back on the same port, and has forgotten everything.
+    /// It is back on the same port, and has forgotten everything unless its options make it remember.
     pub(crate) fn restart(&mut self) {
         let _killed = self.child.kill();
         self.child.wait().unwrap();
