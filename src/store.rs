@@ -79,6 +79,29 @@ pub enum Store {
 }
 
 impl Store {
+    /// How many parts it has that can be away while the others work; at least one.
+    pub fn lanes(&self) -> usize {
+        1
+    }
+
+    /// In which of them the user is.
+    pub fn lane_of(&self, _user: UserId) -> usize {
+        0
+    }
+
+    /// Which of them is asked first for the session of a refresh token.
+    pub fn lane_of_token(&self, _token: &RefreshRef) -> usize {
+        0
+    }
+
+    /// Makes the next call over a new connection: those that stand are from before an outage.
+    pub fn renew(&self) {
+        match self {
+            Self::Redis(redis) => redis.renew(),
+            Self::Memory(_) => {}
+        }
+    }
+
     /// Makes all changes of one answer, in their order, each of them atomically; one round trip. The
     /// outcomes are in the same order. Making them again leaves the same state (contract I9).
     ///
@@ -224,12 +247,54 @@ pub enum Error {
     /// Another error of the server's, by its code.
     #[error("the store answered with the error {0}")]
     Other(Code),
+    /// Nobody asked it: it has failed several times in a row.
+    #[error("the store was not asked: it has just failed several times in a row")]
+    Skipped,
+}
+
+/// What an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The store does no work, for whomever: the breaker counts it.
+    Store,
+    /// It works, and has no room for what would grow it; endings and questions go through, at once.
+    Room,
+    /// It works; something is wrong with what it was asked, or with what it holds of that.
+    Change,
+    /// Nothing new: it was not asked.
+    Nothing,
 }
 
 impl Error {
     /// Every word that [`Error::cause`] can give, for metrics that start at zero.
-    pub const CAUSES: [&'static str; 9] =
-        ["timeout", "refused", "auth", "read_only", "out_of_memory", "loading", "protocol", "full", "other"];
+    pub const CAUSES: [&'static str; 10] = [
+        "timeout",
+        "refused",
+        "auth",
+        "read_only",
+        "out_of_memory",
+        "loading",
+        "protocol",
+        "full",
+        "other",
+        "skipped",
+    ];
+
+    /// What it is about.
+    pub fn about(&self) -> About {
+        match self {
+            Self::Timeout
+            | Self::Refused(_)
+            | Self::Auth
+            | Self::ReadOnly
+            | Self::Loading
+            | Self::Tls(_)
+            | Self::Other(_) => About::Store,
+            Self::OutOfMemory => About::Room,
+            Self::Protocol | Self::Full => About::Change,
+            Self::Skipped => About::Nothing,
+        }
+    }
 
     /// The word for it in logs and metrics.
     pub fn cause(&self) -> &'static str {
@@ -243,6 +308,7 @@ impl Error {
             Self::Protocol => "protocol",
             Self::Full => "full",
             Self::Tls(_) | Self::Other(_) => "other",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -311,6 +377,7 @@ mod tests {
             Error::Protocol,
             Error::Full,
             Error::Other(Code::new("MISCONF")),
+            Error::Skipped,
         ];
         let causes: Vec<_> = errors.iter().map(Error::cause).collect();
         assert_eq!(causes, Error::CAUSES);

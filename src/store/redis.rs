@@ -93,6 +93,11 @@ pub struct Redis {
 }
 
 impl Redis {
+    /// See [`Store::renew`](super::Store::renew).
+    pub(super) fn renew(&self) {
+        self.link.renew();
+    }
+
     /// See [`Store::apply`](super::Store::apply).
     ///
     /// # Errors

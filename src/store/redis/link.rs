@@ -74,6 +74,13 @@ impl Link {
         replies
     }
 
+    /// Makes the next call over a new connection. Calls that are under way keep theirs.
+    pub(super) fn renew(&self) {
+        let mut current = self.current();
+        current.silences = 0;
+        current.attempt = None;
+    }
+
     async fn deliver(&self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
         let (generation, mut connection) = self.connection().await?;
         let failure = match replies(&mut connection, pipeline).await {
