@@ -25,20 +25,40 @@ use std::{
 };
 
 use self::report::Report;
+use crate::support::{documents, process::run};
+
+/// Where the table stands.
+const PAGE: &str = "docs/faults.md";
 
 /// How the store is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Standalone,
+    Sentinel,
+    Cluster,
     Tls,
 }
 
 impl Shape {
-    pub(crate) const ALL: [Self; 2] = [Self::Standalone, Self::Tls];
+    pub(crate) const ALL: [Self; 4] = [Self::Standalone, Self::Sentinel, Self::Cluster, Self::Tls];
+
+    /// Whether this sidecar takes such an address. To go when it takes all of them.
+    fn is_known(self) -> bool {
+        let url = match self {
+            Self::Standalone | Self::Tls => return true,
+            Self::Sentinel => "redis+sentinel://127.0.0.1:1/main",
+            Self::Cluster => "redis+cluster://127.0.0.1:1",
+        };
+        run(&["validate", &format!("--store-url={url}"), "--jwt-secret=of-32-characters-at-least-or-more"])
+            .status
+            .success()
+    }
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Standalone => "standalone",
+            Self::Sentinel => "Sentinel",
+            Self::Cluster => "Cluster",
             Self::Tls => "TLS",
         }
     }
@@ -133,7 +153,28 @@ impl Cell {
 
     /// What is done, and what undoes it.
     pub(crate) fn what(self) -> &'static str {
-        match self.fault {
+        match (self.shape, self.fault) {
+            (Shape::Sentinel, Fault::Kill) => {
+                "SIGKILL of the primary; the replica is promoted, the old one comes back"
+            }
+            (Shape::Sentinel, Fault::Stop) => {
+                "SIGSTOP of the primary; the replica is promoted, the old one wakes up"
+            }
+            (Shape::Sentinel, Fault::Failover) => "`SENTINEL FAILOVER`; the replica is promoted",
+            (Shape::Cluster, Fault::Kill) => {
+                "SIGKILL of one of three; started again with its append-only file"
+            }
+            (Shape::Cluster, Fault::Stop) => "SIGSTOP of one of three; SIGCONT",
+            (Shape::Cluster, Fault::Failover) => "SIGKILL of one of three; its replica is promoted",
+            (Shape::Cluster, Fault::ReadOnly) => {
+                "`min-replicas-to-write 1` without a replica, as no node of a Cluster can be told `REPLICAOF`; 0 again"
+            }
+            (_, fault) => Self::anywhere(fault),
+        }
+    }
+
+    fn anywhere(fault: Fault) -> &'static str {
+        match fault {
             Fault::Kill => "SIGKILL; started again with its append-only file",
             Fault::Stop => "SIGSTOP; SIGCONT",
             Fault::HalfOpen => {
@@ -150,18 +191,26 @@ impl Cell {
     }
 
     pub(crate) fn loss(self) -> Loss {
-        match self.fault {
-            Fault::Flush => Loss::Everything,
-            Fault::Failover => Loss::Behind,
+        match (self.shape, self.fault) {
+            (_, Fault::Flush) => Loss::Everything,
+            (Shape::Sentinel, Fault::Failover) => Loss::Demoted,
+            (_, Fault::Failover) | (Shape::Sentinel, Fault::Kill | Fault::Stop) => Loss::Behind,
             _ => Loss::Nothing,
         }
+    }
+
+    /// Another server has the data afterwards.
+    pub(crate) fn fails_over(self) -> bool {
+        let sentinels = self.shape == Shape::Sentinel && matches!(self.fault, Fault::Kill | Fault::Stop);
+        sentinels || self.fault == Fault::Failover
     }
 }
 
 #[test]
 fn in_every_cell_nobody_notices_and_the_mirror_is_true_again() {
     let only: String = setting("FAULTS_ONLY").unwrap_or_default();
-    let cells: VecDeque<_> = Cell::all().filter(|cell| cell.name().contains(&only)).collect();
+    let cells: VecDeque<_> =
+        Cell::all().filter(|cell| cell.name().contains(&only) && cell.shape.is_known()).collect();
     assert!(!cells.is_empty(), "FAULTS_ONLY={only} names no cell");
     let seed = setting("FAULTS_SEED").unwrap_or_else(now);
     let lasts = Duration::from_secs_f64(setting("FAULTS_SECONDS").unwrap_or(1.2));
@@ -183,9 +232,26 @@ fn in_every_cell_nobody_notices_and_the_mirror_is_true_again() {
         thread.join().expect("a cell could not be run; what it said stands above");
     }
     let reports = std::mem::take(&mut *reports.lock().unwrap());
-    println!("\n{}", report::table(&reports));
+    let table = report::table(&reports);
+    println!("\n{table}");
+    if only.is_empty() && std::env::var_os("UPDATE_DOCS").is_some() {
+        documents::put_between(PAGE, "cells", &table);
+    }
     let complaints: Vec<_> = reports.iter().flat_map(Report::complaints).collect();
     assert!(complaints.is_empty(), "FAULTS_SEED={seed}\n{}", complaints.join("\n"));
+}
+
+/// The measurements are those of the last `UPDATE_DOCS=1 make faults`; what they are of must be the code's.
+#[test]
+fn the_page_about_faults_has_every_cell_and_what_it_may_lose() {
+    let page = documents::between(PAGE, "cells");
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with('|')).skip(2).collect();
+    let cells: Vec<_> = Cell::all().map(report::head).collect();
+    assert_eq!(rows.len(), cells.len(), "rows: UPDATE_DOCS=1 make faults");
+    for (row, cell) in rows.iter().zip(cells) {
+        assert!(row.starts_with(&cell), "{row}\nis not about\n{cell}");
+        assert_eq!(row.split(" | ").nth(5), Some("0"), "errors: {row}");
+    }
 }
 
 fn next(cells: &Mutex<VecDeque<Cell>>) -> Option<Cell> {

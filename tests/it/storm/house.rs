@@ -1,11 +1,15 @@
 //! The servers of one shape, with relays before them, and what is done to them.
 
-use std::{fs, path::PathBuf, sync::Arc};
+mod cluster;
+mod node;
+mod sentinels;
+
+use std::{fs, path::PathBuf};
 
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
-use tokio::sync::Mutex;
 
+use self::{node::Node, sentinels::Sentinels};
 use super::{Cell, Fault, Shape, world::TIMEOUT};
 use crate::support::{
     pod::{self, Stored},
@@ -17,83 +21,98 @@ use crate::support::{
 /// The password at first, and the one that replaces it.
 const PASSWORDS: [&str; 2] = ["the-first-password", "the-second-password"];
 
-/// What makes a restarted server remember: every change is on disk before it is acknowledged.
-const DURABLE: [&str; 6] =
-    ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"];
-
-/// One server. Whoever uses it comes through the relay; the judge comes by its unix socket.
-struct Node {
-    server: Arc<Mutex<RedisServer>>,
-    port: u16,
-    relay: Relay,
-}
-
-impl Node {
-    async fn client(&self, password: &str) -> MultiplexedConnection {
-        self.server.lock().await.client_with(password).await
-    }
-
-    async fn kill(&self) {
-        self.server.lock().await.kill();
-    }
-
-    /// People go on meanwhile.
-    async fn restart(&self) {
-        let server = Arc::clone(&self.server);
-        tokio::task::spawn_blocking(move || server.blocking_lock().restart()).await.unwrap();
-    }
-}
+/// What makes a restarted server remember: every change is handed to the kernel before it is acknowledged, which
+/// outlives the process, if not the machine; a disk that others keep busy does not matter then. And a replica need
+/// not wait five seconds for others that might want the same data.
+const DURABLE: [&str; 8] = [
+    "--appendonly",
+    "yes",
+    "--appendfsync",
+    "no",
+    "--maxmemory-policy",
+    "noeviction",
+    "--repl-diskless-sync-delay",
+    "0",
+];
 
 /// The store of one cell.
 pub(super) struct House {
     cell: Cell,
     nodes: Vec<Node>,
-    /// Which of the nodes has the data.
+    sentinels: Option<Sentinels>,
+    /// Which of the nodes has the data, unless it is a Cluster.
     primary: usize,
     password: &'static str,
     folder: TempDir,
-    ca_file: PathBuf,
 }
 
 impl House {
     /// Starts what the cell needs.
     pub(super) async fn build(cell: Cell) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let password = PASSWORDS[0];
-        let mut options = DURABLE.to_vec();
-        options.extend(["--requirepass", password, "--masterauth", password]);
-        let first = match cell.shape {
-            Shape::Standalone => RedisServer::with_options(&options),
-            Shape::Tls => RedisServer::with_tls_and_options(&options),
+        let options = [&DURABLE[..], &["--requirepass", password, "--masterauth", password]].concat();
+        let nodes = match cell.shape {
+            Shape::Cluster => cluster::start(cell.fault, &options).await,
+            _ => Self::servers(cell, &options).await,
         };
-        let ca_file = first.ca_file();
-        let mut servers = vec![first];
-        if cell.fault == Fault::Failover {
-            servers.push(servers[0].replica(&options));
-        }
-        let mut nodes = Vec::new();
-        for server in servers {
-            let (port, relay) = (server.port(), Relay::to(server.port()).await);
-            nodes.push(Node { server: Arc::new(Mutex::new(server)), port, relay });
-        }
-        let house = Self { cell, nodes, primary: 0, password, folder, ca_file };
-        fs::write(house.password_file(), password).unwrap();
-        house.replicas_follow().await;
+        let sentinels = match cell.shape {
+            Shape::Sentinel => Some(Sentinels::start(&nodes, password, cell.fails_over())),
+            _ => None,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let mut house = Self { cell, nodes, sentinels, primary: 0, password, folder };
+        house.write_password();
+        house.settle().await;
         house
+    }
+
+    /// A primary, and one that follows it where it is needed.
+    async fn servers(cell: Cell, options: &[&str]) -> Vec<Node> {
+        let first = Node::start(options, |options| match cell.shape {
+            Shape::Tls => RedisServer::with_tls_and_options(options),
+            _ => RedisServer::with_options(options),
+        });
+        let mut nodes = vec![first.await];
+        if cell.fault == Fault::Failover || cell.shape == Shape::Sentinel {
+            let primary = nodes[0].server.lock().await.replica_like();
+            let by = nodes[0].relay.port;
+            nodes.push(Node::start(options, |options| primary.start(options, by)).await);
+        }
+        nodes
+    }
+
+    /// Waits until everybody knows of everybody.
+    async fn settle(&mut self) {
+        for node in self.nodes.iter().skip(1).filter(|_| self.cell.shape != Shape::Cluster) {
+            node.follows(self.password).await;
+        }
+        if let Some(sentinels) = &self.sentinels {
+            sentinels.agree().await;
+        }
+        if self.cell.shape == Shape::Cluster {
+            cluster::form(&self.nodes, self.password).await;
+        }
     }
 
     /// What a sidecar needs to use it.
     pub(super) fn flags(&self) -> Vec<String> {
-        self.flags_by(self.nodes[0].relay.port)
+        let ports: Vec<_> = self.nodes.iter().map(|node| node.relay.port).collect();
+        self.flags_by(&ports)
     }
 
-    fn flags_by(&self, port: u16) -> Vec<String> {
+    fn flags_by(&self, ports: &[u16]) -> Vec<String> {
+        let at = |port: &u16| format!("127.0.0.1:{port}");
         let mut flags = vec![format!("--store-password-file={}", self.password_file().display())];
         match self.cell.shape {
-            Shape::Standalone => flags.push(format!("--store-url=redis://127.0.0.1:{port}")),
+            Shape::Standalone => flags.push(format!("--store-url=redis://{}", at(&ports[0]))),
             Shape::Tls => {
-                flags.push(format!("--store-url=rediss://127.0.0.1:{port}"));
-                flags.push(format!("--store-ca-file={}", self.ca_file.display()));
+                flags.push(format!("--store-url=rediss://{}", at(&ports[0])));
+                flags.push(format!("--store-ca-file={}", self.nodes[0].ca_file.display()));
+            }
+            Shape::Sentinel => flags.extend(self.sentinels.as_ref().unwrap().flags()),
+            Shape::Cluster => {
+                let ports: Vec<_> = ports.iter().map(at).collect();
+                flags.push(format!("--store-url=redis+cluster://{}", ports.join(",")));
             }
         }
         flags
@@ -101,9 +120,8 @@ impl House {
 
     /// A relay of one's own to the primary, and the flags to come by it.
     pub(super) async fn side_door(&self) -> (Relay, Vec<String>) {
-        assert_eq!(self.cell.shape, Shape::Standalone);
         let relay = Relay::to(self.nodes[0].port).await;
-        let flags = self.flags_by(relay.port);
+        let flags = self.flags_by(&[relay.port]);
         (relay, flags)
     }
 
@@ -111,15 +129,22 @@ impl House {
         self.folder.path().join("password")
     }
 
+    fn write_password(&self) {
+        fs::write(self.password_file(), self.password).unwrap();
+    }
+
     /// The fault begins.
     pub(super) async fn strike(&mut self, fault: Fault) {
         match fault {
-            Fault::Kill | Fault::Failover => self.nodes[0].kill().await,
+            Fault::Failover if self.cell.shape == Shape::Sentinel => {
+                self.sentinels.as_ref().unwrap().fail_over().await;
+            }
+            Fault::Kill | Fault::Failover => self.nodes[0].server.lock().await.kill(),
             Fault::Stop => self.nodes[0].server.lock().await.hang(),
             Fault::HalfOpen => self.relays_do(Does::Lose),
             Fault::Reset => self.relays_do(Does::Cut),
             Fault::Slow => self.relays_do(Does::Delay(TIMEOUT * 2)),
-            Fault::ReadOnly => self.tell_primaries(&["REPLICAOF", "127.0.0.1", "1"]).await,
+            Fault::ReadOnly => self.refuse_writes().await,
             Fault::OutOfMemory => self.tell_primaries(&["CONFIG", "SET", "maxmemory", "1mb"]).await,
             Fault::Password => self.rotate_password().await,
             Fault::Flush => {
@@ -131,6 +156,9 @@ impl House {
 
     /// The fault ends; returns when it has.
     pub(super) async fn mend(&mut self, fault: Fault) {
+        if self.cell.fails_over() {
+            self.follow().await;
+        }
         match fault {
             Fault::Kill => self.nodes[0].restart().await,
             Fault::Stop => self.nodes[0].server.lock().await.go_on(),
@@ -139,15 +167,44 @@ impl House {
                 self.relays_do(Does::Pass);
             }
             Fault::Reset | Fault::Slow => self.relays_do(Does::Pass),
-            Fault::Failover => {
+            Fault::ReadOnly => self.take_writes().await,
+            Fault::OutOfMemory => self.tell_primaries(&["CONFIG", "SET", "maxmemory", "0"]).await,
+            Fault::Password => self.write_password(),
+            Fault::Failover | Fault::Flush => {}
+        }
+    }
+
+    /// Waits until another server has the data; where nobody else sees to that, makes it so.
+    async fn follow(&mut self) {
+        match (self.cell.shape, &self.sentinels) {
+            (_, Some(sentinels)) => {
+                let new = sentinels.another_than(self.nodes[self.primary].relay.port).await;
+                self.primary = self.nodes.iter().position(|node| node.relay.port == new).unwrap();
+            }
+            (Shape::Cluster, _) => {
+                let replica = self.nodes.last().unwrap();
+                let promoted = async || replica.is_primary(self.password).await.then_some(());
+                eventually(promoted, || "no replica is promoted".to_owned()).await;
+            }
+            _ => {
                 self.primary = 1;
                 self.tell_primaries(&["REPLICAOF", "NO", "ONE"]).await;
                 self.nodes[0].relay.leads_to(self.nodes[1].port);
             }
-            Fault::ReadOnly => self.tell_primaries(&["REPLICAOF", "NO", "ONE"]).await,
-            Fault::OutOfMemory => self.tell_primaries(&["CONFIG", "SET", "maxmemory", "0"]).await,
-            Fault::Password => fs::write(self.password_file(), self.password).unwrap(),
-            Fault::Flush => {}
+        }
+    }
+
+    async fn refuse_writes(&self) {
+        match self.cell.shape {
+            Shape::Cluster => self.tell_primaries(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await,
+            _ => self.tell_primaries(&["REPLICAOF", "127.0.0.1", "1"]).await,
+        }
+    }
+
+    async fn take_writes(&self) {
+        match self.cell.shape {
+            Shape::Cluster => self.tell_primaries(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await,
+            _ => self.tell_primaries(&["REPLICAOF", "NO", "ONE"]).await,
         }
     }
 
@@ -179,6 +236,9 @@ impl House {
     }
 
     async fn primaries(&self) -> Vec<MultiplexedConnection> {
+        if self.cell.shape == Shape::Cluster {
+            return cluster::primaries(&self.nodes, self.password).await;
+        }
         vec![self.nodes[self.primary].client(self.password).await]
     }
 
@@ -198,24 +258,13 @@ impl House {
             let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
             redis::cmd("CLIENT").arg(&kill).exec_async(&mut redis).await.unwrap();
         }
+        if let Some(sentinels) = &self.sentinels {
+            sentinels.password_is(new).await;
+        }
         self.password = new;
     }
 
     fn relays_do(&self, does: Does) {
         self.nodes.iter().for_each(|node| node.relay.does(does));
-    }
-
-    /// Waits until every replica has what its primary has.
-    async fn replicas_follow(&self) {
-        for node in self.nodes.iter().skip(1) {
-            let mut redis = node.client(self.password).await;
-            let follows = async || {
-                let info: String =
-                    redis::cmd("INFO").arg("replication").query_async(&mut redis.clone()).await.unwrap();
-                info.contains("master_link_status:up").then_some(())
-            };
-            eventually(follows, || "a replica does not follow".to_owned()).await;
-            let _: String = redis::cmd("PING").query_async(&mut redis).await.unwrap();
-        }
     }
 }

@@ -9,11 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::certificates;
+use super::{certificates, process::PATIENCE};
 
 /// A server that runs, or was killed and can be started again on the same port.
 pub(crate) struct RedisServer {
@@ -45,15 +45,14 @@ impl RedisServer {
         Self::launch(true, options)
     }
 
-    /// One that follows this one, as safe as it, under the same CA. `options` come before what makes it a replica.
-    pub(crate) fn replica(&self, options: &[&str]) -> Self {
-        let port = self.port.to_string();
-        let mut all = options.to_vec();
-        all.extend(["--replicaof", "127.0.0.1", &port]);
-        if self.tls {
-            all.extend(["--tls-replication", "yes"]);
-        }
-        Self::launch_in(self.folder_like_this(), self.tls, &all)
+    /// One that will follow this one, as safe as it, under the same CA.
+    pub(crate) fn replica_like(&self) -> Replica {
+        Replica { folder: self.folder_like_this(), tls: self.tls }
+    }
+
+    /// Whether the process is there.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     fn launch(tls: bool, options: &[&str]) -> Self {
@@ -109,8 +108,7 @@ impl RedisServer {
 
     /// A plain connection, by unix socket: what the tests see, whatever the product does.
     pub(crate) async fn client(&self) -> MultiplexedConnection {
-        let client = redis::Client::open(self.unix_url()).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        connected(redis::Client::open(self.unix_url()).unwrap()).await
     }
 
     /// A plain connection to one that wants a password.
@@ -118,7 +116,7 @@ impl RedisServer {
         let mut client = redis::Client::open(self.unix_url()).unwrap().get_connection_info().clone();
         let settings = client.redis_settings().clone().set_password(password);
         client = client.set_redis_settings(settings);
-        redis::Client::open(client).unwrap().get_multiplexed_async_connection().await.unwrap()
+        connected(redis::Client::open(client).unwrap()).await
     }
 
     /// It hangs: accepts, and answers nothing.
@@ -151,11 +149,37 @@ impl RedisServer {
     }
 }
 
+/// What a replica needs of its primary.
+pub(crate) struct Replica {
+    folder: TempDir,
+    tls: bool,
+}
+
+impl Replica {
+    /// Follows the primary at this port of the host.
+    pub(crate) fn start(self, options: &[&str], primary: u16) -> RedisServer {
+        let port = primary.to_string();
+        let mut all = [options, &["--replicaof", "127.0.0.1", &port]].concat();
+        if self.tls {
+            all.extend(["--tls-replication", "yes"]);
+        }
+        RedisServer::launch_in(self.folder, self.tls, &all)
+    }
+}
+
 impl Drop for RedisServer {
     fn drop(&mut self) {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
+}
+
+/// Whoever looks on has patience: the machine may be busy.
+async fn connected(client: redis::Client) -> MultiplexedConnection {
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }
 
 fn spawn(folder: &Path, port: u16, tls: bool, options: &[String]) -> Child {
