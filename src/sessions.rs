@@ -29,7 +29,7 @@ use crate::{
     keys::Verdict,
     metrics::{Metrics, MirrorEvent, StoreCommand},
     mirror::{ByRef, Mirror},
-    session::{Change, Outcome, Reason, Seconds, SessionId, State, Unrecorded, UserId},
+    session::{Change, Outcome, Reason, Seconds, SessionId, Sought, State, Unrecorded, UserId},
     store::{self, Store},
 };
 
@@ -91,14 +91,14 @@ impl Sessions {
 
     /// Looks the caller's session up and waits for it: for `enforce`.
     pub async fn standing(&self, verdict: &Verdict, budget: &mut Budget) -> Standing {
-        let Some((user, session, touch)) = caller(verdict) else {
+        let Some(sought) = caller(verdict) else {
             return Standing::Open;
         };
-        match self.look(user, session, touch, budget).await {
+        match self.look(&sought, budget).await {
             Ok(State::Revoked) => Standing::Revoked,
             Ok(State::Suspended(_)) => Standing::Suspended,
             Ok(State::Unknown) => {
-                self.seen.note_missing(session, self.clock.seconds());
+                self.seen.note_missing(sought.session, self.clock.seconds());
                 Standing::Open
             }
             Ok(State::Live(_)) => Standing::Open,
@@ -112,16 +112,17 @@ impl Sessions {
     /// Looks the caller's session up beside the request: nothing waits for it. At most once a minute
     /// for a session, because all it does is to note that it was seen.
     pub fn notice(self: &Arc<Self>, verdict: &Verdict, identity: &Identity) {
-        let Some((user, session, touch)) = caller(verdict) else {
+        let Some(sought) = caller(verdict) else {
             return;
         };
+        let Sought { user, session, .. } = sought;
         if !self.seen.is_due(session, self.clock.seconds()) {
             return;
         }
         let (sessions, identity) = (Arc::clone(self), Arc::clone(identity));
         self.tasks.spawn(async move {
             let mut budget = sessions.budget();
-            match sessions.look(user, session, touch, &mut budget).await {
+            match sessions.look(&sought, &mut budget).await {
                 // a token that could not be verified is believed as far as its session is known
                 Ok(State::Live(_) | State::Suspended(_)) => drop(identity.set((user, session))),
                 Ok(State::Unknown) => sessions.seen.note_missing(session, sessions.clock.seconds()),
@@ -133,18 +134,12 @@ impl Sessions {
 
     /// Whether the store was found not to know the caller's session. Says so once: whoever asks is to tell it.
     pub fn lacks(&self, verdict: &Verdict) -> bool {
-        caller(verdict).is_some_and(|(_, session, _)| self.seen.take_missing(session))
+        caller(verdict).is_some_and(|sought| self.seen.take_missing(sought.session))
     }
 
-    async fn look(
-        &self,
-        user: UserId,
-        session: SessionId,
-        touch: bool,
-        budget: &mut Budget,
-    ) -> Result<State, store::Error> {
-        let lookup = self.store.lookup(user, session, self.clock.seconds(), touch);
-        self.call(StoreCommand::Lookup, self.store.lane_of(user), budget, lookup).await
+    async fn look(&self, sought: &Sought, budget: &mut Budget) -> Result<State, store::Error> {
+        let lookup = self.store.lookup(sought, self.clock.seconds());
+        self.call(StoreCommand::Lookup, self.store.lane_of(sought.user), budget, lookup).await
     }
 
     /// Makes changes. The outcomes stand in the order of the changes; none where the store failed.
@@ -269,13 +264,13 @@ impl Sessions {
 }
 
 /// The session a token names, and whether it may be touched: only for a token that verifies.
-fn caller(verdict: &Verdict) -> Option<(UserId, SessionId, bool)> {
+fn caller(verdict: &Verdict) -> Option<Sought> {
     let (claims, touch) = match verdict {
         Verdict::Good(claims) => (claims, true),
         Verdict::NoKeys(claims) | Verdict::UnknownKey(claims) => (claims, false),
         Verdict::Expired(_) | Verdict::Bad => return None,
     };
-    Some((claims.user.id()?, claims.session.id()?, touch))
+    Some(Sought { user: claims.user.id()?, session: claims.session.id()?, began: claims.began(), touch })
 }
 
 /// Sessions that were looked up lately.

@@ -12,7 +12,9 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     config::{self, FileError, StoreTarget},
-    session::{Change, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, State, UserId, Wanted},
+    session::{
+        Change, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, Sought, State, UserId, Wanted,
+    },
 };
 
 /// Where stores come from: shared by all workers, built once from the configuration.
@@ -123,21 +125,16 @@ impl Store {
         outcomes.first().copied().ok_or(Error::Protocol)
     }
 
-    /// What is known of a session; one round trip. With `touch`, a live record whose `seen_at` is at
-    /// least a minute old gets `now` for it, after it was read. Never makes a key.
+    /// What is known of a session; one round trip. One that the store has no record of is revoked all the same if
+    /// `began` says that it began before its user's sessions were all revoked. With `touch`, a live record whose
+    /// `seen_at` is at least a minute old gets `now` for it, after it was read. Never makes a key.
     ///
     /// # Errors
     /// When the store did not answer, or not with what this program writes.
-    pub async fn lookup(
-        &self,
-        user: UserId,
-        session: SessionId,
-        now: Seconds,
-        touch: bool,
-    ) -> Result<State, Error> {
+    pub async fn lookup(&self, sought: &Sought, now: Seconds) -> Result<State, Error> {
         match self {
-            Self::Redis(redis) => redis.lookup(user, session, now, touch).await,
-            Self::Memory(memory) => Ok(memory.lookup(user, session, now, touch)),
+            Self::Redis(redis) => redis.lookup(sought, now).await,
+            Self::Memory(memory) => Ok(memory.lookup(sought, now)),
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Budget, Sessions};
+use super::{Budget, Sessions, caller};
 use crate::{
     audit::{self, Actor, By},
+    keys::Verdict,
     metrics::{MirrorEvent, StoreCommand},
-    session::{Change, Listed, Outcome, Reason, SessionId, State, UserId, Wanted, Which},
+    session::{Change, Listed, Outcome, Reason, State, UserId, Wanted, Which},
     store,
 };
 
@@ -22,17 +23,19 @@ pub struct Demand<'a> {
 }
 
 impl Sessions {
-    /// What is known of a session that somebody acts by; it counts as seen.
+    /// What is known of the session that somebody acts by; `None` where the token names none.
     ///
     /// # Errors
     /// When the store did not say.
     pub async fn of_caller(
         &self,
-        user: UserId,
-        session: SessionId,
+        verdict: &Verdict,
         budget: &mut Budget,
-    ) -> Result<State, store::Error> {
-        self.look(user, session, true, budget).await
+    ) -> Result<Option<State>, store::Error> {
+        match caller(verdict) {
+            Some(sought) => self.look(&sought, budget).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// A user's live sessions, or one of them.

@@ -21,7 +21,8 @@ use super::{Error, OpenError, Swept, keys::Keys, rules};
 use crate::{
     config,
     session::{
-        Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Wanted, Which,
+        Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State, UserId,
+        Wanted, Which,
     },
 };
 
@@ -126,20 +127,14 @@ impl Redis {
     ///
     /// # Errors
     /// As there.
-    pub async fn lookup(
-        &self,
-        user: UserId,
-        session: SessionId,
-        now: Seconds,
-        touch: bool,
-    ) -> Result<State, Error> {
+    pub async fn lookup(&self, sought: &Sought, now: Seconds) -> Result<State, Error> {
+        let &Sought { user, session, began, touch } = sought;
         let keys =
             [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.add_command(call);
-        let replies = self.run(&pipeline).await?;
+        call.arg(began.map_or(String::new(), |began| began.to_string()));
+        let replies = self.run(Pipeline::with_capacity(1).add_command(call)).await?;
         reply::state(user, session, reply::first(&replies)?)
     }
 
@@ -251,14 +246,18 @@ impl Redis {
         call
     }
 
+    /// Record, tombstone, marks, index: what is known of one session.
+    fn keys_of(&self, user: UserId, session: SessionId) -> [String; 4] {
+        [
+            self.keys.record(user, session),
+            self.keys.tombstone(user, session),
+            self.keys.marks(user),
+            self.keys.index(user),
+        ]
+    }
+
     fn record_script(&self, origin: Origin, record: &Record, allowed_ms: Option<u64>, now: Seconds) -> Cmd {
-        let keys = [
-            self.keys.record(record.user, record.session),
-            self.keys.tombstone(record.user, record.session),
-            self.keys.marks(record.user),
-            self.keys.index(record.user),
-        ];
-        let mut call = self.scripts.record.call(&keys);
+        let mut call = self.scripts.record.call(&self.keys_of(record.user, record.session));
         call.arg(now)
             .arg(rules::record_ttl(self.session_ttl, record.expires_at, now))
             .arg(match origin {

@@ -16,8 +16,8 @@ use std::{
 use gotrue_sidecar::{
     config::{self, Secret, SecretSource, StoreTarget},
     session::{
-        Aal, Change, FactorId, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId, State,
-        UserId, Wanted, Which,
+        Aal, Change, FactorId, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId, Sought,
+        State, UserId, Wanted, Which,
     },
     store::{Source, Store},
 };
@@ -195,7 +195,7 @@ async fn apply(store: &Store, change: &Change) -> Outcome {
 }
 
 async fn look(store: &Store, user: UserId, session: SessionId) -> State {
-    store.lookup(user, session, NOW, false).await.unwrap()
+    store.lookup(&Sought::of(user, session), NOW).await.unwrap()
 }
 
 /// The live record, or a failed test.

@@ -57,6 +57,7 @@ conformance! {
     lists::an_id_that_is_not_live_leaves_nothing_behind
     questions::a_touch_is_written_once_a_minute
     questions::a_touch_makes_no_session
+    questions::a_mark_revokes_for_whoever_asks_what_began_before_it
     questions::a_token_leads_to_its_session
     questions::a_token_leads_to_no_ended_session
     questions::it_answers_a_ping
