@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::{
     Cell, Loss,
-    crowd::{Ask, Crowd, Device, Sample},
+    crowd::{Ask, Crowd, Device, Work},
     house::House,
     report::Report,
     world::{Difference, Differing, World},
@@ -17,8 +17,9 @@ use crate::support::dice::Dice;
 const BEFORE: Duration = Duration::from_millis(500);
 const AFTER: Duration = Duration::from_millis(300);
 
-/// A request may wait so long when the fault is new: `store.timeout`, and what a busy machine adds.
-const LONGEST: Duration = Duration::from_millis(250 + 1250);
+/// A request may wait so long when the fault is new: `store.timeout`, and half a second; and twice what the machine
+/// is seen to add, because two processes and as many threads here need their turn.
+const LONGEST: Duration = Duration::from_millis(250 + 500);
 
 /// After so long a fault is known, and requests wait no more.
 const KNOWN: Duration = Duration::from_secs(1);
@@ -49,10 +50,10 @@ async fn weather(cell: Cell, seed: u64, lasts: Duration) -> Report {
     house.mend(cell.fault).await;
     let mended = Instant::now();
     sleep(AFTER).await;
-    let samples = crowd.stop().await;
+    let work = crowd.stop().await;
 
     let mut report = Report::new(cell, &world).await;
-    requests(&mut report, &samples, struck, mended);
+    requests(&mut report, &work, struck, mended);
     settle(&mut report, &house, &world, mended).await;
     lost(&mut report, struck, mended);
     use_everything(&mut report, &house, &world).await;
@@ -62,7 +63,7 @@ async fn weather(cell: Cell, seed: u64, lasts: Duration) -> Report {
     report
 }
 
-fn requests(report: &mut Report, samples: &[Sample], struck: Instant, mended: Instant) {
+fn requests(report: &mut Report, Work { samples, noise }: &Work, struck: Instant, mended: Instant) {
     report.requests = samples.len();
     report.longest = samples.iter().map(|sample| sample.took).max().unwrap_or_default();
     let known = samples.iter().filter(|sample| sample.at > struck + KNOWN && sample.at < mended);
@@ -71,8 +72,8 @@ fn requests(report: &mut Report, samples: &[Sample], struck: Instant, mended: In
     report.once_known = known.get(known.len() * 9 / 10).copied();
     let errors: Vec<_> = samples.iter().filter_map(|sample| sample.error.clone()).collect();
     report.errors = errors.len();
-    if report.longest > LONGEST {
-        report.complain(format!("a request took {:?}, longer than {LONGEST:?}", report.longest));
+    if report.longest > LONGEST + *noise * 2 {
+        report.complain(format!("a request took {:?}; {noise:?} is what others take", report.longest));
     }
     errors.into_iter().take(3).for_each(|error| report.complain(error));
 }

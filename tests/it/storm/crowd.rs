@@ -37,9 +37,18 @@ pub(super) struct Sample {
     pub(super) error: Option<String>,
 }
 
+/// What was done.
+pub(super) struct Work {
+    /// Every request.
+    pub(super) samples: Vec<Sample>,
+    /// What the slowest request took that has nothing to do with the store: what the machine adds.
+    pub(super) noise: Duration,
+}
+
 /// All devices at work.
 pub(super) struct Crowd {
     devices: JoinSet<Vec<Sample>>,
+    bystanders: JoinSet<Vec<Sample>>,
     stop: Arc<AtomicBool>,
     complaint: Arc<OnceLock<String>>,
 }
@@ -56,7 +65,12 @@ impl Crowd {
                 devices.spawn(device.live(Arc::clone(&stop), Arc::clone(&complaint)));
             }
         }
-        Self { devices, stop, complaint }
+        let mut bystanders = JoinSet::new();
+        for door in 0..2 {
+            let device = Device::new(world, Login::new(0).user, dice.fork());
+            bystanders.spawn(device.stand_by(door, Arc::clone(&stop)));
+        }
+        Self { devices, bystanders, stop, complaint }
     }
 
     /// The first answer that was wrong, so far.
@@ -64,10 +78,13 @@ impl Crowd {
         self.complaint.get().map(String::as_str)
     }
 
-    /// Lets everybody finish; every request that was made.
-    pub(super) async fn stop(self) -> Vec<Sample> {
+    /// Lets everybody finish.
+    pub(super) async fn stop(self) -> Work {
         self.stop.store(true, Ordering::Relaxed);
-        self.devices.join_all().await.concat()
+        let (samples, beside) =
+            (self.devices.join_all().await.concat(), self.bystanders.join_all().await.concat());
+        let noise = beside.iter().map(|sample| sample.took).max().unwrap_or_default();
+        Work { samples, noise }
     }
 }
 
@@ -79,6 +96,8 @@ pub(super) enum Ask {
     User,
     /// With this query.
     Logout(&'static str),
+    /// What no session matters to: the store is not asked.
+    Settings,
 }
 
 /// Sends requests of one user and remembers the newest tokens.
@@ -119,6 +138,15 @@ impl Device {
             samples.push(sample);
             let rest = REST.0 + self.dice.below(REST.1 - REST.0);
             sleep(Duration::from_millis(rest.try_into().unwrap())).await;
+        }
+        samples
+    }
+
+    async fn stand_by(mut self, door: usize, stop: Arc<AtomicBool>) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            samples.push(self.ask(Ask::Settings, door).await);
+            sleep(Duration::from_millis(20)).await;
         }
         samples
     }
@@ -168,6 +196,7 @@ impl Device {
             Ask::Refresh => Request::post(format!("{door}/token?grant_type=refresh_token")),
             Ask::User => Request::get(format!("{door}/user")),
             Ask::Logout(query) => Request::post(format!("{door}/logout{query}")),
+            Ask::Settings => Request::get(format!("{door}/settings")),
         };
         let mut request = request.header("x-request-id", id);
         if let (Ask::User | Ask::Logout(_), Some(login)) = (ask, &self.login) {
@@ -177,7 +206,7 @@ impl Device {
         let body = match ask {
             Ask::SignIn => format!(r#"{{"user":"{}"}}"#, self.user),
             Ask::Refresh => format!(r#"{{"refresh_token":"{refresh}"}}"#),
-            Ask::User | Ask::Logout(_) => String::new(),
+            Ask::User | Ask::Logout(_) | Ask::Settings => String::new(),
         };
         request.body(body).unwrap()
     }

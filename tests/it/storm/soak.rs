@@ -110,7 +110,7 @@ fn millis(dice: &mut Dice, from: usize, to: usize) -> Duration {
 
 /// People stop, the mirror becomes true, everybody signs out, and no session is left.
 async fn finish(crowd: Crowd, world: &World, house: &House) -> usize {
-    let samples = crowd.stop().await;
+    let samples = crowd.stop().await.samples;
     let errors: Vec<_> = samples.iter().filter_map(|sample| sample.error.as_ref()).collect();
     assert!(errors.is_empty(), "{errors:?}\n{}", world.logs());
     let up = async || world.is_up().await.then_some(());
