@@ -259,9 +259,9 @@ fn store_source(
     session_ttl: Duration,
     watched: &mut Watched,
 ) -> Result<store::Source, store::OpenError> {
-    if let config::StoreTarget::Redis { url, password, .. } = &store.target {
-        for secret in [Some(url), password.as_ref()].into_iter().flatten() {
-            watched.watch_secret(Purpose::Store, secret);
+    if let config::StoreTarget::Redis(target) = &store.target {
+        for file in target.files() {
+            watched.watch(Purpose::Store, file.to_owned());
         }
     }
     store::Source::new(store, session_ttl)

@@ -36,7 +36,7 @@ impl Source {
             StoreTarget::Memory => {
                 Self::Memory(Arc::new(memory::Memory::new(config.memory_max_sessions, session_ttl)))
             }
-            StoreTarget::Redis { .. } => Self::Redis(redis::Source::new(config, session_ttl)?),
+            StoreTarget::Redis(_) => Self::Redis(redis::Source::new(config, session_ttl)?),
         })
     }
 
@@ -241,6 +241,19 @@ pub enum Error {
     /// Its certificate does not verify, or it does not speak TLS.
     #[error("TLS with the store failed: {0}")]
     Tls(rustls::Error),
+    /// Another server has the key, or is about to: part of a Cluster is moving, or `store.url` does not say that
+    /// it is one.
+    #[error(
+        "the store says that another server has the key: it is being moved, or store.url is to begin with \
+             redis+cluster://"
+    )]
+    Moved,
+    /// Part of the Cluster has no master, or is in between.
+    #[error("the Cluster does not serve this part of its slots")]
+    ClusterDown,
+    /// The change is made, but on fewer replicas than `store.wait_replicas` in time.
+    #[error("fewer replicas than store.wait_replicas have the change")]
+    Replicas,
     /// Another error of the server's, by its code.
     #[error("the store answered with the error {0}")]
     Other(Code),
@@ -264,7 +277,7 @@ pub enum About {
 
 impl Error {
     /// Every word that [`Error::cause`] can give, for metrics that start at zero.
-    pub const CAUSES: [&'static str; 10] = [
+    pub const CAUSES: [&'static str; 14] = [
         "timeout",
         "refused",
         "auth",
@@ -273,6 +286,10 @@ impl Error {
         "loading",
         "protocol",
         "full",
+        "tls",
+        "moved",
+        "cluster_down",
+        "replicas",
         "other",
         "skipped",
     ];
@@ -286,9 +303,11 @@ impl Error {
             | Self::ReadOnly
             | Self::Loading
             | Self::Tls(_)
+            | Self::Moved
+            | Self::ClusterDown
             | Self::Other(_) => About::Store,
             Self::OutOfMemory => About::Room,
-            Self::Protocol | Self::Full => About::Change,
+            Self::Protocol | Self::Full | Self::Replicas => About::Change,
             Self::Skipped => About::Nothing,
         }
     }
@@ -304,7 +323,11 @@ impl Error {
             Self::Loading => "loading",
             Self::Protocol => "protocol",
             Self::Full => "full",
-            Self::Tls(_) | Self::Other(_) => "other",
+            Self::Tls(_) => "tls",
+            Self::Moved => "moved",
+            Self::ClusterDown => "cluster_down",
+            Self::Replicas => "replicas",
+            Self::Other(_) => "other",
             Self::Skipped => "skipped",
         }
     }
@@ -332,8 +355,17 @@ impl std::fmt::Display for Code {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Not an address of a store.
-    #[error("store.url: expected redis://, rediss:// or redis+unix:// with a host or path, and nothing else")]
+    #[error(
+        "store.url: expected redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster:// with what \
+         belongs to it, and nothing else"
+    )]
     Url,
+    /// A database of a Cluster.
+    #[error("store.url: expected no database: a Cluster has only one")]
+    ClusterDatabase,
+    /// What was one server is a Cluster now, or the like.
+    #[error("store.url: expected the same shape of Redis as at the start; another one needs a restart")]
+    Shape,
     /// A file that holds the address or the password.
     #[error("{key}: {source}")]
     Secret {
@@ -342,20 +374,31 @@ pub enum OpenError {
         /// Why.
         source: FileError,
     },
-    /// The CA file cannot be read.
-    #[error("store.ca_file: expected a readable file at {}: {source}", path.display())]
-    CaUnreadable {
+    /// A file with certificates or a key cannot be read.
+    #[error("{key}: expected a readable file at {}: {source}", path.display())]
+    PemUnreadable {
+        /// The key that names it.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// The CA file holds no certificate.
-    #[error("store.ca_file: expected PEM certificates in {}", path.display())]
-    CaContent {
+    /// It does not hold them.
+    #[error("{key}: expected {expected} in {}", path.display())]
+    PemContent {
+        /// The key that names it.
+        key: &'static str,
+        /// What should be in it.
+        expected: &'static str,
         /// The file.
         path: PathBuf,
     },
+    /// They hold something that cannot be used for TLS.
+    #[error(
+        "store.ca_file, store.client_cert_file, store.client_key_file: expected certificates that can be used"
+    )]
+    Certificates,
 }
 
 #[cfg(test)]
@@ -373,12 +416,15 @@ mod tests {
             Error::Loading,
             Error::Protocol,
             Error::Full,
+            Error::Tls(rustls::Error::DecryptError),
+            Error::Moved,
+            Error::ClusterDown,
+            Error::Replicas,
             Error::Other(Code::new("MISCONF")),
             Error::Skipped,
         ];
         let causes: Vec<_> = errors.iter().map(Error::cause).collect();
         assert_eq!(causes, Error::CAUSES);
-        assert_eq!(Error::Tls(rustls::Error::DecryptError).cause(), "other");
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl From<Outcome> for MirrorResult {
 }
 
 /// The `result` labels of store commands; the last stands for all that are not here.
-pub(super) const STORE_RESULTS: [&str; 11] = [
+pub(super) const STORE_RESULTS: [&str; 15] = [
     "ok",
     "timeout",
     "refused",
@@ -225,6 +225,10 @@ pub(super) const STORE_RESULTS: [&str; 11] = [
     "loading",
     "protocol",
     "full",
+    "tls",
+    "moved",
+    "cluster_down",
+    "replicas",
     "skipped",
     "other",
 ];

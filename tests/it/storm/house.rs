@@ -14,7 +14,7 @@ use super::{Cell, Fault, Shape, world::TIMEOUT};
 use crate::support::{
     pod::{self, Stored},
     process::eventually,
-    redis::RedisServer,
+    redis::{RedisServer, Setup, Tls},
     relay::{Does, Relay},
 };
 
@@ -69,12 +69,14 @@ impl House {
     /// A primary, and one that follows it where it is needed.
     async fn servers(cell: Cell, options: &[&str]) -> Vec<Node> {
         let first = Node::start(options, |options| match cell.shape {
-            Shape::Tls => RedisServer::with_tls_and_options(options),
+            Shape::Tls => {
+                RedisServer::launch(Setup { tls: Tls::Server, ..Setup::new() }.with(options.iter().copied()))
+            }
             _ => RedisServer::with_options(options),
         });
         let mut nodes = vec![first.await];
         if cell.fault == Fault::Failover || cell.shape == Shape::Sentinel {
-            let primary = nodes[0].server.lock().await.replica_like();
+            let primary = nodes[0].server.lock().await.replica();
             let by = nodes[0].relay.port;
             nodes.push(Node::start(options, |options| primary.start(options, by)).await);
         }
