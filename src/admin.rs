@@ -15,6 +15,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::RuntimeMetrics,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
@@ -49,6 +50,8 @@ pub struct State {
     pub readiness: Arc<Readiness>,
     /// `/drain`
     pub drain: Drain,
+    /// Every runtime of the process, for the count of tasks.
+    pub runtimes: Vec<RuntimeMetrics>,
 }
 
 /// Answers on `listener` until `stop`; then ends within a second.
@@ -146,7 +149,7 @@ fn answer<B>(request: &Request<B>, caller: Caller, state: &State) -> Response<Fu
     match (path, request.method()) {
         ("/livez", &Method::GET | &Method::HEAD) => plain(StatusCode::OK, "ok"),
         ("/readyz", &Method::GET | &Method::HEAD) => readyz(request.uri().query(), &state.readiness),
-        ("/metrics", &Method::GET | &Method::HEAD) => metrics(request.headers(), &state.metrics),
+        ("/metrics", &Method::GET | &Method::HEAD) => metrics(request.headers(), state),
         ("/drain", &Method::POST) => drain(caller, &state.drain),
         _ => {
             let text = format_args!("this path takes {allowed}");
@@ -170,11 +173,12 @@ fn is_verbose(query: Option<&str>) -> bool {
     parameters.any(|parameter| parameter.split('=').next() == Some("verbose"))
 }
 
-fn metrics(headers: &HeaderMap, metrics: &Metrics) -> Response<Full<Bytes>> {
+fn metrics(headers: &HeaderMap, state: &State) -> Response<Full<Bytes>> {
     let accept: Vec<&str> =
         headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::accepted_by(&accept.join(","));
-    page(StatusCode::OK, format.content_type(), metrics.render(format))
+    state.metrics.tasks(state.runtimes.iter().map(RuntimeMetrics::num_alive_tasks).sum());
+    page(StatusCode::OK, format.content_type(), state.metrics.render(format))
 }
 
 fn drain(caller: Caller, drain: &Drain) -> Response<Full<Bytes>> {

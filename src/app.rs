@@ -188,7 +188,7 @@ impl App {
             reload_interval,
             log,
         };
-        let admin_state = admin::State { metrics, readiness, drain: drain.clone() };
+        let admin_state = admin::State { metrics, readiness, drain: drain.clone(), runtimes: Vec::new() };
         let listener = bind("listen", listen)?;
         let admin = TcpListener::from_std(bind("admin.listen", admin.listen)?).map_err(Error::System)?;
         Ok(Self { listener, admin, workers, setup, drain, errands, admin_state })

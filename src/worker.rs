@@ -4,7 +4,12 @@
 use std::{io, sync::Arc, thread::JoinHandle};
 
 use http::HeaderValue;
-use tokio::{net::TcpListener, runtime, sync::watch, time::MissedTickBehavior};
+use tokio::{
+    net::TcpListener,
+    runtime::{self, RuntimeMetrics},
+    sync::watch,
+    time::MissedTickBehavior,
+};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -78,6 +83,15 @@ pub struct Mirroring {
     pub clock: Clock,
 }
 
+/// A worker that runs.
+#[derive(Debug)]
+pub struct Worker {
+    /// Ends with its runtime.
+    pub thread: JoinHandle<()>,
+    /// What its runtime does.
+    pub runtime: RuntimeMetrics,
+}
+
 impl Mirroring {
     /// One thread's way to the store, over a connection of its own.
     pub fn sessions(self, metrics: Arc<Metrics>, tasks: TaskTracker) -> Sessions {
@@ -104,14 +118,16 @@ impl Mirroring {
 ///
 /// # Errors
 /// When the system gives no thread or no runtime.
-pub fn start(index: usize, listener: std::net::TcpListener, setup: Setup) -> io::Result<JoinHandle<()>> {
+pub fn start(index: usize, listener: std::net::TcpListener, setup: Setup) -> io::Result<Worker> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let metrics = runtime.metrics();
     let starting = setup.terms.tasks.token(); // so that a drain does not find nothing to wait for yet
-    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         if let Err(error) = runtime.block_on(serve(listener, setup, starting)) {
             tracing::error!(error = &error as &dyn std::error::Error, "a worker cannot serve");
         }
-    })
+    })?;
+    Ok(Worker { thread, runtime: metrics })
 }
 
 async fn serve(listener: std::net::TcpListener, setup: Setup, starting: TaskTrackerToken) -> io::Result<()> {

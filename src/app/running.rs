@@ -1,7 +1,7 @@
 //! Runs a built sidecar, and takes it down in the order of the drain: not ready, still accepting;
 //! then no new connections, what was begun is finished, recordings included; then the end.
 
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Error};
@@ -22,13 +22,16 @@ impl App {
     /// # Errors
     /// When the system gives no thread.
     pub async fn run(self) -> Result<Ended, Error> {
-        let Self { listener, admin, workers, setup, drain, errands, admin_state } = self;
+        let Self { listener, admin, workers, setup, drain, errands, mut admin_state } = self;
         let (end, tasks, mut phases) = (setup.end.clone(), setup.terms.tasks.clone(), drain.phases());
         let readiness = admin_state.readiness.clone();
         let mut threads = Vec::new();
+        admin_state.runtimes.push(Handle::current().metrics());
         for index in 0..workers {
             let listener = listener.try_clone().map_err(Error::System)?;
-            threads.push(worker::start(index, listener, setup.clone()).map_err(Error::System)?);
+            let worker = worker::start(index, listener, setup.clone()).map_err(Error::System)?;
+            admin_state.runtimes.push(worker.runtime);
+            threads.push(worker.thread);
         }
         drop(listener); // the workers' clones keep it open; the last one closes it
         readiness.set_listening(true);

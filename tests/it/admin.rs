@@ -42,6 +42,7 @@ impl Admin {
             metrics: Arc::new(Metrics::new().unwrap()),
             readiness: Arc::clone(&readiness),
             drain: drain.clone(),
+            runtimes: Vec::new(),
         };
         let stop = CancellationToken::new();
         let served = tokio::spawn(admin::serve(listener, state, stop.clone()));

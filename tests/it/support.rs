@@ -4,6 +4,7 @@ pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod client_js;
 pub(crate) mod corpus;
+pub(crate) mod dice;
 pub(crate) mod documents;
 pub(crate) mod gotrue;
 pub(crate) mod http;
