@@ -69,6 +69,13 @@ pub enum Standing {
     Suspended,
 }
 
+impl Budget {
+    /// For something that may take so long.
+    pub fn new(limit: Duration) -> Self {
+        Self(limit)
+    }
+}
+
 impl Sessions {
     /// A fresh budget for one request.
     pub fn budget(&self) -> Budget {

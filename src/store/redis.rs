@@ -4,6 +4,7 @@
 //! surprise is [`Error::Protocol`].
 
 mod link;
+mod push;
 mod record;
 mod reply;
 mod scripts;
@@ -17,7 +18,12 @@ use arc_swap::ArcSwap;
 
 pub use self::survey::{Amendment, Held, Known, LastAudit, Scan, Stamp};
 use self::{link::Link, scripts::Scripts};
-use super::{Error, OpenError, Swept, keys::Keys, rules};
+use super::{
+    Error, OpenError, Swept,
+    changes::{Changes, Heard},
+    keys::Keys,
+    rules,
+};
 use crate::{
     config,
     session::{
@@ -36,6 +42,7 @@ pub struct Source {
     step: u32,
     client: Arc<ArcSwap<Client>>,
     scripts: Arc<Scripts>,
+    changes: Arc<Changes>,
 }
 
 impl Source {
@@ -51,6 +58,7 @@ impl Source {
             step: STEP,
             client: Arc::new(ArcSwap::from_pointee(client)),
             scripts: Arc::new(Scripts::new()),
+            changes: Arc::default(),
         })
     }
 
@@ -68,7 +76,19 @@ impl Source {
             keys: Keys::new(&self.config.key_prefix),
             session_ttl: self.session_ttl.as_secs(),
             step: self.step,
+            changes: Arc::clone(&self.changes),
         }
+    }
+
+    /// See [`Source::changes`](super::Source::changes).
+    pub fn changes(&self) -> Arc<Changes> {
+        Arc::clone(&self.changes)
+    }
+
+    /// See [`Source::follow_changes`](super::Source::follow_changes).
+    pub async fn follow_changes(&self, told: impl Fn(Heard)) {
+        // one subscription for each master
+        push::follow(&self.client, &Keys::new(&self.config.key_prefix), &self.changes, told).await;
     }
 
     /// Reads address and files again, for connections that are made from now on.
@@ -90,6 +110,7 @@ pub struct Redis {
     keys: Keys,
     session_ttl: Seconds,
     step: u32,
+    changes: Arc<Changes>,
 }
 
 impl Redis {
@@ -110,7 +131,12 @@ impl Redis {
                 self.add_hints(&mut pipeline, record, now);
             }
         }
-        let replies = self.run(&pipeline).await?;
+        let replies = self.run(&pipeline).await;
+        // made, or perhaps made: this process need not wait for Redis to tell it of its own changes
+        for change in changes {
+            self.changes.of(change.user());
+        }
+        let replies = replies?;
         for hint in replies.get(changes.len()..).unwrap_or_default() {
             reply::sound(hint)?;
         }
