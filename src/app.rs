@@ -19,6 +19,7 @@ pub use self::running::Ended;
 use crate::{
     access::AccessLog,
     admin,
+    breaker::Breaker,
     clock::Clock,
     config::{self, Config},
     exchange::Ledger,
@@ -137,6 +138,7 @@ impl App {
         let mirroring = match store {
             None => None,
             Some(store) => Some(Mirroring {
+                breaker: Arc::new(Breaker::new(1, Arc::clone(&metrics))),
                 source: Arc::new(store_source(&store, session.ttl, &mut watched)?),
                 mirror: Mirror::new(keys::reference_key(ref_key.as_ref(), &keys)?, expired_grace),
                 budget: store.timeout,
@@ -188,8 +190,7 @@ impl App {
             reload_interval,
             log,
         };
-        let listener = bind("listen", listen)?;
-        let admin = bind("admin.listen", admin.listen)?;
+        let (listener, admin) = (bind("listen", listen)?, bind("admin.listen", admin.listen)?);
         Ok(Self { listener, admin, workers, setup, drain, errands })
     }
 
@@ -198,6 +199,15 @@ impl App {
     pub fn with_clock(mut self, clock: Clock) -> Self {
         if let Some(mirroring) = &mut self.setup.mirroring {
             mirroring.clock = clock;
+        }
+        self
+    }
+
+    /// Lets Redis deal with fewer sessions of a user at once, as [`store::Source::with_step`] does.
+    #[must_use]
+    pub fn with_step(mut self, step: u32) -> Self {
+        if let Some(mirroring) = &mut self.setup.mirroring {
+            mirroring.source = Arc::new(store::Source::clone(&mirroring.source).with_step(step));
         }
         self
     }
@@ -258,9 +268,9 @@ fn store_source(
     session_ttl: Duration,
     watched: &mut Watched,
 ) -> Result<store::Source, store::OpenError> {
-    if let config::StoreTarget::Redis { url, password, .. } = &store.target {
-        for secret in [Some(url), password.as_ref()].into_iter().flatten() {
-            watched.watch_secret(Purpose::Store, secret);
+    if let config::StoreTarget::Redis(target) = &store.target {
+        for file in target.files() {
+            watched.watch(Purpose::Store, file.to_owned());
         }
     }
     store::Source::new(store, session_ttl)

@@ -103,10 +103,10 @@ impl Check {
         };
         match verified.subject {
             Subject::Key => decision::permit_key(&self.config)?,
-            Subject::Session(user, session) => {
-                let known = match self.states.remembered(user, session, began) {
+            Subject::Session(sought) => {
+                let known = match self.states.remembered(&sought, began) {
                     Some(known) => known,
-                    None => Box::pin(self.states.ask(user, session, self.left(began))).await,
+                    None => Box::pin(self.states.ask(&sought, self.left(began))).await,
                 };
                 decision::permit_session(known, &self.config)?;
             }

@@ -24,6 +24,7 @@
 //! | sessions, tombstones, marks | [`store`]: Redis, or [`store::memory`] | every replica, or this process |
 //! | connections to GoTrue | [`upstream::Upstream`] | one worker |
 //! | the connection to Redis | [`store::Store`], made by [`store::Source`] | one worker |
+//! | whether the store is worth asking | [`breaker::Breaker`] | this process |
 //! | clients' connections | [`listener::Connections`], each with its [`wire::pace::Pace`] | one worker |
 //! | one request | [`exchange::Exchange`], until its answer has ended | nobody |
 //! | what checks remember | [`check::Check`], for a second at most | one worker |
@@ -40,6 +41,7 @@ pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod body;
+pub mod breaker;
 pub mod check;
 pub mod cli;
 pub mod clock;

@@ -5,20 +5,25 @@ use std::{io, sync::Arc, thread::JoinHandle};
 
 use http::HeaderValue;
 use tokio::{net::TcpListener, runtime, sync::watch, time::MissedTickBehavior};
-use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use crate::{
     admin,
+    breaker::Breaker,
     check::Check,
     clock::Clock,
     config,
     exchange::Ledger,
     jwks::Verifier,
     listener::{Connections, Terms},
+    metrics::Metrics,
     mirror::Mirror,
     proxy::Proxy,
     session_api::SessionApi,
-    sessions::{Seen, Sessions},
+    sessions::{Seen, Sessions, Unswept},
     shutdown::{Draining, Phase},
     store,
     target::Paths,
@@ -63,6 +68,8 @@ pub struct Setup {
 pub struct Mirroring {
     /// Opens this worker's store.
     pub source: Arc<store::Source>,
+    /// Whether it is worth asking.
+    pub breaker: Arc<Breaker>,
     /// Decides.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -77,6 +84,28 @@ pub struct Mirroring {
     pub check: Option<config::Check>,
     /// The time that sessions go by.
     pub clock: Clock,
+}
+
+impl Mirroring {
+    /// One thread's way to the store, over a connection of its own.
+    pub fn sessions(self, metrics: Arc<Metrics>, tasks: TaskTracker) -> Sessions {
+        let Self { source, breaker, mirror, budget, lookup, enforce, session_api: _, check: _, clock } = self;
+        let (store, connected_at) = (source.connect(), breaker.openings().into());
+        Sessions {
+            store,
+            breaker,
+            connected_at,
+            mirror,
+            budget,
+            lookup,
+            enforce,
+            seen: Seen::default(),
+            unswept: Unswept::default(),
+            clock,
+            metrics,
+            tasks,
+        }
+    }
 }
 
 /// One worker's clones of the sockets.
@@ -146,11 +175,7 @@ fn parts(setup: Setup) -> (Arc<Proxy>, admin::State) {
     let Terms { limits, metrics, tasks, .. } = setup.terms;
     let api = setup.mirroring.as_ref().and_then(|mirroring| mirroring.session_api.clone());
     let checks = setup.mirroring.as_ref().and_then(|it| Some((it.check?, it.source.changes())));
-    let sessions = setup.mirroring.map(|mirroring| {
-        let Mirroring { source, mirror, budget, lookup, enforce, clock, .. } = mirroring;
-        let (store, seen) = (source.connect(), Seen::default());
-        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen, clock, metrics, tasks })
-    });
+    let sessions = setup.mirroring.map(|mirroring| Arc::new(mirroring.sessions(metrics, tasks)));
     let session_api = sessions.as_ref().zip(api).map(|(sessions, config)| {
         let (sessions, verifier) = (Arc::clone(sessions), Arc::clone(&verifier));
         Arc::new(SessionApi { sessions, verifier, config })

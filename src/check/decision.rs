@@ -6,7 +6,8 @@ use crate::{
     config::{Check, Policy},
     keys::Verdict,
     metrics::{CheckResult, Refusal},
-    session::{Seconds, SessionId, State, UserId},
+    session::{Seconds, Sought, State},
+    sessions::{Reader, Without, without_store},
     token::{Claims, Named},
 };
 
@@ -14,7 +15,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// A session's: the store is to be asked.
-    Session(UserId, SessionId),
+    Session(Sought),
     /// Nobody's session: an anonymous or a service key.
     Key,
 }
@@ -70,7 +71,9 @@ fn claimed(claims: &Claims, now: Seconds) -> Result<Subject, Refusal> {
     match (claims.user, claims.session) {
         (Named::Odd, _) => Err(Refusal::TokenOddUser),
         (_, Named::Odd) => Err(Refusal::TokenOddSession),
-        (Named::Id(user), Named::Id(session)) => Ok(Subject::Session(user, session)),
+        (Named::Id(user), Named::Id(session)) => {
+            Ok(Subject::Session(Sought { user, session, began: claims.began(), touch: true }))
+        }
         (Named::Nothing, Named::Id(_)) => Err(Refusal::TokenWithoutUser),
         (_, Named::Nothing) => Ok(Subject::Key),
     }
@@ -98,8 +101,10 @@ pub fn permit_session(known: Known, config: &Check) -> Result<(), Refusal> {
         // to GoTrue there is no difference either
         Known::Revoked | Known::Unknown => Err(Refusal::SessionRevoked),
         Known::Suspended => Err(Refusal::UserSuspended),
-        Known::Undecided if config.on_store_error == Policy::Allow => Ok(()),
-        Known::Undecided => Err(Refusal::StoreUnavailable),
+        Known::Undecided => match without_store(Reader::Check(config.on_store_error)) {
+            Without::TokenDecides => Ok(()),
+            Without::LeftToGotrue | Without::Unavailable => Err(Refusal::StoreUnavailable),
+        },
     }
 }
 
@@ -130,7 +135,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::token::BASE64URL;
+    use crate::{
+        config::OnStoreError,
+        session::{SessionId, UserId},
+        token::BASE64URL,
+    };
 
     const USER: &str = "0191d1a0-0000-7000-8000-00000000000a";
     const SESSION: &str = "0191d1a0-0000-7000-8000-000000000001";
@@ -140,12 +149,12 @@ mod tests {
     const DEFAULT: Check = Check {
         unknown: Policy::Allow,
         keys: Policy::Deny,
-        on_store_error: Policy::Deny,
+        on_store_error: OnStoreError::Closed,
         max_staleness: Duration::from_secs(1),
         timeout: Duration::from_millis(100),
     };
     const OTHER: Check =
-        Check { unknown: Policy::Deny, keys: Policy::Allow, on_store_error: Policy::Allow, ..DEFAULT };
+        Check { unknown: Policy::Deny, keys: Policy::Allow, on_store_error: OnStoreError::Open, ..DEFAULT };
 
     fn claims(payload: &Value) -> Claims {
         Claims::unverified(&format!("e30.{}.x", BASE64URL.encode(payload.to_string()))).unwrap()
@@ -158,11 +167,9 @@ mod tests {
     #[test]
     fn a_good_token_is_a_sessions_or_a_key() {
         let (user, session) = (UserId::parse(USER).unwrap(), SessionId::parse(SESSION).unwrap());
+        let theirs = Subject::Session(Sought { user, session, began: Some(NOW - 1), touch: true });
         let table = [
-            (
-                json!({"sub": USER, "session_id": SESSION, "exp": NOW + 1}),
-                Ok(Subject::Session(user, session)),
-            ),
+            (json!({"sub": USER, "session_id": SESSION, "exp": NOW + 1, "iat": NOW - 1}), Ok(theirs)),
             (json!({"role": "anon", "exp": NOW + 1}), Ok(Subject::Key)),
             (json!({"role": "service_role", "sub": USER, "exp": NOW + 1}), Ok(Subject::Key)),
             (json!({"sub": USER, "session_id": NIL, "exp": NOW + 1}), Ok(Subject::Key)),

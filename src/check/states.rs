@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     metrics::CheckCache,
-    session::{SessionId, UserId},
+    session::Sought,
     sessions::{Budget, Sessions},
     store::changes::{Changes, Noted},
 };
@@ -27,8 +27,6 @@ use crate::{
 const MOST: usize = 65_536;
 /// They take so much, by each worker.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
-
-type Id = (UserId, SessionId);
 
 /// The states of one worker.
 #[derive(Debug)]
@@ -43,8 +41,8 @@ pub(super) struct States {
 
 #[derive(Debug)]
 struct Held {
-    cache: Cache<Id, Entry>,
-    flights: HashMap<Id, Flight>,
+    cache: Cache<Sought, Entry>,
+    flights: HashMap<Sought, Flight>,
     next: u64,
 }
 
@@ -88,9 +86,9 @@ impl States {
     }
 
     /// What is remembered and may still be believed at `now`.
-    pub(super) fn remembered(&self, user: UserId, session: SessionId, now: Instant) -> Option<Known> {
-        let asked = Asked { at: now, noted: self.changes.as_ref()?.noted(user) };
-        let entry = self.lock().cache.get(&(user, session))?;
+    pub(super) fn remembered(&self, sought: &Sought, now: Instant) -> Option<Known> {
+        let asked = Asked { at: now, noted: self.changes.as_ref()?.noted(sought.user) };
+        let entry = self.lock().cache.get(sought)?;
         if !self.holds(entry.asked, asked) {
             return None;
         }
@@ -99,12 +97,12 @@ impl States {
     }
 
     /// What the store says, within `limit`.
-    pub(super) async fn ask(self: &Arc<Self>, user: UserId, session: SessionId, limit: Duration) -> Known {
+    pub(super) async fn ask(self: &Arc<Self>, sought: &Sought, limit: Duration) -> Known {
         let Some(changes) = &self.changes else {
-            return self.sessions.known(user, session, limit).await;
+            return self.sessions.known(sought, limit).await;
         };
-        let asked = Asked { at: Instant::now(), noted: changes.noted(user) };
-        let mut answer = self.flight((user, session), asked, limit);
+        let asked = Asked { at: Instant::now(), noted: changes.noted(sought.user) };
+        let mut answer = self.flight(*sought, asked, limit);
         match timeout(limit, answer.wait_for(Option::is_some)).await {
             Ok(Ok(known)) => known.unwrap_or(Known::Undecided),
             Ok(Err(_)) | Err(_) => Known::Undecided,
@@ -113,9 +111,14 @@ impl States {
 
     /// The answer to a question that is under way and as good as one asked now, else to a new one. It goes on when
     /// nobody waits for it any more.
-    fn flight(self: &Arc<Self>, id: Id, asked: Asked, limit: Duration) -> watch::Receiver<Option<Known>> {
+    fn flight(
+        self: &Arc<Self>,
+        sought: Sought,
+        asked: Asked,
+        limit: Duration,
+    ) -> watch::Receiver<Option<Known>> {
         let mut held = self.lock();
-        if let Some(flight) = held.flights.get(&id)
+        if let Some(flight) = held.flights.get(&sought)
             && self.holds(flight.asked, asked)
             && flight.answer.has_changed().is_ok()
         {
@@ -124,23 +127,23 @@ impl States {
         let number = held.next;
         held.next += 1;
         let (landing, answer) = watch::channel(None);
-        held.flights.insert(id, Flight { number, asked, answer: answer.clone() });
+        held.flights.insert(sought, Flight { number, asked, answer: answer.clone() });
         drop(held);
         let states = Arc::clone(self);
         tokio::spawn(async move {
-            let known = states.sessions.known(id.0, id.1, limit).await;
-            states.landed(id, number, Entry { known, asked });
+            let known = states.sessions.known(&sought, limit).await;
+            states.landed(sought, number, Entry { known, asked });
             landing.send_replace(Some(known));
         });
         answer
     }
 
-    fn landed(&self, id: Id, number: u64, entry: Entry) {
+    fn landed(&self, sought: Sought, number: u64, entry: Entry) {
         let mut held = self.lock();
-        if held.flights.get(&id).is_some_and(|flight| flight.number == number) {
-            held.flights.remove(&id);
+        if held.flights.get(&sought).is_some_and(|flight| flight.number == number) {
+            held.flights.remove(&sought);
             if entry.known != Known::Undecided {
-                held.cache.insert(id, entry);
+                held.cache.insert(sought, entry);
             }
         }
     }
@@ -157,8 +160,8 @@ impl States {
 
 impl Sessions {
     /// What the store says of a session, within `limit`; it counts as seen.
-    async fn known(&self, user: UserId, session: SessionId, limit: Duration) -> Known {
-        let state = self.of_caller(user, session, &mut Budget::new(limit)).await;
+    async fn known(self: &Arc<Self>, sought: &Sought, limit: Duration) -> Known {
+        let state = self.look(sought, &mut Budget::new(limit)).await;
         state.as_ref().map_or(Known::Undecided, Known::from)
     }
 }

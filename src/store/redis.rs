@@ -3,6 +3,7 @@
 //! Of what Redis answers nothing is trusted: a record that does not read as one is unknown, any other
 //! surprise is [`Error::Protocol`].
 
+mod access;
 mod link;
 mod push;
 mod record;
@@ -13,11 +14,10 @@ mod target;
 
 use std::{sync::Arc, time::Duration};
 
-use ::redis::{Client, Cmd, Pipeline, Value};
-use arc_swap::ArcSwap;
+use ::redis::{Cmd, Pipeline, Value};
 
 pub use self::survey::{Amendment, Held, Known, LastAudit, Scan, Stamp};
-use self::{link::Link, scripts::Scripts};
+use self::{access::Access, link::Link, scripts::Scripts, target::Role};
 use super::{
     Error, OpenError, Swept,
     changes::{Changes, Heard},
@@ -25,9 +25,10 @@ use super::{
     rules,
 };
 use crate::{
-    config,
+    config::{self, StoreTarget},
     session::{
-        Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Wanted, Which,
+        Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State, UserId,
+        Wanted, Which,
     },
 };
 
@@ -35,12 +36,12 @@ use crate::{
 const STEP: u32 = 256;
 
 /// Makes one [`Redis`] for each worker.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     config: config::Store,
     session_ttl: Duration,
     step: u32,
-    client: Arc<ArcSwap<Client>>,
+    access: Arc<Access>,
     scripts: Arc<Scripts>,
     changes: Arc<Changes>,
 }
@@ -51,12 +52,14 @@ impl Source {
     /// # Errors
     /// When one of them cannot be read or used.
     pub fn new(config: &config::Store, session_ttl: Duration) -> Result<Self, OpenError> {
-        let client = target::client(&config.target)?;
+        let StoreTarget::Redis(target) = &config.target else {
+            return Err(OpenError::Url);
+        };
         Ok(Self {
             config: config.clone(),
             session_ttl,
             step: STEP,
-            client: Arc::new(ArcSwap::from_pointee(client)),
+            access: Arc::new(Access::new(target)?),
             scripts: Arc::new(Scripts::new()),
             changes: Arc::default(),
         })
@@ -71,7 +74,7 @@ impl Source {
     /// A store with a connection of its own, made when it is first needed.
     pub fn connect(&self) -> Redis {
         Redis {
-            link: Link::new(Arc::clone(&self.client), self.config.timeout),
+            link: Link::new(Arc::clone(&self.access), None, Role::Server, self.config.timeout),
             scripts: Arc::clone(&self.scripts),
             keys: Keys::new(&self.config.key_prefix),
             session_ttl: self.session_ttl.as_secs(),
@@ -88,7 +91,7 @@ impl Source {
     /// See [`Source::follow_changes`](super::Source::follow_changes).
     pub async fn follow_changes(&self, told: impl Fn(Heard)) {
         // one subscription for each master
-        push::follow(&self.client, &Keys::new(&self.config.key_prefix), &self.changes, told).await;
+        push::follow(&self.access, &Keys::new(&self.config.key_prefix), &self.changes, told).await;
     }
 
     /// Reads address and files again, for connections that are made from now on.
@@ -96,9 +99,7 @@ impl Source {
     /// # Errors
     /// As [`Source::new`]; nothing changes then.
     pub fn reload(&self) -> Result<(), OpenError> {
-        let client = target::client(&self.config.target)?;
-        self.client.store(Arc::new(client));
-        Ok(())
+        self.access.reload()
     }
 }
 
@@ -114,6 +115,11 @@ pub struct Redis {
 }
 
 impl Redis {
+    /// See [`Store::renew`](super::Store::renew).
+    pub(super) fn renew(&self) {
+        self.link.renew();
+    }
+
     /// See [`Store::apply`](super::Store::apply).
     ///
     /// # Errors
@@ -147,20 +153,14 @@ impl Redis {
     ///
     /// # Errors
     /// As there.
-    pub async fn lookup(
-        &self,
-        user: UserId,
-        session: SessionId,
-        now: Seconds,
-        touch: bool,
-    ) -> Result<State, Error> {
+    pub async fn lookup(&self, sought: &Sought, now: Seconds) -> Result<State, Error> {
+        let &Sought { user, session, began, touch } = sought;
         let keys =
             [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.add_command(call);
-        let replies = self.run(&pipeline).await?;
+        call.arg(began.map_or(String::new(), |began| began.to_string()));
+        let replies = self.run(Pipeline::with_capacity(1).add_command(call)).await?;
         reply::state(user, session, reply::first(&replies)?)
     }
 
@@ -187,7 +187,7 @@ impl Redis {
     /// As there.
     pub async fn session_of(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
         let mut get = Pipeline::with_capacity(1);
-        get.get(self.keys.refresh(token));
+        get.cmd("GET").arg(self.keys.refresh(token));
         let Some((user, session)) = reply::hint(reply::first(&self.run(&get).await?)?)? else {
             return Ok(None);
         };
@@ -272,14 +272,18 @@ impl Redis {
         call
     }
 
+    /// Record, tombstone, marks, index: what is known of one session.
+    fn keys_of(&self, user: UserId, session: SessionId) -> [String; 4] {
+        [
+            self.keys.record(user, session),
+            self.keys.tombstone(user, session),
+            self.keys.marks(user),
+            self.keys.index(user),
+        ]
+    }
+
     fn record_script(&self, origin: Origin, record: &Record, allowed_ms: Option<u64>, now: Seconds) -> Cmd {
-        let keys = [
-            self.keys.record(record.user, record.session),
-            self.keys.tombstone(record.user, record.session),
-            self.keys.marks(record.user),
-            self.keys.index(record.user),
-        ];
-        let mut call = self.scripts.record.call(&keys);
+        let mut call = self.scripts.record.call(&self.keys_of(record.user, record.session));
         call.arg(now)
             .arg(rules::record_ttl(self.session_ttl, record.expires_at, now))
             .arg(match origin {
@@ -300,7 +304,7 @@ impl Redis {
         let ttl = rules::record_ttl(self.session_ttl, record.expires_at, now);
         for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
             let owner = format!("{}/{}", record.user, record.session);
-            pipeline.set_ex(self.keys.refresh(token), owner, ttl);
+            pipeline.cmd("SETEX").arg(self.keys.refresh(token)).arg(ttl).arg(owner);
         }
     }
 }

@@ -7,8 +7,8 @@ use std::{
 
 use gotrue_sidecar::{
     clock,
-    config::{self, Secret, SecretSource, StoreTarget},
-    session::{Aal, Change, FactorId, Origin, Record, RefreshRef, SessionId, State, UserId},
+    config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
+    session::{Aal, Change, FactorId, Origin, Record, RefreshRef, SessionId, Sought, State, UserId},
     store::{Source, Store},
 };
 use http::{Method, Request};
@@ -26,10 +26,11 @@ use crate::support::{
 fn store(redis: &RedisServer) -> Store {
     let url = SecretSource::Value(Secret::new(redis.url()));
     let config = config::Store {
-        target: StoreTarget::Redis { url, password: None, ca_file: None },
+        target: StoreTarget::Redis(Box::new(RedisTarget::at(url))),
         key_prefix: "gotrue".to_owned(),
         timeout: Duration::from_secs(5),
         ref_key: None,
+        wait_replicas: 0,
         memory_max_sessions: 10,
     };
     Source::new(&config, Duration::from_secs(30 * 86_400)).unwrap().connect()
@@ -122,7 +123,7 @@ async fn an_operator_lists_shows_and_revokes_with_nothing_but_the_store() {
         ]
     );
     assert!(line["actor_uid"].is_number(), "{line}");
-    assert_eq!(store.lookup(user, older, clock::seconds(), false).await.unwrap(), State::Revoked);
+    assert_eq!(store.lookup(&Sought::of(user, older), clock::seconds()).await.unwrap(), State::Revoked);
     let (code, said, log) = sessions(&redis, &revoke);
     assert_eq!((code, said.as_str()), (4, ""));
     assert!(log.contains("not_found") && log.contains("no such live session"), "{log}");

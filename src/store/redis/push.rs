@@ -4,14 +4,10 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use ::redis::{
-    AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, RedisResult, Value,
-    aio::MultiplexedConnection,
-};
-use arc_swap::ArcSwap;
+use ::redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{sync::Notify, time::sleep};
 
-use super::reply;
+use super::{access::Access, reply, target::Role};
 use crate::store::{
     changes::{Changes, Heard},
     keys::Keys,
@@ -26,18 +22,13 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Before the next attempt, when Redis said that it does not do this, or not for us.
 const REFUSED: Duration = Duration::from_secs(30);
 
-/// Listens to the master that `client` leads to, as long as the future runs. `told` hears how that stands, as often
+/// Listens to the master that `access` leads to, as long as the future runs. `told` hears how that stands, as often
 /// as it is found out.
-pub(super) async fn follow(
-    client: &ArcSwap<Client>,
-    keys: &Keys,
-    changes: &Arc<Changes>,
-    told: impl Fn(Heard),
-) {
+pub(super) async fn follow(access: &Arc<Access>, keys: &Keys, changes: &Arc<Changes>, told: impl Fn(Heard)) {
     let mut pause = PAUSE.0;
     loop {
         let lost = Arc::new(Notify::new());
-        match subscribe(&client.load(), keys, changes, &lost).await {
+        match subscribe(access, keys, changes, &lost).await {
             Ok(mut connection) => {
                 changes.of_everybody(); // nobody told us of what happened before
                 told(Heard::Yes);
@@ -56,7 +47,7 @@ pub(super) async fn follow(
 }
 
 async fn subscribe(
-    client: &Client,
+    access: &Arc<Access>,
     keys: &Keys,
     changes: &Arc<Changes>,
     lost: &Arc<Notify>,
@@ -69,18 +60,11 @@ async fn subscribe(
             hear(&push, &from, &heard, &gone);
             Ok::<(), Infallible>(())
         });
-    let mut connection = pushing(client)?.get_multiplexed_async_connection_with_config(&config).await?;
+    let mut connection = access.connect(None, Role::Teller, &config).await?;
     let mut track = ::redis::cmd("CLIENT");
     track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(keys.of_users());
     track.exec_async(&mut connection).await?;
     Ok(connection)
-}
-
-/// Pushes come in the third version of the protocol only.
-fn pushing(client: &Client) -> RedisResult<Client> {
-    let info = client.get_connection_info().clone();
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Client::open(info.set_redis_settings(settings))
 }
 
 /// Until the connection is closed, or does not answer any more.

@@ -42,15 +42,26 @@ impl Sidecar {
 
     /// With an environment: it is the only one that the sidecar sees.
     pub(crate) fn start_with(flags: &[&str], env: &[(&str, &str)]) -> Self {
-        Self::launch(flags, env, Clock::default())
+        Self::launch(flags, env, |app| app)
     }
 
     /// Whose sessions go by that clock.
     pub(crate) fn start_at(clock: &Clock, flags: &[&str]) -> Self {
-        Self::launch(flags, &[], clock.clone())
+        let clock = clock.clone();
+        Self::launch(flags, &[], |app| app.with_clock(clock))
     }
 
-    fn launch(flags: &[&str], env: &[(&str, &str)], clock: Clock) -> Self {
+    /// Which lets Redis deal with so few sessions of a user at once.
+    pub(crate) fn start_in_steps(step: u32, clock: &Clock, flags: &[&str]) -> Self {
+        let clock = clock.clone();
+        Self::launch(flags, &[], move |app| app.with_clock(clock).with_step(step))
+    }
+
+    fn launch(
+        flags: &[&str],
+        env: &[(&str, &str)],
+        set_up: impl FnOnce(App) -> App + Send + 'static,
+    ) -> Self {
         let args = with_defaults(flags).into_iter().map(OsString::from);
         let env: Vec<(OsString, OsString)> =
             env.iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -65,7 +76,7 @@ impl Sidecar {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (buffer, _guard) = LogBuffer::new(Box::new(lines)).unwrap();
-                let app = App::build(config, Some(buffer)).unwrap().with_clock(clock);
+                let app = set_up(App::build(config, Some(buffer)).unwrap());
                 let addresses = (app.address().unwrap(), app.admin_address().unwrap());
                 started.send((addresses, app.drain(), app.store())).unwrap();
                 Box::pin(app.run()).await.unwrap()

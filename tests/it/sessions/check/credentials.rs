@@ -46,6 +46,22 @@ async fn what_the_store_knows_decides() {
     }
 }
 
+/// Threat: an account is taken over and all its sessions are ended, also those that began before the sidecar was there.
+#[tokio::test]
+async fn an_ending_of_all_holds_for_sessions_that_the_store_never_saw() {
+    let world = World::checking(&["--check-max-staleness", "60s"]).await;
+    let before = Login::new(NOW - 10);
+    let after = Login::of(before.user, NOW);
+    hears(&world.sidecar).await;
+    for login in [&before, &after] {
+        assert_eq!(world.check(login).await.status, 200);
+    }
+    let all = gotrue_sidecar::sessions::change(before.user, Which::All, NOW_MS);
+    world.store.apply(&[all], NOW).await.unwrap();
+    assert_eq!(said(&world.check(&before).await), REVOKED);
+    assert_eq!(world.check(&after).await.status, 200);
+}
+
 #[tokio::test]
 async fn a_key_is_no_session() {
     let keys = [
