@@ -20,6 +20,7 @@ pub use self::running::Ended;
 use crate::{
     access::AccessLog,
     admin,
+    breaker::Breaker,
     clock::Clock,
     config::{self, Config},
     exchange::Ledger,
@@ -138,6 +139,7 @@ impl App {
         let mirroring = match store {
             None => None,
             Some(store) => Some(Mirroring {
+                breaker: Arc::new(Breaker::new(1, Arc::clone(&metrics))),
                 source: Arc::new(store_source(&store, session.ttl, &mut watched)?),
                 mirror: Mirror::new(keys::reference_key(ref_key.as_ref(), &keys)?, expired_grace),
                 budget: store.timeout,
@@ -266,9 +268,9 @@ fn store_source(
     session_ttl: Duration,
     watched: &mut Watched,
 ) -> Result<store::Source, store::OpenError> {
-    if let config::StoreTarget::Redis { url, password, .. } = &store.target {
-        for secret in [Some(url), password.as_ref()].into_iter().flatten() {
-            watched.watch_secret(Purpose::Store, secret);
+    if let config::StoreTarget::Redis(target) = &store.target {
+        for file in target.files() {
+            watched.watch(Purpose::Store, file.to_owned());
         }
     }
     store::Source::new(store, session_ttl)

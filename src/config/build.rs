@@ -4,12 +4,13 @@
 use std::{path::PathBuf, thread, time::Duration};
 
 use super::{
-    Admin, Config, Drain, Jwt, Limits, Log, Readiness, Secret, SecretSource, Session, SessionApi, Store,
-    StoreTarget, Tls, Upstream,
+    Admin, Config, Drain, Jwt, Limits, Log, Readiness, RedisTarget, Secret, SecretSource, SentinelLogin,
+    Session, SessionApi, Store, StoreTarget, StoreTls, Tls, Upstream,
     keys::{self, Default},
-    parse::{self, StoreUrl},
+    parse,
     problem::{Place, Problem},
     source::Values,
+    store_url::StoreUrl,
 };
 
 /// Workers when nobody says how many: more than two would take cores from GoTrue, in whose pod we are.
@@ -73,21 +74,36 @@ fn store(from: Reader<'_>) -> Result<Option<Store>, Problem> {
     let Some(url) = from.secret("store.url", "store.url_file") else {
         return Ok(None);
     };
-    let target = match from.optional("store.url", parse::store_url)? {
+    let target = match from.optional("store.url", StoreUrl::parse)? {
         Some(StoreUrl::Memory) => StoreTarget::Memory,
-        Some(StoreUrl::Redis { .. }) | None => StoreTarget::Redis {
-            url,
-            password: from.secret("store.password", "store.password_file"),
-            ca_file: from.file("store.ca_file"),
-        },
+        Some(StoreUrl::Redis(_)) | None => StoreTarget::Redis(Box::new(redis(from, url))),
     };
     Ok(Some(Store {
         target,
         key_prefix: from.read("store.key_prefix", parse::key_prefix)?,
         timeout: from.duration("store.timeout")?,
+        wait_replicas: from.count("store.wait_replicas")?,
         ref_key: from.secret("store.ref_key", "store.ref_key_file"),
         memory_max_sessions: from.count("store.memory_max_sessions")?,
     }))
+}
+
+fn redis(from: Reader<'_>, url: SecretSource) -> RedisTarget {
+    let client = |cert_file| Some(Tls { cert_file, key_file: from.file("store.client_key_file")? });
+    RedisTarget {
+        url,
+        username: from.text("store.username"),
+        password: from.secret("store.password", "store.password_file"),
+        sentinel: SentinelLogin {
+            username: from.text("store.sentinel_username"),
+            password: from.secret("store.sentinel_password", "store.sentinel_password_file"),
+        },
+        tls: StoreTls {
+            ca_file: from.file("store.ca_file"),
+            client: from.file("store.client_cert_file").and_then(client),
+            server_name: from.text("store.tls_server_name"),
+        },
+    }
 }
 
 fn session_api(from: Reader<'_>) -> Result<Option<SessionApi>, Problem> {
@@ -157,6 +173,10 @@ impl Reader<'_> {
 
     fn count<T: TryFrom<u64>>(self, name: &'static str) -> Result<T, Problem> {
         self.read(name, |text| T::try_from(parse::count(text)?).ok())
+    }
+
+    fn text(self, name: &'static str) -> Option<String> {
+        self.0.get(name).map(|given| given.text.reveal().to_owned())
     }
 
     fn file(self, name: &'static str) -> Option<PathBuf> {

@@ -4,7 +4,7 @@
 pub use super::key::{Default, Key, UsedBy};
 use super::kind::Kind::{
     Address, AnyOf, AutoCount, Count, DatabaseUrl, Duration, File, JsonKeys, Jwks, KeyPrefix, Networks,
-    OneOf, PathPrefix, Size, StoreUrl, Switch, Text, UpstreamUrl, Words,
+    OneOf, PathPrefix, ServerName, Size, StoreUrl, Switch, Text, UpstreamUrl, Username, Words,
 };
 
 /// In front of every variable of ours.
@@ -127,11 +127,19 @@ pub static KEYS: &[Key] = &[
         StoreUrl,
         "no store: a plain proxy",
         "redis://127.0.0.1:6379/0",
-        "Where sessions are mirrored. In YAML \"memory:\" needs the quotes.",
+        "Where sessions are mirrored; see docs/redis.md. In YAML \"memory:\" needs the quotes.",
     )
     .secret(),
     Key::unset("store.url_file", File, "no file", "/run/secrets/store-url", "A file that holds store.url.")
         .reloaded(),
+    Key::unset(
+        "store.username",
+        Username,
+        "the one in store.url, if any",
+        "gotrue-sidecar",
+        "The user to log in to Redis as, instead of one in store.url.",
+    )
+    .needs_store(),
     Key::unset(
         "store.password",
         Text,
@@ -156,6 +164,66 @@ pub static KEYS: &[Key] = &[
         "the system's certificates",
         "/etc/gotrue-sidecar/store-ca.crt",
         "Certificates to trust for a rediss:// store instead of the system's, PEM.",
+    )
+    .reloaded()
+    .needs_store(),
+    Key::unset(
+        "store.client_cert_file",
+        File,
+        "no client certificate",
+        "/etc/gotrue-sidecar/store-client.crt",
+        "Certificate chain that is shown to a rediss:// store, PEM. With store.client_key_file.",
+    )
+    .reloaded()
+    .needs_store(),
+    Key::unset(
+        "store.client_key_file",
+        File,
+        "no client certificate",
+        "/etc/gotrue-sidecar/store-client.key",
+        "Private key of that certificate, PEM. With store.client_cert_file.",
+    )
+    .reloaded()
+    .needs_store(),
+    Key::unset(
+        "store.tls_server_name",
+        ServerName,
+        "each server's own address",
+        "redis.internal",
+        "The name in the store's certificate (and in SNI), where it is not the address.",
+    )
+    .needs_store(),
+    Key::unset(
+        "store.sentinel_username",
+        Username,
+        "no user",
+        "gotrue-sidecar",
+        "The user to ask Sentinels as.",
+    )
+    .needs_store(),
+    Key::unset(
+        "store.sentinel_password",
+        Text,
+        "no password",
+        "(secret)",
+        "The Sentinels' password; store.password is not tried on them.",
+    )
+    .secret()
+    .needs_store(),
+    Key::unset(
+        "store.sentinel_password_file",
+        File,
+        "no file",
+        "/run/secrets/sentinel-password",
+        "A file that holds store.sentinel_password.",
+    )
+    .reloaded()
+    .needs_store(),
+    Key::new(
+        "store.wait_replicas",
+        Count(0, 16),
+        "0",
+        "An ending counts as stored when so many replicas have it, too. See docs/redis.md for what that costs.",
     )
     .needs_store(),
     Key::new("store.key_prefix", KeyPrefix, "gotrue", "The first part of every key in the store.")

@@ -49,7 +49,7 @@ impl Sessions {
         budget: &mut Budget,
     ) -> Result<Listed, store::Error> {
         let list = self.store.list(user, wanted, self.clock.seconds());
-        self.call(StoreCommand::List, budget, list).await
+        self.call(StoreCommand::List, self.store.lane_of(user), budget, list).await
     }
 
     /// Revokes sessions: done, or an error that whoever asked must be told. Never kept for later: nobody would know
@@ -66,7 +66,8 @@ impl Sessions {
         let now_ms = self.clock.millis();
         let change = change(demand.user, demand.which.clone(), now_ms);
         let apply = self.store.apply_one(&change, self.clock.seconds());
-        let outcome = self.call(StoreCommand::Apply, budget, apply).await;
+        let lane = self.store.lane_of(demand.user);
+        let outcome = self.call(StoreCommand::Apply, lane, budget, apply).await;
         self.metrics.mirrored(MirrorEvent::End, outcome.as_ref().ok().copied());
         if let Ok(outcome) = &outcome {
             self.metrics.sessions_ended(Reason::Revoked, outcome.ended());

@@ -3,6 +3,7 @@
 //! Of what Redis answers nothing is trusted: a record that does not read as one is unknown, any other
 //! surprise is [`Error::Protocol`].
 
+mod access;
 mod link;
 mod record;
 mod reply;
@@ -12,14 +13,13 @@ mod target;
 
 use std::{sync::Arc, time::Duration};
 
-use ::redis::{Client, Cmd, Pipeline, Value};
-use arc_swap::ArcSwap;
+use ::redis::{Cmd, Pipeline, Value};
 
 pub use self::survey::{Amendment, Held, Known, LastAudit, Scan, Stamp};
-use self::{link::Link, scripts::Scripts};
+use self::{access::Access, link::Link, scripts::Scripts, target::Role};
 use super::{Error, OpenError, Swept, keys::Keys, rules};
 use crate::{
-    config,
+    config::{self, StoreTarget},
     session::{
         Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State, UserId,
         Wanted, Which,
@@ -35,7 +35,7 @@ pub struct Source {
     config: config::Store,
     session_ttl: Duration,
     step: u32,
-    client: Arc<ArcSwap<Client>>,
+    access: Arc<Access>,
     scripts: Arc<Scripts>,
 }
 
@@ -45,12 +45,14 @@ impl Source {
     /// # Errors
     /// When one of them cannot be read or used.
     pub fn new(config: &config::Store, session_ttl: Duration) -> Result<Self, OpenError> {
-        let client = target::client(&config.target)?;
+        let StoreTarget::Redis(target) = &config.target else {
+            return Err(OpenError::Url);
+        };
         Ok(Self {
             config: config.clone(),
             session_ttl,
             step: STEP,
-            client: Arc::new(ArcSwap::from_pointee(client)),
+            access: Arc::new(Access::new(target)?),
             scripts: Arc::new(Scripts::new()),
         })
     }
@@ -64,7 +66,7 @@ impl Source {
     /// A store with a connection of its own, made when it is first needed.
     pub fn connect(&self) -> Redis {
         Redis {
-            link: Link::new(Arc::clone(&self.client), self.config.timeout),
+            link: Link::new(Arc::clone(&self.access), None, Role::Server, self.config.timeout),
             scripts: Arc::clone(&self.scripts),
             keys: Keys::new(&self.config.key_prefix),
             session_ttl: self.session_ttl.as_secs(),
@@ -77,9 +79,7 @@ impl Source {
     /// # Errors
     /// As [`Source::new`]; nothing changes then.
     pub fn reload(&self) -> Result<(), OpenError> {
-        let client = target::client(&self.config.target)?;
-        self.client.store(Arc::new(client));
-        Ok(())
+        self.access.reload()
     }
 }
 
@@ -94,6 +94,11 @@ pub struct Redis {
 }
 
 impl Redis {
+    /// See [`Store::renew`](super::Store::renew).
+    pub(super) fn renew(&self) {
+        self.link.renew();
+    }
+
     /// See [`Store::apply`](super::Store::apply).
     ///
     /// # Errors
@@ -156,7 +161,7 @@ impl Redis {
     /// As there.
     pub async fn session_of(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
         let mut get = Pipeline::with_capacity(1);
-        get.get(self.keys.refresh(token));
+        get.cmd("GET").arg(self.keys.refresh(token));
         let Some((user, session)) = reply::hint(reply::first(&self.run(&get).await?)?)? else {
             return Ok(None);
         };
@@ -273,7 +278,7 @@ impl Redis {
         let ttl = rules::record_ttl(self.session_ttl, record.expires_at, now);
         for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
             let owner = format!("{}/{}", record.user, record.session);
-            pipeline.set_ex(self.keys.refresh(token), owner, ttl);
+            pipeline.cmd("SETEX").arg(self.keys.refresh(token)).arg(ttl).arg(owner);
         }
     }
 }

@@ -221,6 +221,10 @@ pub(super) fn error_of(error: &RedisError) -> Error {
         ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => Error::Auth,
         ErrorKind::Server(ServerErrorKind::ReadOnly) => Error::ReadOnly,
         ErrorKind::Server(ServerErrorKind::BusyLoading) => Error::Loading,
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => Error::Moved,
+        ErrorKind::Server(
+            ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain | ServerErrorKind::MasterDown,
+        ) => Error::ClusterDown,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Error::Protocol,
         ErrorKind::Io => io_error(error),
         _ => server_error(error),
