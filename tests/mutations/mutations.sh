@@ -232,6 +232,7 @@ EOF
 mutation 'a sweep that broke off is forgotten' src/sessions.rs it 'sessions::sweeps' <<'EOF'
                     self.unswept.add(user);
 ---
+                    self.unswept.done();
 EOF
 
 mutation 'an index of expired survivors stays for ever' src/store/carry_out.lua it 'store::pending' <<'EOF'
