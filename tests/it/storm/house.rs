@@ -255,6 +255,7 @@ impl House {
         for node in &self.nodes {
             let mut redis = node.client(self.password).await;
             for key in ["masterauth", "requirepass"] {
+                node.server.lock().await.option_is(&format!("--{key}"), new);
                 redis::cmd("CONFIG").arg(&["SET", key, new]).exec_async(&mut redis).await.unwrap();
             }
             let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
