@@ -174,6 +174,9 @@ impl House {
             Fault::Password => self.write_password(),
             Fault::Failover | Fault::Flush => {}
         }
+        if self.cell.shape == Shape::Cluster {
+            cluster::is_whole(&self.nodes, self.password).await;
+        }
     }
 
     /// Waits until another server has the data; where nobody else sees to that, makes it so.
