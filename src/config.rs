@@ -61,6 +61,8 @@ pub struct Config {
     pub session: Session,
     /// `session_api.enabled`, and what it needs: absent where it is off.
     pub session_api: Option<SessionApi>,
+    /// `check.*`: absent where it is off.
+    pub check: Option<Check>,
     /// `lookup`: Bearer tokens are looked up in the store.
     pub lookup: bool,
     /// `enforce`: revoked sessions are refused here.
@@ -281,6 +283,30 @@ pub struct SessionApi {
     pub admin_roles: Vec<String>,
     /// `revoke.upstream: mint`: what is revoked is ended in GoTrue with a token that is signed here (contract §6.4).
     pub mint: bool,
+}
+
+/// The check endpoint (contract §8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// `check.unknown`: a session that the store does not know.
+    pub unknown: Policy,
+    /// `check.keys`: a token without a session.
+    pub keys: Policy,
+    /// `check.on_store_error`: the store does not answer; to deny is to say that it cannot be decided.
+    pub on_store_error: Policy,
+    /// `check.max_staleness`: how long an answer of the store is believed.
+    pub max_staleness: Duration,
+    /// `check.timeout`: bound on everything a decision waits for.
+    pub timeout: Duration,
+}
+
+/// What to say where neither answer follows from what is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Yes.
+    Allow,
+    /// No.
+    Deny,
 }
 
 /// `limits.*`: bounds on what a client can make us hold or wait for.

@@ -23,7 +23,10 @@ use self::handles::{Handles, add};
 pub use self::{
     catalogue::{CATALOGUE, Family, Kind, table},
     exposition::Format,
-    labels::{BreakerState, DriftKind, MirrorEvent, MirrorResult, Refusal, StoreCommand, UpstreamFailure},
+    labels::{
+        BreakerState, CheckCache, CheckResult, DriftKind, MirrorEvent, MirrorResult, Refusal, StoreCommand,
+        UpstreamFailure,
+    },
 };
 use crate::{
     route::Route,
@@ -171,6 +174,22 @@ impl Metrics {
         add(&self.handles.sessions_ended, reason as usize, count);
     }
 
+    /// A check came to `result` after `took`.
+    pub fn checked(&self, result: CheckResult, took: Duration) {
+        add(&self.handles.checks, result as usize, 1);
+        self.handles.check_duration.record(took);
+    }
+
+    /// A check found what it needed in memory.
+    pub fn check_cache_hit(&self, cache: CheckCache) {
+        add(&self.handles.check_cache_hits, cache as usize, 1);
+    }
+
+    /// The store pushes changes, or does not.
+    pub fn check_push_up(&self, up: bool) {
+        self.handles.check_push_up.set(f64::from(u8::from(up)));
+    }
+
     /// What the last audit found in the store when it ended at `at`: sessions of each kind of difference, and
     /// how many of them it put right.
     pub fn audited(&self, at: Seconds, found: [u64; DriftKind::ALL.len()], repaired: u64) {
@@ -251,6 +270,10 @@ mod tests {
             "mirror_events_total{event=\"sign_in\",result=\"failed\"}",
             "mirror_dropped_total{reason=\"too_large\"}",
             "sessions_ended_total{reason=\"logout\"}",
+            "check_total{result=\"forbidden\"}",
+            "check_duration_seconds_count",
+            "check_cache_hits_total{cache=\"session\"}",
+            "check_push_up",
             "audit_sessions{kind=\"differing\"}",
             "audit_repaired_sessions",
             "audit_last_run_timestamp_seconds",

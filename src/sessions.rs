@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::{
     demand::{Demand, change},
-    unavailable::{OnStoreError, Reader, Without, without_store},
+    unavailable::{Reader, Without, without_store},
     unswept::Unswept,
 };
 use crate::{
@@ -85,6 +85,13 @@ pub enum Standing {
     Suspended,
     /// Nobody can say, and it matters.
     Unavailable,
+}
+
+impl Budget {
+    /// For something that may take so long.
+    pub fn new(limit: Duration) -> Self {
+        Self(limit)
+    }
 }
 
 impl Sessions {

@@ -3,6 +3,7 @@
 //! Two stores with one behaviour: Redis, shared by every replica, and the embedded one. One
 //! conformance suite runs against both. The rules that both follow stand in `rules`.
 
+pub mod changes;
 mod keys;
 pub mod memory;
 pub mod redis;
@@ -10,6 +11,7 @@ mod rules;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+use self::changes::{Changes, Heard};
 use crate::{
     config::{self, FileError, StoreTarget},
     session::{
@@ -21,7 +23,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Source {
     /// Each worker gets a connection of its own.
-    Redis(redis::Source),
+    Redis(Box<redis::Source>),
     /// All share one table.
     Memory(Arc<memory::Memory>),
 }
@@ -36,7 +38,7 @@ impl Source {
             StoreTarget::Memory => {
                 Self::Memory(Arc::new(memory::Memory::new(config.memory_max_sessions, session_ttl)))
             }
-            StoreTarget::Redis(_) => Self::Redis(redis::Source::new(config, session_ttl)?),
+            StoreTarget::Redis(_) => Self::Redis(Box::new(redis::Source::new(config, session_ttl)?)),
         })
     }
 
@@ -45,7 +47,7 @@ impl Source {
     #[must_use]
     pub fn with_step(self, step: u32) -> Self {
         match self {
-            Self::Redis(source) => Self::Redis(source.with_step(step)),
+            Self::Redis(source) => Self::Redis(Box::new(source.with_step(step))),
             Self::Memory(_) => self,
         }
     }
@@ -55,6 +57,22 @@ impl Source {
         match self {
             Self::Redis(source) => Store::Redis(source.connect()),
             Self::Memory(memory) => Store::Memory(Arc::clone(memory)),
+        }
+    }
+
+    /// Where changes of sessions are counted; `None` for the embedded store, which is as quick to ask.
+    pub fn changes(&self) -> Option<Arc<Changes>> {
+        match self {
+            Self::Redis(source) => Some(source.changes()),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Counts the changes that the store tells of, made by whomever, as long as the future runs. `told` hears whether
+    /// it does.
+    pub async fn follow_changes(&self, told: impl Fn(Heard)) {
+        if let Self::Redis(source) = self {
+            source.follow_changes(told).await;
         }
     }
 

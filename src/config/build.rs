@@ -4,8 +4,8 @@
 use std::{path::PathBuf, thread, time::Duration};
 
 use super::{
-    Admin, Config, Drain, Jwt, Limits, Log, Readiness, RedisTarget, Secret, SecretSource, SentinelLogin,
-    Session, SessionApi, Store, StoreTarget, StoreTls, Tls, Upstream,
+    Admin, Check, Config, Drain, Jwt, Limits, Log, Policy, Readiness, RedisTarget, Secret, SecretSource,
+    SentinelLogin, Session, SessionApi, Store, StoreTarget, StoreTls, Tls, Upstream,
     keys::{self, Default},
     parse,
     problem::{Place, Problem},
@@ -30,6 +30,7 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
         upstream: upstream(from)?,
         admin: Admin { listen: from.read("admin.listen", parse::address)? },
         lookup: from.optional("lookup", parse::switch)?.unwrap_or(store.is_some()),
+        check: check(from, store.is_some())?,
         store,
         jwt: Jwt {
             secret: from.secret("jwt.secret", "jwt.secret_file"),
@@ -116,6 +117,21 @@ fn session_api(from: Reader<'_>) -> Result<Option<SessionApi>, Problem> {
         mint: from.read("revoke.upstream", |text| Some(text == "mint"))?,
     };
     Ok(enabled.then_some(api))
+}
+
+fn check(from: Reader<'_>, has_store: bool) -> Result<Option<Check>, Problem> {
+    let policy = |name, allow| {
+        from.read(name, move |text| Some(if text == allow { Policy::Allow } else { Policy::Deny }))
+    };
+    let check = Check {
+        unknown: policy("check.unknown", "allow")?,
+        keys: policy("check.keys", "allow")?,
+        on_store_error: policy("check.on_store_error", "open")?,
+        max_staleness: from.duration("check.max_staleness")?,
+        timeout: from.duration("check.timeout")?,
+    };
+    let enabled = from.optional("check.enabled", parse::switch)?.unwrap_or(has_store);
+    Ok(enabled.then_some(check))
 }
 
 fn limits(from: Reader<'_>) -> Result<Limits, Problem> {

@@ -121,7 +121,7 @@ pub static KEYS: &[Key] = &[
         "256",
         "Connections to GoTrue at once, shared out among the workers; further requests wait for one, within upstream.timeout.",
     ),
-    Key::new("admin.listen", Address, "0.0.0.0:9464", "The listener for /livez, /readyz and /metrics, and for the drain from this host. Plain HTTP without a password: not for the public."),
+    Key::new("admin.listen", Address, "0.0.0.0:9464", "The listener for /livez, /readyz, /metrics and /check, and for the drain from this host. Plain HTTP without a password: not for the public."),
     Key::unset(
         "store.url",
         StoreUrl,
@@ -313,6 +313,49 @@ pub static KEYS: &[Key] = &[
         Switch,
         "false",
         "Answer /sessions, /admin/sessions and /admin/users/{id}/sessions here: list and revoke sessions. Off, these paths go to GoTrue, which has nothing there.",
+    )
+    .needs_store(),
+    Key::unset(
+        "check.enabled",
+        Switch,
+        "true with a store, false without",
+        "true",
+        "Answer /check on the admin listener: whether a Bearer token is good and its session not revoked, for gateways.",
+    )
+    .needs_store(),
+    Key::new(
+        "check.unknown",
+        OneOf(&["allow", "deny"]),
+        "allow",
+        "What /check says of a good token whose session the store does not know.",
+    )
+    .needs_store(),
+    Key::new(
+        "check.keys",
+        OneOf(&["deny", "allow"]),
+        "deny",
+        "What /check says of a good token that belongs to no session, as anonymous and service keys do.",
+    )
+    .needs_store(),
+    Key::new(
+        "check.max_staleness",
+        Duration("0s", "60s"),
+        "1s",
+        "How long /check believes what the store said of a session, even if nobody says that it has changed; 0s to ask each time.",
+    )
+    .needs_store(),
+    Key::new(
+        "check.timeout",
+        Duration("1ms", "30s"),
+        "100ms",
+        "How long /check takes to decide, at most. Gateways have timeouts of their own; some give up after 200ms.",
+    )
+    .needs_store(),
+    Key::new(
+        "check.on_store_error",
+        OneOf(&["closed", "open"]),
+        "closed",
+        "What /check says of a good token when the store does not answer: closed, 503; open, that it is good.",
     )
     .needs_store(),
     Key::new(

@@ -48,7 +48,7 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
     let upstream = &config.upstream;
     let half = |one, other| given.has(one) && !given.has(other);
     let minted = values.get("revoke.upstream").is_some_and(|given| given.text.reveal() == "mint");
-    let rules: [(bool, &[&'static str], Rule); 10] = [
+    let rules: [(bool, &[&'static str], Rule); 11] = [
         (
             half("tls.cert_file", "tls.key_file"),
             &["tls.cert_file", "tls.key_file"],
@@ -73,6 +73,11 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
         (
             config.session_api.is_some() && given.a_store() && no_keys(config),
             &["session_api.enabled", "jwt.jwks", "jwt.secret", "jwt.keys"],
+            Rule::NeedsKeys,
+        ),
+        (
+            config.check.is_some() && given.has("check.enabled") && given.a_store() && no_keys(config),
+            &["check.enabled", "jwt.jwks", "jwt.secret", "jwt.keys"],
             Rule::NeedsKeys,
         ),
         (

@@ -7,8 +7,8 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 use super::{
     catalogue::{self, CATALOGUE, Family, Kind},
     labels::{
-        BreakerState, CODES, DriftKind, MirrorEvent, MirrorResult, Refusal, STORE_RESULTS, StoreCommand,
-        UpstreamFailure, method_index,
+        BreakerState, CODES, CheckCache, CheckResult, DriftKind, MirrorEvent, MirrorResult, Refusal,
+        STORE_RESULTS, StoreCommand, UpstreamFailure, method_index,
     },
 };
 use crate::{
@@ -35,6 +35,10 @@ pub(super) struct Handles {
     pub(super) mirror_events: [[Counter; MirrorResult::ALL.len()]; MirrorEvent::ALL.len()],
     pub(super) mirror_dropped: [Counter; Unrecorded::ALL.len()],
     pub(super) sessions_ended: [Counter; Reason::ALL.len()],
+    pub(super) checks: [Counter; CheckResult::ALL.len()],
+    pub(super) check_duration: Histogram,
+    pub(super) check_cache_hits: [Counter; CheckCache::ALL.len()],
+    pub(super) check_push_up: Gauge,
     pub(super) audit_sessions: [Gauge; DriftKind::ALL.len()],
     pub(super) audit_repaired: Gauge,
     pub(super) audit_timestamp: Gauge,
@@ -97,6 +101,11 @@ impl Handles {
                 .map(|why| series.counter(&catalogue::MIRROR_DROPPED, &[why.as_str()])),
             sessions_ended: Reason::ALL
                 .map(|reason| series.counter(&catalogue::SESSIONS_ENDED, &[reason.as_str()])),
+            checks: CheckResult::ALL.map(|result| series.counter(&catalogue::CHECKS, &[result.as_str()])),
+            check_duration: series.histogram(&catalogue::CHECK_DURATION, &[]),
+            check_cache_hits: CheckCache::ALL
+                .map(|cache| series.counter(&catalogue::CHECK_CACHE_HITS, &[cache.as_str()])),
+            check_push_up: series.gauge(&catalogue::CHECK_PUSH_UP, &[]),
             audit_sessions: DriftKind::ALL
                 .map(|kind| series.gauge(&catalogue::AUDIT_SESSIONS, &[kind.as_str()])),
             audit_repaired: series.gauge(&catalogue::AUDIT_REPAIRED, &[]),

@@ -61,6 +61,10 @@ labels! {
     TokenOddUser = "token_odd_user",
     /// What its token names as session is no id.
     TokenOddSession = "token_odd_session",
+    /// A token to be checked belongs to no session.
+    TokenWithoutSession = "token_without_session",
+    /// A token to be checked never expires.
+    TokenWithoutExpiry = "token_without_expiry",
     /// Its token is none of an admin.
     NotAdmin = "not_admin",
     /// There is no key to verify its token with.
@@ -129,6 +133,28 @@ labels! {
     Open = "open",
     /// One does.
     HalfOpen = "half_open",
+}
+
+labels! {
+    /// What a check came to.
+    CheckResult:
+    /// The token is good, and so is its session.
+    Allow = "allow",
+    /// There is no token, or it is not good.
+    Unauthenticated = "unauthenticated",
+    /// The session was revoked, or is not allowed.
+    Forbidden = "forbidden",
+    /// It could not be decided.
+    Error = "error",
+}
+
+labels! {
+    /// What checks remember.
+    CheckCache:
+    /// Tokens that were verified.
+    Token = "token",
+    /// What the store said of sessions.
+    Session = "session",
 }
 
 labels! {

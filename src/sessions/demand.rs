@@ -7,7 +7,7 @@ use crate::{
     audit::{self, Actor, By},
     keys::Verdict,
     metrics::{MirrorEvent, StoreCommand},
-    session::{Change, Listed, Outcome, Reason, State, UserId, Wanted, Which},
+    session::{Change, Listed, Outcome, Reason, Sought, State, UserId, Wanted, Which},
     store,
 };
 
@@ -36,6 +36,18 @@ impl Sessions {
             Some(sought) => self.look(&sought, budget).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// What is known of a session; one that is sought by its owner counts as seen.
+    ///
+    /// # Errors
+    /// When the store did not say.
+    pub async fn state_of(
+        self: &Arc<Self>,
+        sought: &Sought,
+        budget: &mut Budget,
+    ) -> Result<State, store::Error> {
+        self.look(sought, budget).await
     }
 
     /// A user's live sessions, or one of them.

@@ -1,6 +1,8 @@
 //! What readers do when the store cannot say (contract §9): one decision, in one place. It is never read as "no such
 //! session": nobody is logged out, and nobody is let in for it.
 
+use crate::config::Policy;
+
 /// Who wanted to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
@@ -9,16 +11,7 @@ pub enum Reader {
     /// `enforce`
     Enforce,
     /// `/check`, with `check.on_store_error`.
-    Check(OnStoreError),
-}
-
-/// `check.on_store_error`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnStoreError {
-    /// Nobody gets in.
-    Closed,
-    /// The token alone decides.
-    Open,
+    Check(Policy),
 }
 
 /// What happens then.
@@ -36,8 +29,8 @@ pub enum Without {
 pub fn without_store(reader: Reader) -> Without {
     match reader {
         Reader::Lookup | Reader::Enforce => Without::LeftToGotrue,
-        Reader::Check(OnStoreError::Open) => Without::TokenDecides,
-        Reader::Check(OnStoreError::Closed) => Without::Unavailable,
+        Reader::Check(Policy::Allow) => Without::TokenDecides,
+        Reader::Check(Policy::Deny) => Without::Unavailable,
     }
 }
 
@@ -50,8 +43,8 @@ mod tests {
         let table = [
             (Reader::Lookup, Without::LeftToGotrue),
             (Reader::Enforce, Without::LeftToGotrue),
-            (Reader::Check(OnStoreError::Closed), Without::Unavailable),
-            (Reader::Check(OnStoreError::Open), Without::TokenDecides),
+            (Reader::Check(Policy::Deny), Without::Unavailable),
+            (Reader::Check(Policy::Allow), Without::TokenDecides),
         ];
         for (reader, expected) in table {
             assert_eq!(without_store(reader), expected, "{reader:?}");

@@ -40,6 +40,17 @@ impl Keys {
         format!("{}:{{{tag}}}:probe", self.prefix)
     }
 
+    /// What every key of a user begins with.
+    pub(super) fn of_users(&self) -> String {
+        format!("{}:{{", self.prefix)
+    }
+
+    /// Whose key it is, if it is a user's.
+    pub(super) fn user_of(&self, key: &str) -> Option<UserId> {
+        let (user, _) = key.strip_prefix(&*self.prefix)?.strip_prefix(":{")?.split_once('}')?;
+        UserId::parse(user)
+    }
+
     /// The pattern of every record's key.
     pub(super) fn every_record(&self) -> String {
         format!("{}:{{*}}:session:*", self.prefix)

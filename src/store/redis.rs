@@ -8,6 +8,7 @@ mod cluster;
 mod flight;
 mod link;
 mod node;
+mod push;
 mod record;
 mod redirect;
 mod reply;
@@ -29,7 +30,12 @@ use self::{
     route::Route,
     scripts::Scripts,
 };
-use super::{Error, OpenError, Swept, keys::Keys, rules};
+use super::{
+    Error, OpenError, Swept,
+    changes::{Changes, Heard},
+    keys::Keys,
+    rules,
+};
 use crate::{
     config::{self, StoreTarget},
     session::{
@@ -49,6 +55,7 @@ pub struct Source {
     step: u32,
     access: Arc<Access>,
     scripts: Arc<Scripts>,
+    changes: Arc<Changes>,
 }
 
 impl Source {
@@ -66,6 +73,7 @@ impl Source {
             step: STEP,
             access: Arc::new(Access::new(target)?),
             scripts: Arc::new(Scripts::new()),
+            changes: Arc::default(),
         })
     }
 
@@ -77,18 +85,34 @@ impl Source {
 
     /// A store with a connection of its own, made when it is first needed.
     pub fn connect(&self) -> Redis {
-        let terms = Terms {
-            access: Arc::clone(&self.access),
-            scripts: Arc::clone(&self.scripts),
-            timeout: self.config.timeout,
-        };
         Redis {
-            route: Route::new(terms),
+            route: self.route(),
             scripts: Arc::clone(&self.scripts),
             keys: Keys::new(&self.config.key_prefix),
             session_ttl: self.session_ttl.as_secs(),
             step: self.step,
+            changes: Arc::clone(&self.changes),
         }
+    }
+
+    fn route(&self) -> Route {
+        Route::new(Terms {
+            access: Arc::clone(&self.access),
+            scripts: Arc::clone(&self.scripts),
+            timeout: self.config.timeout,
+        })
+    }
+
+    /// See [`Source::changes`](super::Source::changes).
+    pub fn changes(&self) -> Arc<Changes> {
+        Arc::clone(&self.changes)
+    }
+
+    /// See [`Source::follow_changes`](super::Source::follow_changes).
+    pub async fn follow_changes(&self, told: impl Fn(Heard)) {
+        // one subscription for each master
+        let keys = Keys::new(&self.config.key_prefix);
+        push::follow(&self.access, &self.route(), &keys, &self.changes, told).await;
     }
 
     /// Reads address and files again, for connections that are made from now on.
@@ -108,6 +132,7 @@ pub struct Redis {
     keys: Keys,
     session_ttl: Seconds,
     step: u32,
+    changes: Arc<Changes>,
 }
 
 impl Redis {
@@ -128,19 +153,29 @@ impl Redis {
         for change in changes {
             batch.add(&self.keys.marks(change.user()), self.script(change, now));
         }
+        let replies = self.make(batch, changes, now).await;
+        // made, or perhaps made: this process need not wait for Redis to tell it of its own changes
+        for change in changes {
+            self.changes.of(change.user());
+        }
+        let replies = replies?;
+        for hint in replies.get(changes.len()..).unwrap_or_default() {
+            reply::sound(hint)?;
+        }
+        replies.iter().take(changes.len()).map(reply::outcome).collect()
+    }
+
+    /// The replies to the changes, and after them to the hints as far as they matter.
+    async fn make(&self, mut batch: Batch, changes: &[Change], now: Seconds) -> Result<Vec<Value>, Error> {
         if self.route.is_spread() {
             let mut hints = Batch::with_capacity(changes.len());
             self.add_hints(&mut hints, changes, now);
             // A hint may lie on a server that is lost, which is no reason to lose the change.
             let (replies, _hinted) = tokio::join!(self.route.send(&batch), self.route.send(&hints));
-            return replies?.iter().map(reply::outcome).collect();
+            return replies;
         }
         self.add_hints(&mut batch, changes, now);
-        let replies = self.route.send(&batch).await?;
-        for hint in replies.get(changes.len()..).unwrap_or_default() {
-            reply::sound(hint)?;
-        }
-        replies.iter().take(changes.len()).map(reply::outcome).collect()
+        self.route.send(&batch).await
     }
 
     /// See [`Store::lookup`](super::Store::lookup).

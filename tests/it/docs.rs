@@ -11,9 +11,10 @@ use gotrue_sidecar::{
 
 use crate::support::documents::{assert_in_readme, is_there, read, sources};
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "docs/architecture.md",
+    "docs/check.md",
     "docs/mirror.md",
     "k8s/README.md",
     "docs/session-api.md",

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Every module of the library. Each may use those that stand before it.
-const ORDER: [&str; 39] = [
+const ORDER: [&str; 40] = [
     // words: types and pure functions
     "session",
     "scope",
@@ -44,11 +44,12 @@ const ORDER: [&str; 39] = [
     "jwks",
     "sessions",
     "session_api",
+    "check",
     "proxy",
     "listener",
     // the process
-    "worker",
     "admin",
+    "worker",
     "app",
     // the command line
     "operator",

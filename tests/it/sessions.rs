@@ -4,6 +4,7 @@
 mod answers;
 mod api;
 mod bans;
+mod check;
 mod keys;
 mod logout;
 mod lookup;

@@ -83,6 +83,18 @@ impl Route {
         }
     }
 
+    /// Where each server is that takes changes; `None` is the configured one.
+    ///
+    /// # Errors
+    /// When nobody says.
+    pub(super) async fn masters(&self) -> Result<Vec<Option<Address>>, Error> {
+        match self {
+            Self::Single(_) => Ok(vec![None]),
+            Self::Sentinel(sentinel) => Ok(vec![sentinel.master().await?]),
+            Self::Cluster(cluster) => Ok(cluster.masters().await?.into_iter().map(Some).collect()),
+        }
+    }
+
     /// What must be looked through one by one to see every key.
     ///
     /// # Errors

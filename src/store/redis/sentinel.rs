@@ -94,6 +94,20 @@ impl Sentinel {
         }
     }
 
+    /// Where the master is now.
+    ///
+    /// # Errors
+    /// When no Sentinel says.
+    pub(super) async fn master(&self) -> Result<Option<Address>, Error> {
+        self.watch();
+        let known = self.shared.master().clone();
+        let master = match known {
+            Some(master) => master,
+            None => self.look().await?,
+        };
+        Ok(master.address.clone())
+    }
+
     /// Makes the next call to the master over a new connection.
     pub(super) fn renew(&self) {
         if let Some(master) = self.shared.master().as_ref() {

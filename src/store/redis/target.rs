@@ -3,8 +3,8 @@
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use ::redis::{
-    Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisFuture,
-    TlsCertificates,
+    Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
+    RedisFuture, TlsCertificates,
     io::{
         AsyncDNSResolver,
         tcp::{TcpSettings, socket2::TcpKeepalive},
@@ -40,6 +40,8 @@ pub(super) struct Target {
 pub(super) enum Role {
     /// It holds data.
     Server,
+    /// It holds data, and tells of changes without being asked: in the third version of the protocol.
+    Teller,
     /// It knows where the master is.
     Sentinel,
 }
@@ -110,11 +112,12 @@ impl Target {
         role: Role,
     ) -> Result<(Client, Option<Elsewhere>), ::redis::RedisError> {
         let login = match role {
-            Role::Server => &self.login,
-            Role::Sentinel => &self.sentinel_login,
+            Role::Server => self.login.clone(),
+            Role::Teller => self.login.clone().set_protocol(ProtocolVersion::RESP3),
+            Role::Sentinel => self.sentinel_login.clone(),
         };
         let (address, elsewhere) = self.place(address);
-        let info = address.into_connection_info()?.set_redis_settings(login.clone());
+        let info = address.into_connection_info()?.set_redis_settings(login);
         Ok((Client::open(info.set_tcp_settings(tcp_settings()))?, elsewhere))
     }
 

@@ -27,6 +27,12 @@ fn contradictions_name_both_sides() {
             "store: {url: 'memory:'}\nenforce: true\nlookup: false",
             &["enforce (sidecar.yaml:2): needs lookup; expected lookup to be true"],
         ),
+        ("check: {enabled: true}", &["check.enabled (sidecar.yaml:1): needs a store"]),
+        ("check: {unknown: deny}", &["check.unknown (sidecar.yaml:1): needs a store"]),
+        (
+            "store: {url: 'memory:'}\ncheck:\n  enabled: true\njwt: {jwks: 'off'}",
+            &["check.enabled (sidecar.yaml:3): needs a key that verifies tokens; expected jwt.secret or"],
+        ),
         ("session_api: {enabled: true}", &["session_api.enabled (sidecar.yaml:1): needs a store"]),
         (
             "store: {url: 'memory:'}\nsession_api:\n  enabled: true\njwt: {jwks: 'off'}",

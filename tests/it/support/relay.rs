@@ -21,6 +21,8 @@ pub(crate) enum Does {
     Delay(Duration),
     /// One byte of it comes, and the end of the connection. The command was executed.
     Cut,
+    /// What Redis says without being asked (RESP3 pushes) does not come.
+    LosePushes,
     /// These bytes come instead, for whatever is asked. Nothing is executed.
     Say(&'static [u8]),
     /// Nothing arrives on either side, and nobody is told: the connection is half open.
@@ -70,6 +72,11 @@ impl Relay {
     /// New connections lead to a Redis on this port.
     pub(crate) fn leads_to(&self, port: u16) {
         self.state.lock().unwrap().port = port;
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn connections(&self) -> u64 {
+        self.state.lock().unwrap().connections
     }
 
     /// The connections that stand look half open from now on; new ones are well.
@@ -136,7 +143,8 @@ async fn answered(
                 &buffer[..read]
             }
             Some(Does::Cut) => &buffer[..1],
-            Some(Does::Pass | Does::Say(_)) => &buffer[..read],
+            Some(Does::LosePushes) if buffer[0] == b'>' => continue,
+            Some(Does::Pass | Does::LosePushes | Does::Say(_)) => &buffer[..read],
         };
         if to.lock().await.write_all(carried).await.is_err() || does == Some(Does::Cut) {
             return;
