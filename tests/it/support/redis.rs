@@ -123,6 +123,12 @@ impl RedisServer {
         Replica { folder, tls: self.setup.tls }
     }
 
+    /// Another value for one of its options, from the next restart on.
+    pub(crate) fn option_is(&mut self, name: &str, value: &str) {
+        let at = self.setup.options.iter().position(|option| option == name).unwrap();
+        value.clone_into(&mut self.setup.options[at + 1]);
+    }
+
     /// Whether the process is there.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
