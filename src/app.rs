@@ -20,6 +20,7 @@ pub use self::running::Ended;
 use crate::{
     access::AccessLog,
     admin,
+    breaker::Breaker,
     clock::Clock,
     config::{self, Config},
     exchange::Ledger,
@@ -138,6 +139,7 @@ impl App {
         let mirroring = match store {
             None => None,
             Some(store) => Some(Mirroring {
+                breaker: Arc::new(Breaker::new(1, Arc::clone(&metrics))),
                 source: Arc::new(store_source(&store, session.ttl, &mut watched)?),
                 mirror: Mirror::new(keys::reference_key(ref_key.as_ref(), &keys)?, expired_grace),
                 budget: store.timeout,

@@ -23,7 +23,7 @@ use self::handles::{Handles, add};
 pub use self::{
     catalogue::{CATALOGUE, Family, Kind, table},
     exposition::Format,
-    labels::{DriftKind, MirrorEvent, MirrorResult, Refusal, StoreCommand, UpstreamFailure},
+    labels::{BreakerState, DriftKind, MirrorEvent, MirrorResult, Refusal, StoreCommand, UpstreamFailure},
 };
 use crate::{
     route::Route,
@@ -125,6 +125,23 @@ impl Metrics {
         store.duration.record(took);
     }
 
+    /// A call was not made, because the store has just failed.
+    pub fn store_skipped(&self, command: StoreCommand) {
+        if let Some(store) = self.handles.store_commands.get(command as usize) {
+            add(&store.results, labels::store_result_index("skipped"), 1);
+        }
+    }
+
+    /// The breaker before a part of the store has changed its state.
+    pub fn breaker_turned(&self, from: BreakerState, to: BreakerState) {
+        add(&self.handles.breaker_turns, to as usize, 1);
+        match (from, to) {
+            (BreakerState::Closed, _) => self.handles.breaker_open.increment(1.0),
+            (_, BreakerState::Closed) => self.handles.breaker_open.decrement(1.0),
+            _ => {}
+        }
+    }
+
     /// The store answered, or did not.
     pub fn store_up(&self, up: bool) {
         self.handles.store_up.set(f64::from(u8::from(up)));
@@ -223,6 +240,8 @@ mod tests {
             "store_up",
             "store_commands_total{command=\"apply\",result=\"out_of_memory\"}",
             "store_command_duration_seconds_count{command=\"ping\"}",
+            "store_breaker_open",
+            "store_breaker_transitions_total{to=\"half_open\"}",
             "mirror_events_total{event=\"sign_in\",result=\"failed\"}",
             "mirror_dropped_total{reason=\"too_large\"}",
             "sessions_ended_total{reason=\"logout\"}",

@@ -5,6 +5,7 @@
 
 mod id;
 mod listed;
+mod sought;
 
 use std::fmt;
 
@@ -14,6 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub use self::{
     id::{FactorId, SessionId, UserId},
     listed::{Listed, Wanted},
+    sought::Sought,
 };
 
 /// Seconds since the epoch, UTC: the unit of every time in the store and in a token.

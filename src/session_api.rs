@@ -126,13 +126,11 @@ impl SessionApi {
             Route::Sessions | Route::Session => caller::user(verdict, token)?,
             _ => caller::admin(verdict, &self.config.admin_roles)?,
         };
-        let (Some(user), Some(session)) = (caller.user(), caller.session()) else {
-            return Ok(caller); // a token that names no session, as GoTrue takes it, too
-        };
-        match self.sessions.of_caller(user, session, budget).await.map_err(unavailable)? {
-            State::Revoked => Err(Refusal::SessionRevoked),
-            State::Suspended(_) => Err(Refusal::UserSuspended),
-            State::Live(_) | State::Unknown => Ok(caller),
+        match self.sessions.of_caller(verdict, budget).await.map_err(unavailable)? {
+            Some(State::Revoked) => Err(Refusal::SessionRevoked),
+            Some(State::Suspended(_)) => Err(Refusal::UserSuspended),
+            // also a token that names no session, as GoTrue takes it
+            Some(State::Live(_) | State::Unknown) | None => Ok(caller),
         }
     }
 

@@ -2,26 +2,34 @@
 //! Bounds what that may cost a request.
 
 mod demand;
+mod unavailable;
 
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-pub use self::demand::{Demand, change};
+pub use self::{
+    demand::{Demand, change},
+    unavailable::{OnStoreError, Reader, Without, without_store},
+};
 use crate::{
     audit::{self, By},
+    breaker::{Breaker, Sign},
     clock::Clock,
     exchange::Identity,
     keys::Verdict,
     metrics::{Metrics, MirrorEvent, StoreCommand},
     mirror::{ByRef, Mirror},
-    session::{Change, Outcome, Reason, Seconds, SessionId, State, Unrecorded, UserId},
+    session::{Change, Outcome, Reason, Seconds, SessionId, Sought, State, Unrecorded, UserId},
     store::{self, Store},
 };
 
@@ -36,6 +44,10 @@ const SEEN_MAX: usize = 16_384;
 pub struct Sessions {
     /// Where sessions are.
     pub store: Store,
+    /// Whether it is worth asking; shared by all workers.
+    pub breaker: Arc<Breaker>,
+    /// How often the breaker had opened when the connection was made: see [`Breaker::openings`].
+    pub connected_at: AtomicU64,
     /// What exchanges mean.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -67,6 +79,8 @@ pub enum Standing {
     Revoked,
     /// The user is banned for now.
     Suspended,
+    /// Nobody can say, and it matters.
+    Unavailable,
 }
 
 impl Sessions {
@@ -75,36 +89,40 @@ impl Sessions {
         Budget(self.budget)
     }
 
-    /// Looks the caller's session up and waits for it: for `enforce`. A store that does not answer
-    /// leaves the decision to GoTrue.
+    /// Looks the caller's session up and waits for it: for `enforce`.
     pub async fn standing(&self, verdict: &Verdict, budget: &mut Budget) -> Standing {
-        let Some((user, session, touch)) = caller(verdict) else {
+        let Some(sought) = caller(verdict) else {
             return Standing::Open;
         };
-        match self.look(user, session, touch, budget).await {
+        match self.look(&sought, budget).await {
             Ok(State::Revoked) => Standing::Revoked,
             Ok(State::Suspended(_)) => Standing::Suspended,
             Ok(State::Unknown) => {
-                self.seen.note_missing(session, self.clock.seconds());
+                self.seen.note_missing(sought.session, self.clock.seconds());
                 Standing::Open
             }
-            Ok(State::Live(_)) | Err(_) => Standing::Open,
+            Ok(State::Live(_)) => Standing::Open,
+            Err(_) => match without_store(Reader::Enforce) {
+                Without::LeftToGotrue | Without::TokenDecides => Standing::Open,
+                Without::Unavailable => Standing::Unavailable,
+            },
         }
     }
 
     /// Looks the caller's session up beside the request: nothing waits for it. At most once a minute
     /// for a session, because all it does is to note that it was seen.
     pub fn notice(self: &Arc<Self>, verdict: &Verdict, identity: &Identity) {
-        let Some((user, session, touch)) = caller(verdict) else {
+        let Some(sought) = caller(verdict) else {
             return;
         };
+        let Sought { user, session, .. } = sought;
         if !self.seen.is_due(session, self.clock.seconds()) {
             return;
         }
         let (sessions, identity) = (Arc::clone(self), Arc::clone(identity));
         self.tasks.spawn(async move {
             let mut budget = sessions.budget();
-            match sessions.look(user, session, touch, &mut budget).await {
+            match sessions.look(&sought, &mut budget).await {
                 // a token that could not be verified is believed as far as its session is known
                 Ok(State::Live(_) | State::Suspended(_)) => drop(identity.set((user, session))),
                 Ok(State::Unknown) => sessions.seen.note_missing(session, sessions.clock.seconds()),
@@ -116,18 +134,12 @@ impl Sessions {
 
     /// Whether the store was found not to know the caller's session. Says so once: whoever asks is to tell it.
     pub fn lacks(&self, verdict: &Verdict) -> bool {
-        caller(verdict).is_some_and(|(_, session, _)| self.seen.take_missing(session))
+        caller(verdict).is_some_and(|sought| self.seen.take_missing(sought.session))
     }
 
-    async fn look(
-        &self,
-        user: UserId,
-        session: SessionId,
-        touch: bool,
-        budget: &mut Budget,
-    ) -> Result<State, store::Error> {
-        let lookup = self.store.lookup(user, session, self.clock.seconds(), touch);
-        self.call(StoreCommand::Lookup, budget, lookup).await
+    async fn look(&self, sought: &Sought, budget: &mut Budget) -> Result<State, store::Error> {
+        let lookup = self.store.lookup(sought, self.clock.seconds());
+        self.call(StoreCommand::Lookup, self.store.lane_of(sought.user), budget, lookup).await
     }
 
     /// Makes changes. The outcomes stand in the order of the changes; none where the store failed.
@@ -135,8 +147,9 @@ impl Sessions {
         if changes.is_empty() {
             return Vec::new();
         }
+        let lane = changes.first().map_or(0, |change| self.store.lane_of(change.user()));
         let apply = self.store.apply(changes, self.clock.seconds());
-        match self.call(StoreCommand::Apply, budget, apply).await {
+        match self.call(StoreCommand::Apply, lane, budget, apply).await {
             Ok(outcomes) => {
                 for (change, outcome) in changes.iter().zip(&outcomes) {
                     self.account(change, *outcome, by);
@@ -159,7 +172,8 @@ impl Sessions {
     /// Makes a change to the session that a refresh token belongs to, if that is known.
     pub async fn make_by_ref(self: &Arc<Self>, by_ref: &ByRef, budget: &mut Budget, by: By<'_>) {
         let owner = self.store.session_of(&by_ref.reference, self.clock.seconds());
-        if let Ok(Some((user, session))) = self.call(StoreCommand::Resolve, budget, owner).await {
+        let lane = self.store.lane_of_token(&by_ref.reference);
+        if let Ok(Some((user, session))) = self.call(StoreCommand::Resolve, lane, budget, owner).await {
             self.make(&[by_ref.change(user, session)], budget, by).await;
         }
     }
@@ -187,7 +201,8 @@ impl Sessions {
         let mut ended = [0; Reason::ALL.len()];
         loop {
             let step = self.store.sweep(user, self.clock.seconds());
-            let Ok(swept) = self.call(StoreCommand::Sweep, &mut self.budget(), step).await else {
+            let lane = self.store.lane_of(user);
+            let Ok(swept) = self.call(StoreCommand::Sweep, lane, &mut self.budget(), step).await else {
                 break;
             };
             for (reason, count) in swept.ended {
@@ -213,31 +228,49 @@ impl Sessions {
         audit::unrecorded(why, by);
     }
 
-    /// One store call within what is left of the budget.
+    /// One store call within what is left of the budget; none where the breaker holds it back.
     async fn call<T>(
         &self,
         command: StoreCommand,
+        lane: usize,
         budget: &mut Budget,
         call: impl Future<Output = Result<T, store::Error>>,
     ) -> Result<T, store::Error> {
+        let Some(permit) = self.breaker.ask(lane) else {
+            self.metrics.store_skipped(command);
+            return Err(store::Error::Skipped);
+        };
+        self.renew_after_outage();
         let began = Instant::now();
         let result = tokio::time::timeout(budget.0, call).await.unwrap_or(Err(store::Error::Timeout));
         let took = began.elapsed();
         budget.0 = budget.0.saturating_sub(took);
         let error = result.as_ref().err();
         self.metrics.store_command(command, error.map_or("ok", store::Error::cause), took);
+        // what came too late only because little of the budget was left says nothing about the store
+        let hardly_asked = result.as_ref().err() == Some(&store::Error::Timeout) && took < self.budget / 2;
+        permit.tell(if hardly_asked { Sign::Nothing } else { Sign::of(&result) });
         result
+    }
+
+    /// Connections that were made before the breaker opened may be half open, and nobody has waited long enough
+    /// on this one to know.
+    fn renew_after_outage(&self) {
+        let openings = self.breaker.openings();
+        if self.connected_at.swap(openings, Relaxed) != openings {
+            self.store.renew();
+        }
     }
 }
 
 /// The session a token names, and whether it may be touched: only for a token that verifies.
-fn caller(verdict: &Verdict) -> Option<(UserId, SessionId, bool)> {
+fn caller(verdict: &Verdict) -> Option<Sought> {
     let (claims, touch) = match verdict {
         Verdict::Good(claims) => (claims, true),
         Verdict::NoKeys(claims) | Verdict::UnknownKey(claims) => (claims, false),
         Verdict::Expired(_) | Verdict::Bad => return None,
     };
-    Some((claims.user.id()?, claims.session.id()?, touch))
+    Some(Sought { user: claims.user.id()?, session: claims.session.id()?, began: claims.began(), touch })
 }
 
 /// Sessions that were looked up lately.

@@ -12,7 +12,9 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     config::{self, FileError, StoreTarget},
-    session::{Change, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, State, UserId, Wanted},
+    session::{
+        Change, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, Sought, State, UserId, Wanted,
+    },
 };
 
 /// Where stores come from: shared by all workers, built once from the configuration.
@@ -79,6 +81,14 @@ pub enum Store {
 }
 
 impl Store {
+    /// Makes the next call over a new connection: those that stand are from before an outage.
+    pub fn renew(&self) {
+        match self {
+            Self::Redis(redis) => redis.renew(),
+            Self::Memory(_) => {}
+        }
+    }
+
     /// Makes all changes of one answer, in their order, each of them atomically; one round trip. The
     /// outcomes are in the same order. Making them again leaves the same state (contract I9).
     ///
@@ -100,21 +110,16 @@ impl Store {
         outcomes.first().copied().ok_or(Error::Protocol)
     }
 
-    /// What is known of a session; one round trip. With `touch`, a live record whose `seen_at` is at
-    /// least a minute old gets `now` for it, after it was read. Never makes a key.
+    /// What is known of a session; one round trip. One that the store has no record of is revoked all the same if
+    /// `began` says that it began before its user's sessions were all revoked. With `touch`, a live record whose
+    /// `seen_at` is at least a minute old gets `now` for it, after it was read. Never makes a key.
     ///
     /// # Errors
     /// When the store did not answer, or not with what this program writes.
-    pub async fn lookup(
-        &self,
-        user: UserId,
-        session: SessionId,
-        now: Seconds,
-        touch: bool,
-    ) -> Result<State, Error> {
+    pub async fn lookup(&self, sought: &Sought, now: Seconds) -> Result<State, Error> {
         match self {
-            Self::Redis(redis) => redis.lookup(user, session, now, touch).await,
-            Self::Memory(memory) => Ok(memory.lookup(user, session, now, touch)),
+            Self::Redis(redis) => redis.lookup(sought, now).await,
+            Self::Memory(memory) => Ok(memory.lookup(sought, now)),
         }
     }
 
@@ -170,7 +175,7 @@ impl Store {
         }
     }
 
-    /// Parts of the store that can be out of order by themselves: 1, for a Cluster 64 groups of slots.
+    /// How many parts it has that can be away while the others work: 1, for a Cluster 64 groups of slots.
     pub fn lanes(&self) -> usize {
         match self {
             Self::Redis(redis) => redis.lanes(),
@@ -194,26 +199,21 @@ impl Store {
         }
     }
 
-    /// As [`ping`](Self::ping), for one part.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn ping_lane(&self, lane: usize) -> Result<(), Error> {
+    /// Asks each part of the store, by [`lane`](Self::lanes), whether it would take a change. Makes none, and no
+    /// key.
+    pub async fn ping_each(&self) -> Vec<Result<(), Error>> {
         match self {
-            Self::Redis(redis) => redis.ping_lane(lane).await,
-            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.ping_each().await,
+            Self::Memory(_) => vec![Ok(())],
         }
     }
 
-    /// Asks whether every part of the store would take a change. Makes none, and no key.
+    /// As [`ping_each`](Self::ping_each), for all parts together.
     ///
     /// # Errors
     /// When one would not.
     pub async fn ping(&self) -> Result<(), Error> {
-        match self {
-            Self::Redis(redis) => redis.ping().await,
-            Self::Memory(_) => Ok(()),
-        }
+        self.ping_each().await.into_iter().collect()
     }
 }
 
@@ -272,11 +272,27 @@ pub enum Error {
     /// Another error of the server's, by its code.
     #[error("the store answered with the error {0}")]
     Other(Code),
+    /// Nobody asked it: it has failed several times in a row.
+    #[error("the store was not asked: it has just failed several times in a row")]
+    Skipped,
+}
+
+/// What an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The store does no work, for whomever: the breaker counts it.
+    Store,
+    /// It works, and has no room for what would grow it; endings and questions go through, at once.
+    Room,
+    /// It works; something is wrong with what it was asked, or with what it holds of that.
+    Change,
+    /// Nothing new: it was not asked.
+    Nothing,
 }
 
 impl Error {
     /// Every word that [`Error::cause`] can give, for metrics that start at zero.
-    pub const CAUSES: [&'static str; 13] = [
+    pub const CAUSES: [&'static str; 14] = [
         "timeout",
         "refused",
         "auth",
@@ -290,7 +306,26 @@ impl Error {
         "cluster_down",
         "replicas",
         "other",
+        "skipped",
     ];
+
+    /// What it is about.
+    pub fn about(&self) -> About {
+        match self {
+            Self::Timeout
+            | Self::Refused(_)
+            | Self::Auth
+            | Self::ReadOnly
+            | Self::Loading
+            | Self::Tls(_)
+            | Self::Moved
+            | Self::ClusterDown
+            | Self::Other(_) => About::Store,
+            Self::OutOfMemory => About::Room,
+            Self::Protocol | Self::Full | Self::Replicas => About::Change,
+            Self::Skipped => About::Nothing,
+        }
+    }
 
     /// The word for it in logs and metrics.
     pub fn cause(&self) -> &'static str {
@@ -308,6 +343,7 @@ impl Error {
             Self::ClusterDown => "cluster_down",
             Self::Replicas => "replicas",
             Self::Other(_) => "other",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -400,6 +436,7 @@ mod tests {
             Error::ClusterDown,
             Error::Replicas,
             Error::Other(Code::new("MISCONF")),
+            Error::Skipped,
         ];
         let causes: Vec<_> = errors.iter().map(Error::cause).collect();
         assert_eq!(causes, Error::CAUSES);

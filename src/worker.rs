@@ -5,14 +5,19 @@ use std::{io, sync::Arc, thread::JoinHandle};
 
 use http::HeaderValue;
 use tokio::{net::TcpListener, runtime, sync::watch, time::MissedTickBehavior};
-use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use crate::{
+    breaker::Breaker,
     clock::Clock,
     config,
     exchange::Ledger,
     jwks::Verifier,
     listener::{Connections, Terms},
+    metrics::Metrics,
     mirror::Mirror,
     proxy::Proxy,
     session_api::SessionApi,
@@ -57,6 +62,8 @@ pub struct Setup {
 pub struct Mirroring {
     /// Opens this worker's store.
     pub source: Arc<store::Source>,
+    /// Whether it is worth asking.
+    pub breaker: Arc<Breaker>,
     /// Decides.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -69,6 +76,27 @@ pub struct Mirroring {
     pub session_api: Option<Arc<config::SessionApi>>,
     /// The time that sessions go by.
     pub clock: Clock,
+}
+
+impl Mirroring {
+    /// One thread's way to the store, over a connection of its own.
+    pub fn sessions(self, metrics: Arc<Metrics>, tasks: TaskTracker) -> Sessions {
+        let Self { source, breaker, mirror, budget, lookup, enforce, session_api: _, clock } = self;
+        let (store, seen, connected_at) = (source.connect(), Seen::default(), breaker.openings().into());
+        Sessions {
+            store,
+            breaker,
+            connected_at,
+            mirror,
+            budget,
+            lookup,
+            enforce,
+            seen,
+            clock,
+            metrics,
+            tasks,
+        }
+    }
 }
 
 /// Starts a worker that accepts from `listener`.
@@ -120,11 +148,7 @@ fn proxy(setup: Setup) -> Arc<Proxy> {
     let Setup { ledger, connector, host, paths, verifier, draining, .. } = setup;
     let Terms { limits, metrics, tasks, .. } = setup.terms;
     let api = setup.mirroring.as_ref().and_then(|mirroring| mirroring.session_api.clone());
-    let sessions = setup.mirroring.map(|mirroring| {
-        let Mirroring { source, mirror, budget, lookup, enforce, clock, .. } = mirroring;
-        let (store, seen) = (source.connect(), Seen::default());
-        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen, clock, metrics, tasks })
-    });
+    let sessions = setup.mirroring.map(|mirroring| Arc::new(mirroring.sessions(metrics, tasks)));
     let session_api = sessions.as_ref().zip(api).map(|(sessions, config)| {
         let (sessions, verifier) = (Arc::clone(sessions), Arc::clone(&verifier));
         Arc::new(SessionApi { sessions, verifier, config })

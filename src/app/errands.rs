@@ -79,13 +79,16 @@ impl Errands {
     async fn ask_store(&self) {
         let Some(mirroring) = &self.store else { return };
         let (metrics, readiness) = (Arc::clone(&self.metrics), Arc::clone(&self.readiness));
-        let mut probe = StoreProbe::new(mirroring.source.connect(), mirroring.budget, metrics, readiness);
-        let mut tick = every(PROBE);
+        let (store, breaker) = (mirroring.source.connect(), Arc::clone(&mirroring.breaker));
+        let mut probe = StoreProbe::new(store, mirroring.budget, breaker, metrics, readiness);
         for turn in (0..AUDITED).cycle() {
-            tick.tick().await;
             probe.ask().await;
             if turn == 0 {
                 probe.ask_for_audit().await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(probe.pause()) => {}
+                () = mirroring.breaker.opened() => {}
             }
         }
     }

@@ -81,6 +81,10 @@ families! {
         "Commands sent to the session store, by what became of them.";
     STORE_COMMAND_DURATION = "gotrue_sidecar_store_command_duration_seconds", Kind::Histogram(STORE_BOUNDS), ["command"],
         "How long commands to the session store took, failed ones included.";
+    STORE_BREAKER_OPEN = "gotrue_sidecar_store_breaker_open", Kind::Gauge, [],
+        "Parts of the session store that requests do not wait for, because they failed several times in a row; a store has one part, a Cluster many.";
+    STORE_BREAKER_TURNS = "gotrue_sidecar_store_breaker_transitions_total", Kind::Counter, ["to"],
+        "Changes of state of those breakers.";
     MIRROR_EVENTS = "gotrue_sidecar_mirror_events_total", Kind::Counter, ["event", "result"],
         "Changes to sessions, by what they did to the store.";
     MIRROR_DROPPED = "gotrue_sidecar_mirror_dropped_total", Kind::Counter, ["reason"],

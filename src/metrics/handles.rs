@@ -7,8 +7,8 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 use super::{
     catalogue::{self, CATALOGUE, Family, Kind},
     labels::{
-        CODES, DriftKind, MirrorEvent, MirrorResult, Refusal, STORE_RESULTS, StoreCommand, UpstreamFailure,
-        method_index,
+        BreakerState, CODES, DriftKind, MirrorEvent, MirrorResult, Refusal, STORE_RESULTS, StoreCommand,
+        UpstreamFailure, method_index,
     },
 };
 use crate::{
@@ -29,6 +29,8 @@ pub(super) struct Handles {
     pub(super) upstream_errors: [Counter; UpstreamFailure::ALL.len()],
     pub(super) store_up: Gauge,
     pub(super) store_commands: [Store; StoreCommand::ALL.len()],
+    pub(super) breaker_open: Gauge,
+    pub(super) breaker_turns: [Counter; BreakerState::ALL.len()],
     pub(super) mirror_events: [[Counter; MirrorResult::ALL.len()]; MirrorEvent::ALL.len()],
     pub(super) mirror_dropped: [Counter; Unrecorded::ALL.len()],
     pub(super) sessions_ended: [Counter; Reason::ALL.len()],
@@ -85,6 +87,9 @@ impl Handles {
                 .map(|reason| series.counter(&catalogue::UPSTREAM_ERRORS, &[reason.as_str()])),
             store_up: series.gauge(&catalogue::STORE_UP, &[]),
             store_commands: StoreCommand::ALL.map(|command| Store::register(&series, command)),
+            breaker_open: series.gauge(&catalogue::STORE_BREAKER_OPEN, &[]),
+            breaker_turns: BreakerState::ALL
+                .map(|to| series.counter(&catalogue::STORE_BREAKER_TURNS, &[to.as_str()])),
             mirror_events: MirrorEvent::ALL.map(|event| mirror_results(&series, event)),
             mirror_dropped: Unrecorded::ALL
                 .map(|why| series.counter(&catalogue::MIRROR_DROPPED, &[why.as_str()])),

@@ -121,6 +121,17 @@ labels! {
 }
 
 labels! {
+    /// How the breaker before a part of the store stands.
+    BreakerState:
+    /// Calls go through.
+    Closed = "closed",
+    /// None does.
+    Open = "open",
+    /// One does.
+    HalfOpen = "half_open",
+}
+
+labels! {
     /// A kind of change to a user's sessions.
     MirrorEvent:
     /// A session began.
@@ -204,7 +215,7 @@ impl From<Outcome> for MirrorResult {
 }
 
 /// The `result` labels of store commands; the last stands for all that are not here.
-pub(super) const STORE_RESULTS: [&str; 14] = [
+pub(super) const STORE_RESULTS: [&str; 15] = [
     "ok",
     "timeout",
     "refused",
@@ -218,6 +229,7 @@ pub(super) const STORE_RESULTS: [&str; 14] = [
     "moved",
     "cluster_down",
     "replicas",
+    "skipped",
     "other",
 ];
 

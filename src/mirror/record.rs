@@ -203,7 +203,7 @@ pub(super) fn beginning(origin: Origin, claims: &Claims, answered: &Answered<'_>
     let now = answered.now();
     match origin {
         Origin::SignIn => (now, answered.now_ms),
-        Origin::Refresh => (claims.amr.oldest.or(claims.issued_at).unwrap_or(now), 0),
+        Origin::Refresh => (claims.began().unwrap_or(now), 0),
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Budget, Sessions};
+use super::{Budget, Sessions, caller};
 use crate::{
     audit::{self, Actor, By},
+    keys::Verdict,
     metrics::{MirrorEvent, StoreCommand},
-    session::{Change, Listed, Outcome, Reason, SessionId, State, UserId, Wanted, Which},
+    session::{Change, Listed, Outcome, Reason, State, UserId, Wanted, Which},
     store,
 };
 
@@ -22,17 +23,19 @@ pub struct Demand<'a> {
 }
 
 impl Sessions {
-    /// What is known of a session that somebody acts by; it counts as seen.
+    /// What is known of the session that somebody acts by; `None` where the token names none.
     ///
     /// # Errors
     /// When the store did not say.
     pub async fn of_caller(
         &self,
-        user: UserId,
-        session: SessionId,
+        verdict: &Verdict,
         budget: &mut Budget,
-    ) -> Result<State, store::Error> {
-        self.look(user, session, true, budget).await
+    ) -> Result<Option<State>, store::Error> {
+        match caller(verdict) {
+            Some(sought) => self.look(&sought, budget).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// A user's live sessions, or one of them.
@@ -46,7 +49,7 @@ impl Sessions {
         budget: &mut Budget,
     ) -> Result<Listed, store::Error> {
         let list = self.store.list(user, wanted, self.clock.seconds());
-        self.call(StoreCommand::List, budget, list).await
+        self.call(StoreCommand::List, self.store.lane_of(user), budget, list).await
     }
 
     /// Revokes sessions: done, or an error that whoever asked must be told. Never kept for later: nobody would know
@@ -63,7 +66,8 @@ impl Sessions {
         let now_ms = self.clock.millis();
         let change = change(demand.user, demand.which.clone(), now_ms);
         let apply = self.store.apply_one(&change, self.clock.seconds());
-        let outcome = self.call(StoreCommand::Apply, budget, apply).await;
+        let lane = self.store.lane_of(demand.user);
+        let outcome = self.call(StoreCommand::Apply, lane, budget, apply).await;
         self.metrics.mirrored(MirrorEvent::End, outcome.as_ref().ok().copied());
         if let Ok(outcome) = &outcome {
             self.metrics.sessions_ended(Reason::Revoked, outcome.ended());

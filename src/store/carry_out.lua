@@ -155,9 +155,9 @@ local function sweep(chain, step, now, counts)
     local fate = fates(chain, chain.first, members)
     redis.call('ZREMRANGEBYRANK', set, 0, #members / 2 - 1)
     carry_out(chain, fate, now, counts)
-    in_chunks('ZADD', fate.alive, chain.base .. ':sessions')
-    if fate.longest > now then
-      extend(chain.base .. ':sessions', fate.longest - now)
+    if #fate.alive > 0 then
+      in_chunks('ZADD', fate.alive, chain.base .. ':sessions')
+      extend(chain.base .. ':sessions', math.max(fate.longest - now, 1)) -- also where all of them expired meanwhile
     end
   end
   local before = chain.first

@@ -15,8 +15,8 @@ use super::{
     rules::{self, Ban, Tombstone},
 };
 use crate::session::{
-    Aal, Change, FactorId, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId,
-    Wanted, Which,
+    Aal, Change, FactorId, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State,
+    UserId, Wanted, Which,
 };
 
 /// The table that all workers share. Never locked across an await.
@@ -52,8 +52,8 @@ impl Memory {
     }
 
     /// See [`Store::lookup`](super::Store::lookup).
-    pub fn lookup(&self, user: UserId, session: SessionId, now: Seconds, touch: bool) -> State {
-        self.table(now).lookup(user, session, now, touch)
+    pub fn lookup(&self, sought: &Sought, now: Seconds) -> State {
+        self.table(now).lookup(sought, now)
     }
 
     /// See [`Store::list`](super::Store::list).
@@ -144,8 +144,8 @@ impl Table {
             marks.ban.allow(allowed_ms);
         }
         let old = self.records.get(&id).cloned();
-        let created_at = old.as_ref().map_or(new.created_at, |old| old.created_at);
-        if self.marks_of(new.user).not_before > created_at {
+        let not_before = self.marks_of(new.user).not_before;
+        if rules::began_before(not_before, old.as_ref(), Some(new.created_at)) {
             return Ok(Outcome::Revoked);
         }
         let end = now.saturating_add(rules::record_ttl(self.session_ttl, new.expires_at, now));
@@ -235,12 +235,13 @@ impl Table {
         }
     }
 
-    fn lookup(&mut self, user: UserId, session: SessionId, now: Seconds, touch: bool) -> State {
-        let id = (user, session);
-        let marks = self.marks_of(user);
+    fn lookup(&mut self, sought: &Sought, now: Seconds) -> State {
+        let id = (sought.user, sought.session);
+        let marks = self.marks_of(sought.user);
         let record = self.records.get_mut(&id);
-        let began_before = |record: &Record| record.created_at < marks.not_before;
-        if self.tombstones.get(&id).is_some() || record.as_deref().is_some_and(began_before) {
+        if self.tombstones.get(&id).is_some()
+            || rules::began_before(marks.not_before, record.as_deref(), sought.began)
+        {
             return State::Revoked;
         }
         if marks.ban.until() > now {
@@ -250,7 +251,7 @@ impl Table {
             return State::Unknown;
         };
         let found = State::Live(Box::new(record.clone()));
-        if touch && now.saturating_sub(record.seen_at.unwrap_or(0)) >= rules::TOUCH_AFTER {
+        if sought.touch && now.saturating_sub(record.seen_at.unwrap_or(0)) >= rules::TOUCH_AFTER {
             record.seen_at = Some(now);
         }
         found
@@ -283,8 +284,8 @@ impl Table {
     fn live(&self, user: UserId, session: SessionId) -> Option<&Record> {
         let id = (user, session);
         let record = self.records.get(&id)?;
-        let revoked =
-            self.tombstones.get(&id).is_some() || record.created_at < self.marks_of(user).not_before;
+        let revoked = self.tombstones.get(&id).is_some()
+            || rules::began_before(self.marks_of(user).not_before, Some(record), None);
         (!revoked).then_some(record)
     }
 

@@ -33,12 +33,16 @@ use super::{Error, OpenError, Swept, keys::Keys, rules};
 use crate::{
     config::{self, StoreTarget},
     session::{
-        Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, State, UserId, Wanted, Which,
+        Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State, UserId,
+        Wanted, Which,
     },
 };
 
 /// So many of a user's sessions are dealt with by one script; a few milliseconds of Redis' time. More are swept.
 const STEP: u32 = 256;
+
+/// Commands that ask one part whether it works.
+const PROBES: usize = 2;
 
 /// Makes one [`Redis`] for each worker.
 #[derive(Debug)]
@@ -87,6 +91,7 @@ impl Source {
             keys: Keys::new(&self.config.key_prefix),
             session_ttl: self.session_ttl.as_secs(),
             step: self.step,
+            wait_replicas: self.config.wait_replicas,
         }
     }
 
@@ -107,9 +112,15 @@ pub struct Redis {
     keys: Keys,
     session_ttl: Seconds,
     step: u32,
+    wait_replicas: u32,
 }
 
 impl Redis {
+    /// See [`Store::renew`](super::Store::renew).
+    pub(super) fn renew(&self) {
+        self.route.renew();
+    }
+
     /// See [`Store::apply`](super::Store::apply).
     ///
     /// # Errors
@@ -121,6 +132,9 @@ impl Redis {
         let mut batch = Batch::with_capacity(changes.len());
         for change in changes {
             batch.add(&self.keys.marks(change.user()), self.script(change, now));
+        }
+        if changes.iter().any(is_ending) {
+            batch.replicas = self.wait_replicas;
         }
         if self.route.is_spread() {
             let mut hints = Batch::with_capacity(changes.len());
@@ -141,17 +155,13 @@ impl Redis {
     ///
     /// # Errors
     /// As there.
-    pub async fn lookup(
-        &self,
-        user: UserId,
-        session: SessionId,
-        now: Seconds,
-        touch: bool,
-    ) -> Result<State, Error> {
+    pub async fn lookup(&self, sought: &Sought, now: Seconds) -> Result<State, Error> {
+        let &Sought { user, session, began, touch } = sought;
         let keys =
             [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
+        call.arg(began.map_or(String::new(), |began| began.to_string()));
         let [record, ..] = &keys;
         let replies = self.run(record, call).await?;
         reply::state(user, session, reply::first(&replies)?)
@@ -219,25 +229,10 @@ impl Redis {
         self.route.lane_of(&self.keys.refresh(token))
     }
 
-    /// See [`Store::ping`](super::Store::ping).
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn ping(&self) -> Result<(), Error> {
-        self.ping_all(0..self.lanes()).await
-    }
-
-    /// See [`Store::ping_lane`](super::Store::ping_lane).
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn ping_lane(&self, lane: usize) -> Result<(), Error> {
-        self.ping_all(lane..lane + 1).await
-    }
-
-    async fn ping_all(&self, lanes: std::ops::Range<usize>) -> Result<(), Error> {
-        let mut batch = Batch::with_capacity(lanes.len() * 2);
-        for lane in lanes {
+    /// See [`Store::ping_each`](super::Store::ping_each).
+    pub async fn ping_each(&self) -> Vec<Result<(), Error>> {
+        let mut batch = Batch::with_capacity(self.lanes() * PROBES);
+        for lane in 0..self.lanes() {
             let probe = self.keys.probe(&self.route.tag_of(lane));
             // A write that writes nothing, because the key is not there: a replica, a full Redis and one that
             // cannot save refuse it, and would answer PING.
@@ -246,10 +241,13 @@ impl Redis {
             batch.add(&probe, write);
             // and whether scripts are allowed
             let mut call = self.scripts.lookup.call(&[probe.clone(), probe.clone(), probe.clone()]);
-            call.arg(0).arg(0).arg(rules::TOUCH_AFTER);
+            call.arg(0).arg(0).arg(rules::TOUCH_AFTER).arg("");
             batch.add(&probe, call);
         }
-        self.route.send(&batch).await?.iter().try_for_each(reply::sound)
+        let replies = self.route.try_each(&batch).await;
+        let (of_lanes, _) = replies.as_chunks::<PROBES>();
+        let well = |reply: &Result<Value, Error>| reply.as_ref().map_err(Clone::clone).and_then(reply::sound);
+        of_lanes.iter().map(|replies| replies.iter().try_for_each(well)).collect()
     }
 
     async fn run(&self, key: &str, command: Cmd) -> Result<Vec<Value>, Error> {
@@ -296,14 +294,18 @@ impl Redis {
         call
     }
 
+    /// Record, tombstone, marks, index: what is known of one session.
+    fn keys_of(&self, user: UserId, session: SessionId) -> [String; 4] {
+        [
+            self.keys.record(user, session),
+            self.keys.tombstone(user, session),
+            self.keys.marks(user),
+            self.keys.index(user),
+        ]
+    }
+
     fn record_script(&self, origin: Origin, record: &Record, allowed_ms: Option<u64>, now: Seconds) -> Cmd {
-        let keys = [
-            self.keys.record(record.user, record.session),
-            self.keys.tombstone(record.user, record.session),
-            self.keys.marks(record.user),
-            self.keys.index(record.user),
-        ];
-        let mut call = self.scripts.record.call(&keys);
+        let mut call = self.scripts.record.call(&self.keys_of(record.user, record.session));
         call.arg(now)
             .arg(rules::record_ttl(self.session_ttl, record.expires_at, now))
             .arg(match origin {
@@ -331,6 +333,17 @@ impl Redis {
                 batch.add(&key, set);
             }
         }
+    }
+}
+
+/// What must not be lost with a server: that somebody is to be kept out.
+fn is_ending(change: &Change) -> bool {
+    match change {
+        Change::End { .. } | Change::Suspend { until: Some(_), .. } => true,
+        Change::Suspend { until: None, .. }
+        | Change::Record { .. }
+        | Change::Banned { .. }
+        | Change::LowerAal { .. } => false,
     }
 }
 

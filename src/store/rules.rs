@@ -58,6 +58,13 @@ pub(super) fn mark_ttl(session_ttl: Seconds, expires_at: Option<Seconds>, now: S
     record_ttl(session_ttl, expires_at.map_or(0, |at| at.saturating_add(SKEW)), now)
 }
 
+/// Whether a session is one of those that `not_before` revokes: it began before that second, as its record has it.
+/// Of one without a record the token tells; one of which nobody says when it began is not. `common.lua` and
+/// `record.lua` hold the same rule.
+pub(super) fn began_before(not_before: Seconds, record: Option<&Record>, told: Option<Seconds>) -> bool {
+    record.map(|record| record.created_at).or(told).is_some_and(|began| began < not_before)
+}
+
 /// What is known of a user's ban. Whatever is learned may be written late, in any order and more than
 /// once (contract I9): the last decision stands, and after it what was seen later. A refusal while a known
 /// ban holds says nothing new: it does not make the ban longer.
@@ -358,6 +365,24 @@ mod tests {
         assert_eq!(ban.until(), 0);
         ban.see(42, 800);
         assert_eq!(ban.until(), 900); // the longest that was seen: a guess either way
+    }
+
+    #[test]
+    fn a_mark_revokes_what_began_before_its_second() {
+        let recorded = |created_at| with(b(), |it| it.created_at = created_at);
+        let table = [
+            ("a record from before", Some(recorded(999)), None, true),
+            ("a record of that second", Some(recorded(1_000)), None, false),
+            ("a record from before, whatever a token says", Some(recorded(999)), Some(2_000), true),
+            ("a record of later, whatever a token says", Some(recorded(1_001)), Some(1), false),
+            ("no record, a token from before", None, Some(999), true),
+            ("no record, a token of that second", None, Some(1_000), false),
+            ("no record, and the token does not say", None, None, false),
+        ];
+        for (name, record, told, expected) in table {
+            assert_eq!(began_before(1_000, record.as_ref(), told), expected, "{name}");
+            assert!(!began_before(0, record.as_ref(), told), "{name}, without a mark");
+        }
     }
 
     #[test]

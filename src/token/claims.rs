@@ -75,6 +75,11 @@ impl Claims {
         Self::from_payload(payload)
     }
 
+    /// When the session began: the oldest time in `amr`, else `iat`.
+    pub fn began(&self) -> Option<Seconds> {
+        self.amr.oldest.or(self.issued_at)
+    }
+
     /// Reads the middle part of a JWT.
     pub(crate) fn from_payload(payload: &str) -> Option<Self> {
         serde_json::from_slice(&BASE64URL.decode(payload).ok()?).ok()

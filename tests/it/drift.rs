@@ -12,7 +12,7 @@ use gotrue_sidecar::{
     clock,
     config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
     drift::{self, Cause, Excuse, Report},
-    session::{Aal, Change, Origin, Record, RefreshRef, Seconds, SessionId, State, UserId},
+    session::{Aal, Change, Origin, Record, RefreshRef, Seconds, SessionId, Sought, State, UserId},
     store::{Source, Store},
 };
 
@@ -62,6 +62,11 @@ impl World {
         Source::new(&store_config(&self.redis), TTL).unwrap().connect()
     }
 
+    /// One that leaves what is more than a session of a user to sweeps.
+    fn store_in_small_steps(&self) -> Store {
+        Source::new(&store_config(&self.redis), TTL).unwrap().with_step(1).connect()
+    }
+
     /// One run, which does not wait long for what is under way: nothing is.
     async fn audit(&self, repair: bool) -> Report {
         self.audit_as("postgres", repair, Duration::from_millis(50)).await.unwrap()
@@ -108,7 +113,7 @@ impl World {
     }
 
     async fn state(&self, record: &Record) -> State {
-        self.store().lookup(record.user, record.session, clock::seconds(), false).await.unwrap()
+        self.store().lookup(&Sought::of(record.user, record.session), clock::seconds()).await.unwrap()
     }
 
     /// The live record, or a failed test.

@@ -28,6 +28,7 @@ mod live;
 mod metrics;
 mod model;
 mod operator;
+mod outage;
 mod pass_through;
 mod replay;
 mod sessions;

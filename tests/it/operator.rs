@@ -8,7 +8,7 @@ use std::{
 use gotrue_sidecar::{
     clock,
     config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
-    session::{Aal, Change, FactorId, Origin, Record, RefreshRef, SessionId, State, UserId},
+    session::{Aal, Change, FactorId, Origin, Record, RefreshRef, SessionId, Sought, State, UserId},
     store::{Source, Store},
 };
 use http::{Method, Request};
@@ -123,7 +123,7 @@ async fn an_operator_lists_shows_and_revokes_with_nothing_but_the_store() {
         ]
     );
     assert!(line["actor_uid"].is_number(), "{line}");
-    assert_eq!(store.lookup(user, older, clock::seconds(), false).await.unwrap(), State::Revoked);
+    assert_eq!(store.lookup(&Sought::of(user, older), clock::seconds()).await.unwrap(), State::Revoked);
     let (code, said, log) = sessions(&redis, &revoke);
     assert_eq!((code, said.as_str()), (4, ""));
     assert!(log.contains("not_found") && log.contains("no such live session"), "{log}");

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use gotrue_sidecar::{
     clock::Clock,
-    session::{Record, SessionId, State, UserId},
+    session::{Record, SessionId, Sought, State, UserId},
     store::Store,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
@@ -251,7 +251,7 @@ impl<'a> Live<'a> {
     }
 
     async fn look(&self, user: UserId, session: SessionId) -> State {
-        match self.store.lookup(user, session, self.clock.seconds(), false).await.unwrap() {
+        match self.store.lookup(&Sought::of(user, session), self.clock.seconds()).await.unwrap() {
             State::Live(record) => State::Live(Box::new(unseen(*record))),
             other => other,
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use gotrue_sidecar::{
     clock::Clock,
-    session::{Change, Origin, Reason, Record, Seconds, SessionId, State, UserId, Which},
+    session::{Change, Origin, Reason, Record, Seconds, SessionId, Sought, State, UserId, Which},
     store::Store,
 };
 use http::{Method, Request};
@@ -85,7 +85,7 @@ impl World {
     }
 
     async fn state_of(&self, user: UserId, session: SessionId) -> State {
-        self.store.lookup(user, session, self.clock.seconds(), false).await.unwrap()
+        self.store.lookup(&Sought::of(user, session), self.clock.seconds()).await.unwrap()
     }
 
     /// The live record, or a failed test.

@@ -7,7 +7,7 @@ use ::redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use super::{record, redirect, sentinel::Said};
 use crate::{
     config::store_url::Address,
-    session::{Listed, Outcome, Reason, SessionId, State, UserId},
+    session::{Listed, Outcome, Reason, Seconds, SessionId, State, UserId},
     store::{Code, Error, Swept},
 };
 
@@ -127,13 +127,30 @@ fn fields_of(reply: &Value) -> HashMap<&str, &str> {
     }
 }
 
-/// The word that `lookup.lua` has for a session.
-pub(super) fn verdict(reply: &Value) -> Result<&str, Error> {
+/// What `survey.lua` says of a session.
+#[derive(Debug)]
+pub(super) struct Surveyed<'a> {
+    /// Its word for it.
+    pub(super) state: &'a str,
+    /// The mark of its user; 0: none.
+    pub(super) not_before: Seconds,
+    /// An ending of all finds it.
+    pub(super) indexed: bool,
+    /// Its record.
+    pub(super) fields: HashMap<&'a str, &'a str>,
+}
+
+pub(super) fn surveyed(reply: &Value) -> Result<Surveyed<'_>, Error> {
     sound(reply)?;
-    match reply {
-        Value::Array(items) => items.first().and_then(text).ok_or(Error::Protocol),
-        _ => Err(Error::Protocol),
-    }
+    let Value::Array(items) = reply else {
+        return Err(Error::Protocol);
+    };
+    let [state, not_before, Value::Int(indexed), fields @ ..] = items.as_slice() else {
+        return Err(Error::Protocol);
+    };
+    let state = text(state).ok_or(Error::Protocol)?;
+    let not_before = text(not_before).and_then(|at| at.parse().ok()).unwrap_or(0);
+    Ok(Surveyed { state, not_before, indexed: *indexed == 1, fields: pairs(fields) })
 }
 
 /// Under the key stands something of another type than was asked for.
@@ -167,9 +184,13 @@ pub(super) fn yes(reply: &Value) -> Result<bool, Error> {
     }
 }
 
-/// A number in a field; 0 where there is none.
-pub(super) fn number(reply: &Value) -> u64 {
-    text(reply).and_then(|text| text.parse().ok()).unwrap_or(0)
+/// How many.
+pub(super) fn count(reply: &Value) -> Result<u64, Error> {
+    sound(reply)?;
+    match reply {
+        Value::Int(count) => u64::try_from(*count).map_err(|_| Error::Protocol),
+        _ => Err(Error::Protocol),
+    }
 }
 
 /// Whose token it is, as the hint says; a hint that does not read as one is none.
@@ -252,6 +273,7 @@ fn server_error(error: &RedisError) -> Error {
         () if said("OOM") => Error::OutOfMemory,
         () if said("READONLY") => Error::ReadOnly,
         () if said("WRONGTYPE") => Error::Protocol,
+        () if said("non local key") => Error::Moved, // a script in a slot that is just moving
         () if said("NOAUTH") || said("WRONGPASS") => Error::Auth,
         () => Error::Other(Code::new(error.code().unwrap_or_default())),
     }
@@ -306,6 +328,7 @@ mod tests {
             assert_eq!(state(user, session, &reply), Err(Error::Protocol));
             assert_eq!(swept(&reply), Err(Error::Protocol));
             assert_eq!(hint(&reply), Ok(None));
+            assert!(matches!(surveyed(&reply), Err(Error::Protocol)));
         }
     }
 

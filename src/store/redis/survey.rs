@@ -1,23 +1,21 @@
 //! What the audit asks of Redis: which sessions it holds, and what it knows of many of them at once; and
 //! what the audit leaves there, its result included.
 //!
-//! Whether a session is ended is asked of `lookup.lua`, as every request does.
-
-use std::collections::HashMap;
+//! Whether a session is ended is worked out by what answers every request (`known_of` in `common.lua`).
 
 use ::redis::{Pipeline, Value, cmd};
 
-use super::{Redis, node::Batch, record, reply, route::Part};
+use super::{
+    Redis,
+    node::Batch,
+    record,
+    reply::{self, Surveyed},
+    route::Part,
+};
 use crate::{
     session::{Aal, Seconds, SessionId, UserId},
-    store::{Error, rules},
+    store::Error,
 };
-
-/// Fields that the audit compares, and those without which a record is none.
-const FIELDS: [&str; 7] = ["v", "created_at", "refreshed_at", "expires_at", "counter", "aal", "client_id"];
-
-/// Commands that ask for one session.
-const COMMANDS: usize = 4;
 
 /// Keys that one step of a scan looks at, about.
 const SCAN_STEP: usize = 1_000;
@@ -108,28 +106,21 @@ impl Redis {
     ///
     /// # Errors
     /// When the store did not answer, or not with what this program writes.
-    pub async fn survey(&self, sessions: &[(UserId, SessionId)], now: Seconds) -> Result<Vec<Held>, Error> {
+    pub async fn survey(&self, sessions: &[(UserId, SessionId)]) -> Result<Vec<Held>, Error> {
         if sessions.is_empty() {
             return Ok(Vec::new());
         }
-        let mut batch = Batch::with_capacity(sessions.len() * COMMANDS);
+        let mut batch = Batch::with_capacity(sessions.len());
         for &(user, session) in sessions {
-            let keys =
-                [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
-            let mut lookup = self.scripts.lookup.call(&keys);
-            lookup.arg(now).arg(0).arg(rules::TOUCH_AFTER);
-            let [record, _, marks] = &keys;
-            batch.add(marks, lookup);
-            batch.add(marks, cmd("HMGET").arg(record).arg(&FIELDS).to_owned());
-            batch.add(marks, cmd("ZSCORE").arg(self.keys.index(user)).arg(session.to_string()).to_owned());
-            batch.add(marks, cmd("HGET").arg(marks).arg("not_before").to_owned());
+            let mut call = self.scripts.survey.call(&self.keys_of(user, session));
+            call.arg(session.to_string());
+            batch.add(&self.keys.marks(user), call);
         }
         let replies = self.route.send(&batch).await?;
-        let (of_each, _) = replies.as_chunks::<COMMANDS>();
-        if of_each.len() != sessions.len() {
+        if replies.len() != sessions.len() {
             return Err(Error::Protocol);
         }
-        sessions.iter().zip(of_each).map(|(&(user, session), replies)| held(user, session, replies)).collect()
+        sessions.iter().zip(&replies).map(|(&(user, session), reply)| held(user, session, reply)).collect()
     }
 
     /// The next sessions that have a record; `None` at the end. All that are there from the first call to
@@ -167,13 +158,8 @@ impl Redis {
         }
         let mut batch = Batch::with_capacity(amendments.len());
         for it in amendments {
-            let keys = [
-                self.keys.record(it.user, it.session),
-                self.keys.tombstone(it.user, it.session),
-                self.keys.index(it.user),
-            ];
             let counter = |stamp: Stamp| stamp.counter.map_or(String::new(), |counter| counter.to_string());
-            let mut call = self.scripts.amend.call(&keys);
+            let mut call = self.scripts.amend.call(&self.keys_of(it.user, it.session));
             call.arg(now).arg(it.session.to_string());
             call.arg(it.compared.refreshed_at).arg(counter(it.compared));
             call.arg(it.refreshed.map_or(0, |_| self.session_ttl));
@@ -183,8 +169,7 @@ impl Redis {
                 call.arg("refreshed_at").arg(refreshed.refreshed_at);
                 call.arg("counter").arg(counter(refreshed)).arg("expires_at").arg(0);
             }
-            let [record, ..] = &keys;
-            batch.add(record, call);
+            batch.add(&self.keys.marks(it.user), call);
         }
         let replies = self.route.send(&batch).await?;
         replies.iter().map(reply::yes).collect()
@@ -234,25 +219,22 @@ impl LastAudit {
     }
 }
 
-/// What four replies say of a session: its state, its fields, its place in the index, its user's mark.
-fn held(user: UserId, session: SessionId, replies: &[Value; COMMANDS]) -> Result<Held, Error> {
-    let [state, fields, score, not_before] = replies;
-    if [state, fields].into_iter().any(reply::is_of_another_type) {
+/// What the script's reply says of a session.
+fn held(user: UserId, session: SessionId, reply: &Value) -> Result<Held, Error> {
+    if reply::is_of_another_type(reply) {
         return Ok(Held::Unreadable);
     }
-    let (state, fields) = (reply::verdict(state)?, reply::texts(fields)?);
-    let fields: HashMap<&str, &str> =
-        FIELDS.into_iter().zip(fields).filter_map(|(name, text)| Some((name, text?))).collect();
-    let there = state == "live" || state == "suspended" && !fields.is_empty();
-    match record::read(user, session, &fields) {
-        _ if state == "revoked" => Ok(Held::Ended),
-        Some(record) if there => Ok(Held::Live(Known {
+    let Surveyed { state, not_before, indexed, fields } = reply::surveyed(reply)?;
+    match (state, record::read(user, session, &fields)) {
+        ("unknown", _) => Ok(Held::Nothing { not_before }),
+        ("revoked", _) => Ok(Held::Ended),
+        ("live", None) => Ok(Held::Unreadable),
+        ("live", Some(record)) => Ok(Held::Live(Known {
             stamp: Stamp { refreshed_at: record.refreshed_at, counter: record.counter },
             aal: record.aal,
             client: record.client_id,
-            indexed: !matches!(score, Value::Nil | Value::ServerError(_)),
+            indexed,
         })),
-        None if there => Ok(Held::Unreadable),
-        _ => Ok(Held::Nothing { not_before: reply::number(not_before) }),
+        _ => Err(Error::Protocol),
     }
 }

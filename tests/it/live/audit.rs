@@ -13,7 +13,7 @@ use gotrue_sidecar::{
     clock,
     config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
     drift::{self, Cause, Kind as Difference, Report},
-    session::{SessionId, State, UserId},
+    session::{SessionId, Sought, State, UserId},
 };
 use http::StatusCode;
 use tokio::task::JoinSet;
@@ -53,7 +53,7 @@ impl Pod {
     }
 
     async fn state(&self, user: UserId, session: SessionId) -> State {
-        self.sidecar.store().lookup(user, session, clock::seconds(), false).await.unwrap()
+        self.sidecar.store().lookup(&Sought::of(user, session), clock::seconds()).await.unwrap()
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use gotrue_sidecar::{
     clock::Clock,
-    session::{Change, Reason, SessionId, State, UserId, Which},
+    session::{Change, Reason, SessionId, Sought, State, UserId, Which},
     store::Store,
     token::{RefKey, RefreshToken},
 };
@@ -284,7 +284,7 @@ impl<'a> Driver<'a> {
     }
 
     async fn state(&self, user: UserId, session: SessionId) -> State {
-        self.world.store.lookup(user, session, self.world.clock.seconds(), false).await.unwrap()
+        self.world.store.lookup(&Sought::of(user, session), self.world.clock.seconds()).await.unwrap()
     }
 
     /// I3, at every step.

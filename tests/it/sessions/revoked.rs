@@ -1,6 +1,8 @@
 //! What was revoked stays revoked (I3, §6.3): refreshes that were on their way, other replicas, a store
 //! that was slow.
 
+use serde_json::json;
+
 use super::*;
 use crate::support::upstream::Gate;
 
@@ -164,7 +166,8 @@ async fn a_write_that_timed_out_and_is_made_later_brings_nothing_back() {
     assert_eq!((refresh.status.as_u16(), logout.status.as_u16()), (200, 204));
     world.redis.go_on();
     until("the session is revoked", async || {
-        let state = world.store.lookup(login.user, login.session, world.clock.seconds(), false).await;
+        let sought = Sought::of(login.user, login.session);
+        let state = world.store.lookup(&sought, world.clock.seconds()).await;
         state == Ok(State::Revoked)
     })
     .await;
@@ -191,4 +194,41 @@ async fn the_same_refresh_recorded_by_two_replicas_is_one() {
         (Some(reference(&renewed)), Some(reference(&login)))
     );
     assert_eq!(record.counter, Some(1));
+}
+
+/// Contract §5 and §7: all of a user's sessions, also those that the mirror never saw. Their tokens say when they
+/// began, whenever they were refreshed since.
+#[tokio::test]
+async fn what_revokes_all_revokes_sessions_that_the_mirror_never_saw() {
+    let flags = ["--jwt-secret", SECRET, "--enforce", "true", "--session-api-enabled", "true"];
+    for by_admin in [false, true] {
+        let world = World::with(&flags, always(no_content())).await;
+        let login = Login::new(NOW - 10);
+        let (older, younger) = (Login::of(login.user, NOW - 10), Login::of(login.user, NOW));
+        let renewed = Login { expires: NOW + 9999, ..older.refreshed(NOW + 1) };
+        let stranger = Login::new(NOW - 10);
+        let status = async |login| world.as_user(login, Method::GET, "/user", "").await.status.as_u16();
+        for login in [&older, &renewed, &younger, &stranger] {
+            assert_eq!(status(login).await, 204);
+        }
+        let answer = if by_admin {
+            let key = world.signer.sign(&json!({"role": "service_role", "exp": NOW + 99}));
+            let target = format!("/admin/users/{}/sessions", login.user);
+            world.with_token(&key, Method::DELETE, &target, "").await
+        } else {
+            world.as_user(&login, Method::POST, "/logout?scope=global", "").await
+        };
+        assert_eq!(answer.status, 204);
+        world.pass(2000);
+        let later = Login::of(login.user, NOW + 2);
+        for (login, expected) in
+            [(&older, 403), (&renewed, 403), (&younger, 204), (&later, 204), (&stranger, 204)]
+        {
+            assert_eq!(status(login).await, expected, "{login:?}");
+        }
+        let refused = world.as_user(&renewed, Method::GET, "/user", "").await;
+        assert_eq!(refused.error_code(), Some("session_not_found"));
+        assert_eq!(world.as_user(&older, Method::GET, "/sessions", "").await.status, 403);
+        assert_eq!(world.as_user(&younger, Method::GET, "/sessions", "").await.status, 200);
+    }
 }

@@ -81,7 +81,7 @@ async fn only_gotrues_word_on_a_verified_token_counts() {
         }
         let World { redis: _redis, sidecar, store, .. } = world;
         sidecar.stop(); // finishes what nobody waits for
-        let state = store.lookup(login.user, login.session, NOW, false).await.unwrap();
+        let state = store.lookup(&Sought::of(login.user, login.session), NOW).await.unwrap();
         assert_eq!(state, State::Unknown, "{target}");
     }
 }

@@ -22,7 +22,7 @@ const TOKENS: u64 = 5;
 #[derive(Clone, Debug)]
 enum Step {
     Apply(Vec<Change>),
-    Lookup { user: UserId, session: SessionId, touch: bool },
+    Lookup(Sought),
     Owner(RefreshRef),
     List(UserId, Wanted),
     Sweep(UserId),
@@ -140,8 +140,12 @@ fn a_wanted() -> impl Strategy<Value = Wanted> {
 fn a_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => prop::collection::vec(a_change(), 1..3).prop_map(Step::Apply),
-        3 => (a_user(), a_session(), any::<bool>())
-            .prop_map(|(user, session, touch)| Step::Lookup { user, session, touch }),
+        3 => (a_user(), a_session(), prop::option::of(0..4_u64), any::<bool>()).prop_map(
+            |(user, session, began, touch)| {
+                let began = began.map(|later| NOW + later);
+                Step::Lookup(Sought { user, session, began, touch })
+            }
+        ),
         1 => (1..=USERS, 1..=SESSIONS, 1..=TOKENS)
             .prop_map(|(user, session, number)| Step::Owner(token_of(user, session, number))),
         2 => (a_user(), a_wanted()).prop_map(|(user, wanted)| Step::List(user, wanted)),
@@ -168,9 +172,7 @@ async fn told(store: &Store, history: &[Step], mut redis: Option<MultiplexedConn
                 tally.sweep(store, *user, now).await;
                 String::new()
             }
-            Step::Lookup { user, session, touch } => {
-                shown(&store.lookup(*user, *session, now, *touch).await.unwrap())
-            }
+            Step::Lookup(sought) => shown(&store.lookup(sought, now).await.unwrap()),
             Step::Owner(token) => format!("{:?}", store.session_of(token, now).await),
             Step::List(user, wanted) => format!("{:?}", store.list(*user, *wanted, now).await),
             Step::Wait(seconds) => {
@@ -232,8 +234,10 @@ impl Tally {
 async fn everything(store: &Store, now: Seconds) -> Vec<String> {
     let mut told = Vec::new();
     for (user, session) in (1..=USERS).flat_map(|user| (1..=SESSIONS).map(move |session| (user, session))) {
-        let state = store.lookup(user_id(user), session_id(session), now, false).await;
-        told.push(shown(&state.unwrap()));
+        for began in [None, Some(NOW), Some(NOW + 2)] {
+            let sought = Sought { began, ..Sought::of(user_id(user), session_id(session)) };
+            told.push(shown(&store.lookup(&sought, now).await.unwrap()));
+        }
         for number in 1..=TOKENS {
             let owner = store.session_of(&token_of(user, session, number), now).await;
             told.push(format!("{owner:?}"));

@@ -277,7 +277,7 @@ async fn a_replica_is_read_only_and_left_when_it_is_promoted() {
     let (cause, _) = failure(&store).await;
     assert_eq!(cause, "read_only");
     // It can still be asked, and a touch that it refuses is no failure.
-    let found = store.lookup(record.user, record.session, NOW, true).await;
+    let found = store.lookup(&Sought { touch: true, ..Sought::of(record.user, record.session) }, NOW).await;
     assert_eq!(found, Ok(State::Live(Box::new(record))));
     let _: () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query_async(&mut redis).await.unwrap();
     assert!(works(&store).await);
@@ -300,7 +300,7 @@ async fn a_full_redis_takes_no_session_but_every_ending() {
     assert_eq!(cause, "out_of_memory");
     let after: u64 = redis::cmd("DBSIZE").query_async(&mut redis).await.unwrap();
     assert_eq!(before, after);
-    let found = store.lookup(user, records[0].session, NOW, true).await;
+    let found = store.lookup(&Sought { touch: true, ..Sought::of(user, records[0].session) }, NOW).await;
     assert_eq!(found, Ok(State::Live(Box::new(records[0].clone()))));
 
     assert_eq!(apply(&store, &end(user, Which::One(records[0].session))).await, Outcome::Ended(1));

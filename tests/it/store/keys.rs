@@ -218,7 +218,7 @@ async fn a_touch_keeps_the_time_to_live() {
     apply(&store, &sign_in(&record)).await;
     let key = format!("gotrue:{{{}}}:session:{}", record.user, record.session);
     let _: () = redis.expire(&key, 500).await.unwrap();
-    store.lookup(record.user, record.session, NOW, true).await.unwrap();
+    store.lookup(&Sought { touch: true, ..Sought::of(record.user, record.session) }, NOW).await.unwrap();
     assert_eq!(redis.hget::<_, _, u64>(&key, "seen_at").await.unwrap(), NOW);
     assert_eq!(redis.ttl::<_, u64>(&key).await.unwrap(), 500);
 }

@@ -210,10 +210,10 @@ async fn the_embedded_store_makes_room_when_sessions_expire() {
     apply(&store, &sign_in(&first)).await;
     let later = NOW + SESSION_TTL;
     assert_eq!(
-        store.lookup(first.user, first.session, later - 1, false).await,
+        store.lookup(&Sought::of(first.user, first.session), later - 1).await,
         Ok(State::Live(Box::new(first.clone())))
     );
-    assert_eq!(store.lookup(first.user, first.session, later, false).await, Ok(State::Unknown));
+    assert_eq!(store.lookup(&Sought::of(first.user, first.session), later).await, Ok(State::Unknown));
     assert_eq!(store.session_of(first.refresh_ref.as_ref().unwrap(), later).await, Ok(None));
     let second = signed_in(somebody(), some_session());
     assert_eq!(store.apply(&[sign_in(&second)], later).await, Ok(vec![Outcome::Created]));

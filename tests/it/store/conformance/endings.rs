@@ -121,7 +121,7 @@ pub(super) async fn a_ban_suspends_and_passes(store: &Store) {
     assert_eq!(apply(store, &suspend(record.user, Some(NOW + 50), 0)).await, Outcome::Marked);
     assert_eq!(look(store, record.user, record.session).await, State::Suspended(NOW + 50));
     assert_eq!(look(store, record.user, some_session()).await, State::Suspended(NOW + 50));
-    let later = store.lookup(record.user, record.session, NOW + 50, false).await.unwrap();
+    let later = store.lookup(&Sought::of(record.user, record.session), NOW + 50).await.unwrap();
     assert_eq!(later, State::Live(Box::new(record)));
 }
 
@@ -182,7 +182,7 @@ pub(super) async fn a_ban_without_an_end_holds_at_least_so_long(store: &Store) {
     }
     assert_eq!(apply(store, &banned(user, NOW + 30, 6)).await, Outcome::Marked);
     assert_eq!(look(store, user, record.session).await, State::Suspended(NOW + 200));
-    let later = store.lookup(user, record.session, NOW + 200, false).await.unwrap();
+    let later = store.lookup(&Sought::of(user, record.session), NOW + 200).await.unwrap();
     assert_eq!(later, State::Live(Box::new(record)));
 }
 

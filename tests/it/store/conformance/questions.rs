@@ -14,7 +14,7 @@ pub(super) async fn a_touch_is_written_once_a_minute(store: &Store) {
         (62, true, Some(NOW + 2)),
         (63, true, Some(NOW + 62)),
     ] {
-        match store.lookup(user, session, NOW + later, touch).await.unwrap() {
+        match store.lookup(&Sought { touch, ..Sought::of(user, session) }, NOW + later).await.unwrap() {
             State::Live(found) => assert_eq!(found.seen_at, seen_before, "after {later} s"),
             other => panic!("expected a live session, found {other:?}"),
         }
@@ -26,7 +26,39 @@ pub(super) async fn a_touch_is_written_once_a_minute(store: &Store) {
 pub(super) async fn a_touch_makes_no_session(store: &Store) {
     let (user, session) = (somebody(), some_session());
     for _ in 0..2 {
-        assert_eq!(store.lookup(user, session, NOW, true).await, Ok(State::Unknown));
+        assert_eq!(
+            store.lookup(&Sought { touch: true, ..Sought::of(user, session) }, NOW).await,
+            Ok(State::Unknown)
+        );
+    }
+}
+
+/// Of those that the mirror never saw a token tells when they began (contract §5, §7).
+pub(super) async fn a_mark_revokes_for_whoever_asks_what_began_before_it(store: &Store) {
+    let record = signed_in(somebody(), some_session());
+    let (user, unknown) = (record.user, some_session());
+    let asked = async |user, session, began| {
+        let sought = Sought { began, touch: true, ..Sought::of(user, session) };
+        store.lookup(&sought, NOW + 5).await.unwrap()
+    };
+    assert_eq!(asked(user, unknown, Some(1)).await, State::Unknown);
+    apply(store, &end(user, Which::All)).await; // of the second after `NOW`
+    let late = Record { created_at: NOW + 1, began_ms: NOW * 1000 + 1001, ..record };
+    apply(store, &sign_in(&late)).await;
+    for (began, expected) in [
+        (Some(0), State::Revoked),
+        (Some(NOW), State::Revoked),
+        (Some(NOW + 1), State::Unknown),
+        (Some(NOW + 2), State::Unknown),
+        (Some(Seconds::MAX), State::Unknown),
+        (None, State::Unknown),
+    ] {
+        assert_eq!(asked(user, unknown, began).await, expected, "{began:?}");
+    }
+    // where there is a record it says when the session began, and another user has no mark
+    for began in [Some(0), None] {
+        assert!(matches!(asked(user, late.session, began).await, State::Live(_)), "{began:?}");
+        assert_eq!(asked(somebody(), unknown, began).await, State::Unknown, "{began:?}");
     }
 }
 
