@@ -21,7 +21,9 @@
 //! |---|---|---|
 //! | sessions, tombstones, marks | [`store`]: Redis, or [`store::memory`] | every replica, or this process |
 //! | connections to GoTrue | [`upstream::Upstream`] | one worker |
-//! | the connection to Redis | [`store::Store`], made by [`store::Source`] | one worker |
+//! | connections to Redis, its master or its slots | [`store::Store`], made by [`store::Source`] | one worker |
+//! | address, password and certificates for Redis | [`store::Source`] | this process, replaced as a whole |
+//! | whether the store is worth asking | [`breaker::Breaker`] | this process |
 //! | clients' connections | [`listener::Connections`], each with its [`wire::pace::Pace`] | one worker |
 //! | one request | [`exchange::Exchange`], until its answer has ended | nobody |
 //! | keys that verify tokens | [`jwks::Verifier`] | this process, replaced as a whole |
@@ -36,6 +38,7 @@ pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod body;
+pub mod breaker;
 pub mod cli;
 pub mod clock;
 pub mod config;
