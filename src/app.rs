@@ -2,7 +2,7 @@
 //! the sockets; `running` runs them and takes them down in order.
 //!
 //! Threads: one for each worker, with a runtime, connections to GoTrue and a connection to the store
-//! of its own; and the caller's, for the admin listener, signals and what happens every few seconds.
+//! of its own; and the caller's, for signals and what happens every few seconds.
 
 mod errands;
 mod keys;
@@ -12,7 +12,6 @@ mod store_probe;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use http::HeaderValue;
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::errands::Errands;
@@ -20,6 +19,7 @@ pub use self::running::Ended;
 use crate::{
     access::AccessLog,
     admin,
+    breaker::Breaker,
     clock::Clock,
     config::{self, Config},
     exchange::Ledger,
@@ -77,12 +77,11 @@ pub enum Error {
 #[derive(Debug)]
 pub struct App {
     listener: std::net::TcpListener,
-    admin: TcpListener,
+    admin: std::net::TcpListener,
     workers: usize,
     setup: Setup,
     drain: Drain,
     errands: Errands,
-    admin_state: admin::State,
 }
 
 impl App {
@@ -103,6 +102,7 @@ impl App {
             session,
             session_api,
             mint,
+            check,
             lookup,
             enforce,
             database_url: _, // for the command `audit`
@@ -139,14 +139,16 @@ impl App {
         let mirroring = match store {
             None => None,
             Some(store) => Some(Mirroring {
+                breaker: Arc::new(Breaker::new(1, Arc::clone(&metrics))),
                 source: Arc::new(store_source(&store, &session, &mut watched)?),
                 mirror: Mirror::new(keys::reference_key(ref_key.as_ref(), &keys)?, expired_grace),
                 budget: store.timeout,
+                session_api: session_api.map(Arc::new),
+                check,
                 lookup,
                 enforce,
                 limits: session.limits,
                 mint,
-                session_api: session_api.map(Arc::new),
                 clock: Clock::default(),
             }),
         };
@@ -162,6 +164,8 @@ impl App {
         let clock = Arc::clone(&ledger.clock);
         let setup = Setup {
             ledger,
+            admin: admin::State::new(&metrics, &readiness, &drain, &clock),
+            admin_terms: admin::terms(limits, &metrics, workers),
             connector: Arc::clone(&connector),
             host: host.clone(),
             paths: Paths { prefix: path_prefix, upstream: upstream.url.path.clone() },
@@ -175,8 +179,8 @@ impl App {
             upstream: upstream.clone(),
         };
         let errands = Errands {
-            metrics: Arc::clone(&metrics),
-            readiness: Arc::clone(&readiness),
+            metrics,
+            readiness,
             upstream: Upstream::new(connector, &upstream, 1, clock),
             upstream_path: upstream.url.path,
             host,
@@ -189,10 +193,9 @@ impl App {
             reload_interval,
             log,
         };
-        let admin_state = admin::State { metrics, readiness, drain: drain.clone() };
         let listener = bind("listen", listen)?;
-        let admin = TcpListener::from_std(bind("admin.listen", admin.listen)?).map_err(Error::System)?;
-        Ok(Self { listener, admin, workers, setup, drain, errands, admin_state })
+        let admin = bind("admin.listen", admin.listen)?;
+        Ok(Self { listener, admin, workers, setup, drain, errands })
     }
 
     /// Lets sessions go by another clock than the system's.
@@ -203,6 +206,15 @@ impl App {
         }
         if let Some(mirroring) = &mut self.setup.mirroring {
             mirroring.clock = clock;
+        }
+        self
+    }
+
+    /// Lets Redis deal with fewer sessions of a user at once, as [`store::Source::with_step`] does.
+    #[must_use]
+    pub fn with_step(mut self, step: u32) -> Self {
+        if let Some(mirroring) = &mut self.setup.mirroring {
+            mirroring.source = Arc::new(store::Source::clone(&mirroring.source).with_step(step));
         }
         self
     }
@@ -263,9 +275,9 @@ fn store_source(
     session: &config::Session,
     watched: &mut Watched,
 ) -> Result<store::Source, store::OpenError> {
-    if let config::StoreTarget::Redis { url, password, .. } = &store.target {
-        for secret in [Some(url), password.as_ref()].into_iter().flatten() {
-            watched.watch_secret(Purpose::Store, secret);
+    if let config::StoreTarget::Redis(target) = &store.target {
+        for file in target.files() {
+            watched.watch(Purpose::Store, file.to_owned());
         }
     }
     Ok(store::Source::new(store, session.ttl)?.with_limits(session.limits))

@@ -368,6 +368,7 @@ fn admitted(standing: Standing) -> Result<(), Refusal> {
         Standing::Revoked => Err(Refusal::SessionRevoked),
         Standing::Expired => Err(Refusal::SessionExpired),
         Standing::Suspended => Err(Refusal::UserSuspended),
+        Standing::Unavailable => Err(Refusal::StoreUnavailable),
     }
 }
 

@@ -1,21 +1,27 @@
-//! Whether the store does its work: asked once a second over a connection of its own, told to metrics
+//! Whether the store does its work: asked once a second over a connection of its own, told to the breaker, metrics
 //! and readiness, and to the log when the answer changes. Requests do not touch this state, so a store
-//! that fails in every one of them is one line in the log.
+//! that fails in every one of them is one line in the log. While the breaker is open it is the only one that asks,
+//! and does so more often.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
+    breaker::Breaker,
     clock::Clock,
     metrics::{Metrics, StoreCommand},
     readiness::Readiness,
     store::{Error, Store, redis::LastAudit},
 };
 
-/// After so many failures in a row, a second apart, the store counts as away: of a shorter gap nothing is lost but
-/// that a session is noted as seen some seconds later.
-const AWAY: u32 = 3;
+/// Readiness is never older than this (deployment notes: cached for 2 s at most).
+const ORDINARY: Duration = Duration::from_secs(1);
+/// While everybody waits for the way back, which is to be found within a second.
+const SEARCHING: Duration = Duration::from_millis(250);
+/// A store that did not answer for so long counts as away: of a shorter gap nothing is lost but that a session is
+/// noted as seen some seconds later.
+const AWAY: Duration = Duration::from_secs(2);
 
 /// Asks, and keeps what was last known.
 #[derive(Debug)]
@@ -25,8 +31,9 @@ pub(super) struct StoreProbe {
     timeout: Duration,
     /// Nothing was known yet: the first answer is worth a line, whichever it is.
     well: Option<bool>,
-    /// So many times in a row it did not answer.
-    failures: u32,
+    breaker: Arc<Breaker>,
+    /// Since when it has not answered.
+    failing_since: Option<Instant>,
     clock: Clock,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
@@ -37,11 +44,17 @@ impl StoreProbe {
     pub(super) fn new(
         store: Store,
         timeout: Duration,
+        breaker: Arc<Breaker>,
         clock: Clock,
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
     ) -> Self {
-        Self { store, timeout, well: None, failures: 0, clock, metrics, readiness }
+        Self { store, timeout, well: None, breaker, failing_since: None, clock, metrics, readiness }
+    }
+
+    /// How long to wait before it is asked again.
+    pub(super) fn pause(&self) -> Duration {
+        if self.breaker.is_closed() { ORDINARY } else { SEARCHING }
     }
 
     /// Shows what the last audit found. A store that does not answer was heard of already.
@@ -56,14 +69,20 @@ impl StoreProbe {
     /// Asks once.
     pub(super) async fn ask(&mut self) {
         let began = Instant::now();
-        let asked = tokio::time::timeout(self.timeout, self.store.ping()).await;
-        let failure = asked.unwrap_or(Err(Error::Timeout)).err();
-        let result = failure.as_ref().map_or("ok", Error::cause);
+        let answers = self.store.ping_each().await;
+        let failure = answers.iter().find_map(|answer| answer.as_ref().err());
+        let result = failure.map_or("ok", Error::cause);
         self.metrics.store_command(StoreCommand::Ping, result, began.elapsed());
         let well = failure.is_none();
-        self.failures = if well { 0 } else { self.failures.saturating_add(1) };
-        if self.failures >= AWAY {
+        self.failing_since = if well { None } else { self.failing_since.or(Some(began)) };
+        if self.failing_since.is_some_and(|since| since.elapsed() >= AWAY) {
             self.store.was_away(self.clock.seconds());
+        }
+        if !well && !self.breaker.is_closed() {
+            self.store.renew(); // a half-open connection would keep the way back hidden
+        }
+        for (lane, answer) in answers.iter().enumerate() {
+            self.breaker.probed(lane, answer.is_ok());
         }
         if self.well.replace(well) == Some(well) {
             return;

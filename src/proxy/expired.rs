@@ -70,7 +70,7 @@ impl Proxy {
     /// Ends a session in GoTrue that has ended here, with a token of it, and notes that GoTrue knows.
     pub(super) async fn complete(
         &self,
-        sessions: &Sessions,
+        sessions: &Arc<Sessions>,
         ended: Ended,
         expires_at: Option<Seconds>,
         token: Secret,
@@ -82,7 +82,7 @@ impl Proxy {
 
     /// As [`complete`](Self::complete), with a token of our own, where `revoke.upstream` allows that (contract §6.4).
     /// The store says that the session is this user's, which GoTrue would not ask.
-    pub(super) async fn complete_by_minting(&self, sessions: &Sessions, ended: Ended) {
+    pub(super) async fn complete_by_minting(&self, sessions: &Arc<Sessions>, ended: Ended) {
         let now = sessions.clock.seconds();
         let token = self.mint.then(|| self.verifier.mint(ended.user, Some(ended.session), now)).flatten();
         if let Some(token) = token {
@@ -93,7 +93,7 @@ impl Proxy {
     /// The session of a refresh, if it is known to have ended and refreshes are judged before GoTrue is asked.
     pub(super) async fn ended_holder(
         &self,
-        sessions: &Sessions,
+        sessions: &Arc<Sessions>,
         facts: &Facts,
         budget: &mut Budget,
     ) -> Option<Ended> {

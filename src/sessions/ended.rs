@@ -31,9 +31,12 @@ impl Sessions {
 
     /// The session of a refresh token, if it has ended. A token that nobody saw, a session without record and
     /// tombstone, a banned user and a store that does not answer are GoTrue's to judge.
-    pub async fn ended_holder(&self, token: &RefreshRef, budget: &mut Budget) -> Option<Ended> {
+    pub async fn ended_holder(self: &Arc<Self>, token: &RefreshRef, budget: &mut Budget) -> Option<Ended> {
         let holder = self.store.holder(token, self.clock.seconds());
-        let holder = self.call(StoreCommand::Resolve, budget, holder).await.ok()??;
+        let holder = self
+            .call(StoreCommand::Resolve, self.store.lane_of_token(token), budget, holder)
+            .await
+            .ok()??;
         let Holder { user, session, state, ended_in_gotrue: in_gotrue } = holder;
         let reason = match state {
             State::Revoked => Reason::Revoked,
@@ -57,14 +60,16 @@ impl Sessions {
     }
 
     /// GoTrue has ended it, too; `expires_at` is when the last access token expires that it issued.
-    pub async fn ended_in_gotrue(&self, ended: Ended, expires_at: Option<Seconds>) {
+    pub async fn ended_in_gotrue(self: &Arc<Self>, ended: Ended, expires_at: Option<Seconds>) {
         self.end_quietly(&ending(Ended { in_gotrue: true, ..ended }, expires_at)).await;
     }
 
     /// An ending that mostly changes nothing but a tombstone, which is no matter for the audit.
-    async fn end_quietly(&self, change: &Change) -> Option<Outcome> {
+    async fn end_quietly(self: &Arc<Self>, change: &Change) -> Option<Outcome> {
         let apply = self.store.apply_one(change, self.clock.seconds());
-        self.call(StoreCommand::Apply, &mut self.budget(), apply).await.ok()
+        self.call(StoreCommand::Apply, self.store.lane_of(change.user()), &mut self.budget(), apply)
+            .await
+            .ok()
     }
 }
 

@@ -4,6 +4,7 @@
 mod answers;
 mod api;
 mod bans;
+mod check;
 mod keys;
 mod limits;
 mod logout;
@@ -13,6 +14,7 @@ mod proof;
 mod refused;
 mod revoked;
 mod sign_in;
+mod sweeps;
 mod unknowable;
 mod witness;
 

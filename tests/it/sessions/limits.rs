@@ -179,7 +179,7 @@ async fn a_store_that_was_away_makes_nobody_idle() {
     // of its use nothing can be noted; the probe finds out that it is so
     assert_eq!(world.as_user(&used, Method::GET, "/user", "").await.status, 200);
     let failures = "gotrue_sidecar_store_commands_total{command=\"ping\",result=\"timeout\"}";
-    world.counts(failures, 4).await;
+    world.counts(failures, 12).await; // for two seconds, and a little more
     world.redis.go_on();
     until("the store answers", async || world.count("gotrue_sidecar_store_up").await == 1).await;
     world.pass(9 * MINUTE_MS);
