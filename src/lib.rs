@@ -22,6 +22,7 @@
 //! | sessions, tombstones, marks | [`store`]: Redis, or [`store::memory`] | every replica, or this process |
 //! | connections to GoTrue | [`upstream::Upstream`] | one worker |
 //! | the connection to Redis | [`store::Store`], made by [`store::Source`] | one worker |
+//! | changes that wait for the store | [`replay::Queue`] | this process |
 //! | whether the store is worth asking | [`breaker::Breaker`] | this process |
 //! | clients' connections | [`listener::Connections`], each with its [`wire::pace::Pace`] | one worker |
 //! | one request | [`exchange::Exchange`], until its answer has ended | nobody |
@@ -55,6 +56,7 @@ pub mod probe;
 pub mod proxy;
 pub mod readiness;
 pub mod reload;
+pub mod replay;
 pub mod request_id;
 pub mod rfc3339;
 pub mod route;

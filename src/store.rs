@@ -3,6 +3,7 @@
 //! Two stores with one behaviour: Redis, shared by every replica, and the embedded one. One
 //! conformance suite runs against both. The rules that both follow stand in `rules`.
 
+mod fold;
 mod keys;
 pub mod memory;
 pub mod redis;
@@ -10,6 +11,7 @@ mod rules;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+pub use self::fold::{Fold, fold};
 use crate::{
     config::{self, FileError, StoreTarget},
     session::{Change, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, State, UserId, Wanted},
@@ -293,6 +295,24 @@ impl Error {
             Self::OutOfMemory => About::Room,
             Self::Protocol | Self::Full => About::Change,
             Self::Skipped => About::Nothing,
+        }
+    }
+
+    /// Whether a change that met it is worth another try later. Every change may be made twice, so it does not
+    /// matter whether this one was.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Timeout
+            | Self::Refused(_)
+            | Self::Auth
+            | Self::ReadOnly
+            | Self::OutOfMemory
+            | Self::Loading
+            | Self::Tls(_)
+            | Self::Other(_)
+            | Self::Skipped
+            | Self::Protocol => true, // nobody can tell yet whether that was the store or this one change
+            Self::Full => false,
         }
     }
 

@@ -1,5 +1,8 @@
 //! Runs a built sidecar, and takes it down in the order of the drain: not ready, still accepting;
-//! then no new connections, what was begun is finished, recordings included; then the end.
+//! then no new connections, what was begun is finished, recordings included, also those that wait for the store; then
+//! the end.
+
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +15,7 @@ use crate::{admin, shutdown::Phase, worker};
 pub enum Ended {
     /// Everything that was begun was finished.
     Drained,
-    /// So many connections and recordings were cut off: the deadline had passed, or there was a second signal.
+    /// So many connections and recordings were cut off, changes that waited for the store among them: the deadline had passed, or there was a second signal.
     Cut(usize),
 }
 
@@ -25,6 +28,7 @@ impl App {
         let Self { listener, admin, workers, setup, drain, errands, admin_state } = self;
         let (end, tasks, mut phases) = (setup.end.clone(), setup.terms.tasks.clone(), drain.phases());
         let readiness = admin_state.readiness.clone();
+        let queue = setup.mirroring.as_ref().map(|mirroring| Arc::clone(&mirroring.queue));
         let mut threads = Vec::new();
         for index in 0..workers {
             let listener = listener.try_clone().map_err(Error::System)?;
@@ -36,6 +40,7 @@ impl App {
         let beside = async {
             tokio::join!(admin::serve(admin, admin_state, stop_admin.clone()), errands.run(), drain.run())
         };
+        let cut = || Ended::Cut(tasks.len() + queue.as_ref().map_or(0, |queue| queue.len()));
         let ended = async {
             reached(&mut phases, Phase::Announced).await;
             readiness.set_draining();
@@ -43,16 +48,25 @@ impl App {
             readiness.set_listening(false);
             tasks.close();
             let mut aborted = phases.clone();
+            let finished = async {
+                tasks.wait().await;
+                if let Some(queue) = &queue {
+                    queue.emptied().await; // nobody puts anything in any more; the errands write what they can
+                }
+            };
             tokio::select! {
                 biased; // whoever insists did not let it finish, even where nothing was left
-                () = reached(&mut aborted, Phase::Aborted) => Ended::Cut(tasks.len()),
-                () = tasks.wait() => Ended::Drained,
+                () = reached(&mut aborted, Phase::Aborted) => cut(),
+                () = finished => Ended::Drained,
             }
         };
         let ended = tokio::select! {
             ended = ended => ended,
-            _ = beside => Ended::Cut(tasks.len()),
+            _ = beside => cut(),
         };
+        if let Some(queue) = &queue {
+            queue.tell_left();
+        }
         end.cancel();
         for thread in threads {
             let _ = thread.join(); // a worker that panicked has said so

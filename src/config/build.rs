@@ -4,8 +4,8 @@
 use std::{path::PathBuf, thread, time::Duration};
 
 use super::{
-    Admin, Config, Drain, Jwt, Limits, Log, Readiness, Secret, SecretSource, Session, SessionApi, Store,
-    StoreTarget, Tls, Upstream,
+    Admin, Config, Drain, Jwt, Limits, Log, Queue, Readiness, Secret, SecretSource, Session, SessionApi,
+    Store, StoreTarget, Tls, Upstream,
     keys::{self, Default},
     parse::{self, StoreUrl},
     problem::{Place, Problem},
@@ -30,6 +30,10 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
         admin: Admin { listen: from.read("admin.listen", parse::address)? },
         lookup: from.optional("lookup", parse::switch)?.unwrap_or(store.is_some()),
         store,
+        queue: Queue {
+            changes: from.count("store.queue_changes")?,
+            bytes: from.read("store.queue_bytes", parse::size)?,
+        },
         jwt: Jwt {
             secret: from.secret("jwt.secret", "jwt.secret_file"),
             keys: from.secret("jwt.keys", "jwt.keys_file"),

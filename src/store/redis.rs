@@ -235,6 +235,7 @@ impl Redis {
                 let ttl = rules::seen_ttl(*until, now);
                 self.suspend_script(*user, "seen", *seen_ms, *until, ttl)
             }
+            Change::Allowed { user, allowed_ms } => self.suspend_script(*user, "allowed", *allowed_ms, 0, 0),
             Change::LowerAal { user, factor } => {
                 let keys = [self.keys.index(*user), self.keys.marks(*user)];
                 let mut call = self.scripts.lower_aal.call(&keys);

@@ -3,6 +3,7 @@
 mod conformance;
 mod differential;
 mod faults;
+mod folding;
 mod keys;
 mod load;
 mod pending;
