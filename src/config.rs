@@ -55,6 +55,8 @@ pub struct Config {
     pub admin: Admin,
     /// `store.*`: absent for a plain proxy.
     pub store: Option<Store>,
+    /// `store.queue_*`
+    pub queue: Queue,
     /// `jwt.*`
     pub jwt: Jwt,
     /// `session.*`
@@ -182,6 +184,15 @@ pub struct Store {
     pub ref_key: Option<SecretSource>,
     /// `store.memory_max_sessions`: bound of the embedded store.
     pub memory_max_sessions: usize,
+}
+
+/// `store.queue_*`: bounds on the changes that wait for the store; 0 for none at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue {
+    /// `store.queue_changes`
+    pub changes: usize,
+    /// `store.queue_bytes`
+    pub bytes: usize,
 }
 
 /// Which store.

@@ -27,6 +27,8 @@ use crate::{
     metrics::Metrics,
     mirror::Mirror,
     proxy::Proxy,
+    replay::Queue,
+    session::Seconds,
     session_api::SessionApi,
     sessions::{Seen, Sessions, Unswept},
     shutdown::{Draining, Phase},
@@ -75,6 +77,10 @@ pub struct Mirroring {
     pub source: Arc<store::Source>,
     /// Whether it is worth asking.
     pub breaker: Arc<Breaker>,
+    /// What could not be written yet.
+    pub queue: Arc<Queue>,
+    /// `session.ttl`, seconds.
+    pub session_ttl: Seconds,
     /// Decides.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -103,12 +109,13 @@ pub struct Worker {
 impl Mirroring {
     /// One thread's way to the store, over a connection of its own.
     pub fn sessions(self, metrics: Arc<Metrics>, tasks: TaskTracker) -> Sessions {
-        let Self { source, breaker, mirror, budget, lookup, enforce, session_api: _, check: _, clock } = self;
-        let (store, connected_at) = (source.connect(), breaker.openings().into());
+        let Self { source, breaker, queue, session_ttl, mirror, budget, lookup, enforce, clock, .. } = self;
         Sessions {
-            store,
+            store: source.connect(),
+            connected_at: breaker.openings().into(),
             breaker,
-            connected_at,
+            queue,
+            session_ttl,
             mirror,
             budget,
             lookup,

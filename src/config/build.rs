@@ -4,8 +4,8 @@
 use std::{path::PathBuf, thread, time::Duration};
 
 use super::{
-    Admin, Check, Config, Drain, Jwt, Limits, Log, Policy, Readiness, RedisTarget, Secret, SecretSource,
-    SentinelLogin, Session, SessionApi, Store, StoreTarget, StoreTls, Tls, Upstream,
+    Admin, Check, Config, Drain, Jwt, Limits, Log, Policy, Queue, Readiness, RedisTarget, Secret,
+    SecretSource, SentinelLogin, Session, SessionApi, Store, StoreTarget, StoreTls, Tls, Upstream,
     keys::{self, Default},
     parse,
     problem::{Place, Problem},
@@ -32,6 +32,10 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
         lookup: from.optional("lookup", parse::switch)?.unwrap_or(store.is_some()),
         check: check(from, store.is_some())?,
         store,
+        queue: Queue {
+            changes: from.count("store.queue_changes")?,
+            bytes: from.read("store.queue_bytes", parse::size)?,
+        },
         jwt: Jwt {
             secret: from.secret("jwt.secret", "jwt.secret_file"),
             keys: from.secret("jwt.keys", "jwt.keys_file"),

@@ -2,6 +2,8 @@
 //! The sidecar is its own binary, Redis is real; GoTrue is scripted, so that signing in costs nothing.
 
 mod breaker;
+mod drain;
+mod queue;
 
 use std::time::Duration;
 
