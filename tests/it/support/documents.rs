@@ -28,17 +28,22 @@ pub(crate) fn sources(folder: &str) -> String {
     text
 }
 
-/// Fails unless `expected` stands in README.md between the markers `<!-- name -->` and
-/// `<!-- /name -->`. With `UPDATE_DOCS=1` it is put there instead.
+/// [`assert_in_page`] for README.md.
 pub(crate) fn assert_in_readme(name: &str, expected: &str) {
-    let readme = read("README.md");
+    assert_in_page("README.md", "docs", name, expected);
+}
+
+/// Fails unless `expected` stands in a page between the markers `<!-- name -->` and `<!-- /name -->`. With
+/// `UPDATE_DOCS=1` it is put there instead; `tests` are the tests that do so.
+pub(crate) fn assert_in_page(page: &str, tests: &str, name: &str, expected: &str) {
+    let text = read(page);
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
-    let (before, rest) = readme.split_once(&begin).unwrap_or_else(|| panic!("README.md has no {begin}"));
-    let (between, after) = rest.split_once(&end).unwrap_or_else(|| panic!("README.md has no {end}"));
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{page} has no {begin}"));
+    let (between, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{page} has no {end}"));
     if env::var_os("UPDATE_DOCS").is_some() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
         fs::write(path, format!("{before}{begin}{expected}{end}{after}")).unwrap();
     } else {
-        assert!(between == expected, "README.md is out of date: UPDATE_DOCS=1 cargo test --test it docs");
+        assert!(between == expected, "{page} is out of date: UPDATE_DOCS=1 cargo test --test it {tests}");
     }
 }
