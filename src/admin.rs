@@ -1,47 +1,43 @@
-//! The admin listener: probes, metrics, and the order to drain.
+//! The admin listener: probes, metrics, the order to drain, and the check for gateways.
 //!
-//! It has a port of its own and must not be exposed beyond the cluster. It holds little: few
-//! connections, short ones, and no body is ever read.
+//! It has a port of its own and must not be exposed beyond the cluster. No body is ever read. The workers serve
+//! it, so that checks are answered where their caches are, and so that a worker that hangs is not alive.
 
-use std::{convert::Infallible, fmt, future::ready, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{ACCEPT, ALLOW, CONTENT_TYPE},
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE},
 };
-use http_body_util::Full;
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use hyper::body::Incoming;
+use tokio::{net::TcpStream, runtime::RuntimeMetrics};
+use tokio_util::task::TaskTracker;
 
 use crate::{
+    body::Body,
+    check::{self, Check},
+    config::Limits,
+    listener::{Answers, Terms},
     metrics::{Format, Metrics},
     readiness::Readiness,
     shutdown::Drain,
+    wire::{
+        framing::Violation,
+        pace::{CoarseClock, Pace, Taking},
+    },
 };
 
-/// Open at once; further ones wait to be accepted.
-const CONNECTIONS: usize = 64;
-/// From a connection's start or the last answer to the end of the next head.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of a head.
-const HEADER_BYTES: usize = 16 * 1024;
-/// A connection ends after this, so that one whose peer does not read does not stay.
-const LIFETIME: Duration = Duration::from_secs(60);
-/// For the answer that is under way when a connection must end.
-const GRACE: Duration = Duration::from_secs(1);
-/// Between attempts to accept when the system refuses, as it does without free file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Open at once, shared out among the workers; further ones wait to be accepted. Gateways keep some.
+const CONNECTIONS: usize = 1024;
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What the endpoints show and move.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct State {
     /// `/metrics`
     pub metrics: Arc<Metrics>,
@@ -49,71 +45,107 @@ pub struct State {
     pub readiness: Arc<Readiness>,
     /// `/drain`
     pub drain: Drain,
+    /// Every runtime of the process, for the count of tasks; once all run.
+    pub runtimes: Arc<OnceLock<Vec<RuntimeMetrics>>>,
+    /// `/check`, where it is on.
+    pub check: Option<Arc<Check>>,
+    /// The sweep's clock.
+    pub clock: Arc<CoarseClock>,
 }
 
-/// Answers on `listener` until `stop`; then ends within a second.
-pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken) {
-    let state = Arc::new(state);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let conversations = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            accepted = accept(&listener, &places) => accepted,
-        };
-        if let Some((stream, place)) = accepted {
-            conversations.spawn(converse(stream, place, Arc::clone(&state), stop.clone()));
+impl State {
+    /// Without `/check`, which each worker has of its own.
+    pub fn new(
+        metrics: &Arc<Metrics>,
+        readiness: &Arc<Readiness>,
+        drain: &Drain,
+        clock: &Arc<CoarseClock>,
+    ) -> Self {
+        Self {
+            metrics: Arc::clone(metrics),
+            readiness: Arc::clone(readiness),
+            drain: drain.clone(),
+            runtimes: Arc::default(),
+            check: None,
+            clock: Arc::clone(clock),
         }
     }
-    drop(listener);
-    conversations.close();
-    // whoever is not done by then is cut off with the process
-    let _ = timeout(GRACE, conversations.wait()).await;
 }
 
-/// The next connection and its place among the few; `None` where the system has none to give.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    if let Ok((stream, _)) = listener.accept().await {
-        return Some((stream, place));
+/// On what terms each of so many workers has connections: without TLS, and no drain waits for them.
+pub fn terms(limits: Limits, metrics: &Arc<Metrics>, workers: usize) -> Terms {
+    Terms {
+        tls: None,
+        limits,
+        trusted_proxies: Vec::new(),
+        metrics: Arc::clone(metrics),
+        tasks: TaskTracker::new(),
+        places: CONNECTIONS.div_ceil(workers.max(1)),
     }
-    sleep(ACCEPT_PAUSE).await;
-    None
 }
 
-/// Serves one connection.
-async fn converse(
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
-    state: Arc<State>,
-    stop: CancellationToken,
-) {
-    let caller = Caller::of(&stream);
-    let service =
-        service_fn(move |request: Request<_>| ready(Ok::<_, Infallible>(answer(&request, caller, &state))));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
-        .max_buf_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    tokio::select! {
-        // an error is the peer's: it left, was slow, or sent no HTTP and was told so
-        _ = connection.as_mut() => return,
-        () = sleep(LIFETIME) => {}
-        () = stop.cancelled() => {}
+impl Answers for State {
+    type Peer = Caller;
+
+    const DATES: bool = true;
+
+    fn opened(&self, _: &Terms) {}
+
+    fn closed(&self, _: &Terms) {}
+
+    fn peer(&self, stream: &TcpStream, address: SocketAddr, _: &Terms) -> Caller {
+        Caller::of(stream, address)
     }
-    connection.as_mut().graceful_shutdown();
-    let _ = timeout(GRACE, connection).await;
+
+    async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        caller: &Caller,
+        pace: &Arc<Pace>,
+    ) -> Response<Body> {
+        let _open = Open { taking: pace.request_begins(), pace, clock: &self.clock };
+        let violation = pace.violation();
+        let mut response = match &self.check {
+            Some(check) if check::is_check(request.uri().path()) => match violation {
+                None => check.answer(request.headers()).await,
+                Some(_) => check.unreadable(),
+            },
+            _ => violation.map_or_else(|| answer(&request, *caller, self), refused),
+        };
+        let ends = violation.is_some() || self.drain.draining().begun();
+        if ends && request.version() < Version::HTTP_2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// A request that is being answered.
+struct Open<'a> {
+    taking: Taking,
+    pace: &'a Pace,
+    clock: &'a CoarseClock,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.pace.request_ends(&self.taking, self.clock.get());
+    }
+}
+
+/// A request whose bytes were not understood.
+fn refused(violation: Violation) -> Response<Body> {
+    match violation {
+        Violation::HeadTooLarge => {
+            plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head is larger than limits.header_bytes")
+        }
+        Violation::Ambiguous => plain(StatusCode::BAD_REQUEST, "the request is malformed or ambiguous"),
+    }
 }
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Caller {
+pub enum Caller {
     /// From this host or pod.
     Local,
     /// From anywhere else, or it cannot be told.
@@ -121,11 +153,8 @@ enum Caller {
 }
 
 impl Caller {
-    fn of(stream: &TcpStream) -> Self {
-        match (stream.peer_addr(), stream.local_addr()) {
-            (Ok(peer), Ok(local)) => Self::between(peer.ip(), local.ip()),
-            _ => Self::Remote,
-        }
+    fn of(stream: &TcpStream, peer: SocketAddr) -> Self {
+        stream.local_addr().map_or(Self::Remote, |local| Self::between(peer.ip(), local.ip()))
     }
 
     /// A peer that has our own address is in our network namespace.
@@ -136,7 +165,7 @@ impl Caller {
 }
 
 /// Answers one request.
-fn answer<B>(request: &Request<B>, caller: Caller, state: &State) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, caller: Caller, state: &State) -> Response<Body> {
     let path = request.uri().path();
     let allowed = match path {
         "/livez" | "/readyz" | "/metrics" => "GET, HEAD",
@@ -146,7 +175,7 @@ fn answer<B>(request: &Request<B>, caller: Caller, state: &State) -> Response<Fu
     match (path, request.method()) {
         ("/livez", &Method::GET | &Method::HEAD) => plain(StatusCode::OK, "ok"),
         ("/readyz", &Method::GET | &Method::HEAD) => readyz(request.uri().query(), &state.readiness),
-        ("/metrics", &Method::GET | &Method::HEAD) => metrics(request.headers(), &state.metrics),
+        ("/metrics", &Method::GET | &Method::HEAD) => metrics(request.headers(), state),
         ("/drain", &Method::POST) => drain(caller, &state.drain),
         _ => {
             let text = format_args!("this path takes {allowed}");
@@ -157,7 +186,7 @@ fn answer<B>(request: &Request<B>, caller: Caller, state: &State) -> Response<Fu
     }
 }
 
-fn readyz(query: Option<&str>, readiness: &Readiness) -> Response<Full<Bytes>> {
+fn readyz(query: Option<&str>, readiness: &Readiness) -> Response<Body> {
     let report = readiness.report();
     let (status, word) =
         if report.ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
@@ -170,14 +199,16 @@ fn is_verbose(query: Option<&str>) -> bool {
     parameters.any(|parameter| parameter.split('=').next() == Some("verbose"))
 }
 
-fn metrics(headers: &HeaderMap, metrics: &Metrics) -> Response<Full<Bytes>> {
+fn metrics(headers: &HeaderMap, state: &State) -> Response<Body> {
     let accept: Vec<&str> =
         headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::accepted_by(&accept.join(","));
-    page(StatusCode::OK, format.content_type(), metrics.render(format))
+    let runtimes = state.runtimes.get().into_iter().flatten();
+    state.metrics.tasks(runtimes.map(RuntimeMetrics::num_alive_tasks).sum());
+    page(StatusCode::OK, format.content_type(), state.metrics.render(format))
 }
 
-fn drain(caller: Caller, drain: &Drain) -> Response<Full<Bytes>> {
+fn drain(caller: Caller, drain: &Drain) -> Response<Body> {
     match caller {
         Caller::Local => {
             drain.begin();
@@ -188,13 +219,13 @@ fn drain(caller: Caller, drain: &Drain) -> Response<Full<Bytes>> {
 }
 
 /// One line of text, or a few.
-fn plain(status: StatusCode, text: impl fmt::Display) -> Response<Full<Bytes>> {
+fn plain(status: StatusCode, text: impl fmt::Display) -> Response<Body> {
     let text = text.to_string();
     page(status, TEXT, format!("{}\n", text.trim_end()))
 }
 
-fn page(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+fn page(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::full(Bytes::from(text)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -203,6 +234,8 @@ fn page(status: StatusCode, content_type: &'static str, text: String) -> Respons
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config;
 

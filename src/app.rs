@@ -2,7 +2,7 @@
 //! the sockets; `running` runs them and takes them down in order.
 //!
 //! Threads: one for each worker, with a runtime, connections to GoTrue and a connection to the store
-//! of its own; and the caller's, for the admin listener, signals and what happens every few seconds.
+//! of its own; and the caller's, for signals and what happens every few seconds.
 
 mod errands;
 mod keys;
@@ -12,7 +12,6 @@ mod store_probe;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::errands::Errands;
@@ -20,6 +19,7 @@ pub use self::running::Ended;
 use crate::{
     access::AccessLog,
     admin,
+    breaker::Breaker,
     clock::Clock,
     config::{self, Config},
     exchange::Ledger,
@@ -77,12 +77,11 @@ pub enum Error {
 #[derive(Debug)]
 pub struct App {
     listener: std::net::TcpListener,
-    admin: TcpListener,
+    admin: std::net::TcpListener,
     workers: usize,
     setup: Setup,
     drain: Drain,
     errands: Errands,
-    admin_state: admin::State,
 }
 
 impl App {
@@ -102,6 +101,7 @@ impl App {
             jwt,
             session,
             session_api,
+            check,
             lookup,
             enforce,
             database_url: _, // for the command `audit`
@@ -138,12 +138,14 @@ impl App {
         let mirroring = match store {
             None => None,
             Some(store) => Some(Mirroring {
+                breaker: Arc::new(Breaker::new(1, Arc::clone(&metrics))),
                 source: Arc::new(store_source(&store, session.ttl, &mut watched)?),
                 mirror: Mirror::new(keys::reference_key(ref_key.as_ref(), &keys)?, expired_grace),
                 budget: store.timeout,
+                session_api: session_api.map(Arc::new),
+                check,
                 lookup,
                 enforce,
-                session_api: session_api.map(Arc::new),
                 clock: Clock::default(),
             }),
         };
@@ -159,6 +161,8 @@ impl App {
         let clock = Arc::clone(&ledger.clock);
         let setup = Setup {
             ledger,
+            admin: admin::State::new(&metrics, &readiness, &drain, &clock),
+            admin_terms: admin::terms(limits, &metrics, workers),
             connector: Arc::clone(&connector),
             host: host.clone(),
             paths: Paths { prefix: path_prefix, upstream: upstream.url.path.clone() },
@@ -172,8 +176,8 @@ impl App {
             upstream: upstream.clone(),
         };
         let errands = Errands {
-            metrics: Arc::clone(&metrics),
-            readiness: Arc::clone(&readiness),
+            metrics,
+            readiness,
             upstream: Upstream::new(connector, &upstream, 1, clock),
             upstream_path: upstream.url.path,
             host,
@@ -186,10 +190,9 @@ impl App {
             reload_interval,
             log,
         };
-        let admin_state = admin::State { metrics, readiness, drain: drain.clone() };
         let listener = bind("listen", listen)?;
-        let admin = TcpListener::from_std(bind("admin.listen", admin.listen)?).map_err(Error::System)?;
-        Ok(Self { listener, admin, workers, setup, drain, errands, admin_state })
+        let admin = bind("admin.listen", admin.listen)?;
+        Ok(Self { listener, admin, workers, setup, drain, errands })
     }
 
     /// Lets sessions go by another clock than the system's.
@@ -197,6 +200,15 @@ impl App {
     pub fn with_clock(mut self, clock: Clock) -> Self {
         if let Some(mirroring) = &mut self.setup.mirroring {
             mirroring.clock = clock;
+        }
+        self
+    }
+
+    /// Lets Redis deal with fewer sessions of a user at once, as [`store::Source::with_step`] does.
+    #[must_use]
+    pub fn with_step(mut self, step: u32) -> Self {
+        if let Some(mirroring) = &mut self.setup.mirroring {
+            mirroring.source = Arc::new(store::Source::clone(&mirroring.source).with_step(step));
         }
         self
     }
@@ -257,9 +269,9 @@ fn store_source(
     session_ttl: Duration,
     watched: &mut Watched,
 ) -> Result<store::Source, store::OpenError> {
-    if let config::StoreTarget::Redis { url, password, .. } = &store.target {
-        for secret in [Some(url), password.as_ref()].into_iter().flatten() {
-            watched.watch_secret(Purpose::Store, secret);
+    if let config::StoreTarget::Redis(target) = &store.target {
+        for file in target.files() {
+            watched.watch(Purpose::Store, file.to_owned());
         }
     }
     store::Source::new(store, session_ttl)

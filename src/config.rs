@@ -19,9 +19,15 @@ pub mod reference;
 mod rules;
 pub mod source;
 pub(crate) mod spelling;
+pub mod store_url;
 mod yaml;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http::{Uri, uri::Authority};
 use ipnet::IpNet;
@@ -55,6 +61,8 @@ pub struct Config {
     pub session: Session,
     /// `session_api.enabled`, and what it needs: absent where it is off.
     pub session_api: Option<SessionApi>,
+    /// `check.*`: absent where it is off.
+    pub check: Option<Check>,
     /// `lookup`: Bearer tokens are looked up in the store.
     pub lookup: bool,
     /// `enforce`: revoked sessions are refused here.
@@ -168,6 +176,8 @@ pub struct Store {
     pub key_prefix: String,
     /// `store.timeout`: bound on all store calls of one request together.
     pub timeout: Duration,
+    /// `store.wait_replicas`: an ending waits until so many replicas have it.
+    pub wait_replicas: u32,
     /// `store.ref_key` / `store.ref_key_file`: keys the refresh references; else derived from `jwt.secret`.
     pub ref_key: Option<SecretSource>,
     /// `store.memory_max_sessions`: bound of the embedded store.
@@ -179,15 +189,62 @@ pub struct Store {
 pub enum StoreTarget {
     /// `memory:`
     Memory,
-    /// `redis://`, `rediss://`, `redis+unix://`; checked to be one of these when it is read.
-    Redis {
-        /// The URL, which may carry a password.
-        url: SecretSource,
-        /// `store.password` / `store.password_file`: instead of one in the URL.
-        password: Option<SecretSource>,
-        /// `store.ca_file`: trusted instead of the system's roots, for `rediss://`.
-        ca_file: Option<PathBuf>,
-    },
+    /// One of the other forms of [`StoreUrl`](store_url::StoreUrl); checked to be one when it is read.
+    Redis(Box<RedisTarget>),
+}
+
+/// A Redis, and what is needed to get into it.
+#[derive(Clone, Debug)]
+pub struct RedisTarget {
+    /// `store.url` or `store.url_file`; may carry user and password.
+    pub url: SecretSource,
+    /// `store.username`: instead of one in the URL.
+    pub username: Option<String>,
+    /// `store.password` / `store.password_file`: instead of one in the URL.
+    pub password: Option<SecretSource>,
+    /// `store.sentinel_*`
+    pub sentinel: SentinelLogin,
+    /// For addresses with TLS.
+    pub tls: StoreTls,
+}
+
+/// `store.sentinel_*`: as whom Sentinels are asked; without a password, as nobody.
+#[derive(Clone, Debug, Default)]
+pub struct SentinelLogin {
+    /// `store.sentinel_username`
+    pub username: Option<String>,
+    /// `store.sentinel_password` / `store.sentinel_password_file`
+    pub password: Option<SecretSource>,
+}
+
+/// TLS to the store.
+#[derive(Clone, Debug, Default)]
+pub struct StoreTls {
+    /// `store.ca_file`: trusted instead of the system's roots.
+    pub ca_file: Option<PathBuf>,
+    /// `store.client_cert_file`, `store.client_key_file`: who we are.
+    pub client: Option<Tls>,
+    /// `store.tls_server_name`: the name that every certificate must have, instead of its server's address.
+    pub server_name: Option<String>,
+}
+
+impl RedisTarget {
+    /// With nothing but its address.
+    pub fn at(url: SecretSource) -> Self {
+        let (sentinel, tls) = (SentinelLogin::default(), StoreTls::default());
+        Self { url, username: None, password: None, sentinel, tls }
+    }
+
+    /// The files that it is read from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let secrets = [Some(&self.url), self.password.as_ref(), self.sentinel.password.as_ref()];
+        let secrets = secrets.into_iter().flatten().filter_map(|source| match source {
+            SecretSource::File(path) => Some(path),
+            SecretSource::Value(_) => None,
+        });
+        let client = self.tls.client.iter().flat_map(|client| [&client.cert_file, &client.key_file]);
+        secrets.chain(&self.tls.ca_file).chain(client).map(PathBuf::as_path)
+    }
 }
 
 /// `jwt.*`: keys that verify GoTrue's access tokens.
@@ -226,6 +283,30 @@ pub struct SessionApi {
     pub admin_roles: Vec<String>,
     /// `revoke.upstream: mint`: what is revoked is ended in GoTrue with a token that is signed here (contract §6.4).
     pub mint: bool,
+}
+
+/// The check endpoint (contract §8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// `check.unknown`: a session that the store does not know.
+    pub unknown: Policy,
+    /// `check.keys`: a token without a session.
+    pub keys: Policy,
+    /// `check.on_store_error`: the store does not answer; to deny is to say that it cannot be decided.
+    pub on_store_error: Policy,
+    /// `check.max_staleness`: how long an answer of the store is believed.
+    pub max_staleness: Duration,
+    /// `check.timeout`: bound on everything a decision waits for.
+    pub timeout: Duration,
+}
+
+/// What to say where neither answer follows from what is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Yes.
+    Allow,
+    /// No.
+    Deny,
 }
 
 /// `limits.*`: bounds on what a client can make us hold or wait for.

@@ -245,7 +245,7 @@ impl Audit<'_> {
     }
 
     async fn held(&self, sessions: impl Iterator<Item = (UserId, SessionId)>) -> Result<Vec<Held>, Error> {
-        Ok(self.store.survey(&sessions.collect::<Vec<_>>(), clock::seconds()).await?)
+        Ok(self.store.survey(&sessions.collect::<Vec<_>>()).await?)
     }
 }
 

@@ -78,6 +78,8 @@ fn words(refusal: Refusal) -> Words {
         | Refusal::TokenWithoutUser
         | Refusal::TokenOddUser
         | Refusal::TokenOddSession
+        | Refusal::TokenWithoutSession
+        | Refusal::TokenWithoutExpiry
         | Refusal::NotAdmin => return words_to_callers(refusal),
         Refusal::OddUserPath
         | Refusal::OddSessionPath
@@ -107,6 +109,12 @@ fn words_to_callers(refusal: Refusal) -> Words {
         }
         Refusal::TokenOddSession => {
             (StatusCode::FORBIDDEN, "bad_jwt", "invalid claim: session_id claim must be a UUID")
+        }
+        Refusal::TokenWithoutSession => {
+            (StatusCode::UNAUTHORIZED, "bad_jwt", "invalid claim: missing session_id claim")
+        }
+        Refusal::TokenWithoutExpiry => {
+            (StatusCode::UNAUTHORIZED, "bad_jwt", "invalid claim: missing exp claim")
         }
         Refusal::NotAdmin => (StatusCode::FORBIDDEN, "not_admin", "User not allowed"),
         _ => (StatusCode::FORBIDDEN, "bad_jwt", "invalid JWT: unable to parse or verify signature"),
@@ -145,6 +153,11 @@ pub struct Form {
 }
 
 impl Form {
+    /// As whoever asks about somebody else's request wants it: CORS is between that somebody and them.
+    pub fn asked_beside(headers: &HeaderMap) -> Self {
+        Self { cross_origin: false, ..Self::asked_by(headers) }
+    }
+
     /// Reads `X-Supabase-Api-Version` and `Origin`.
     pub fn asked_by(headers: &HeaderMap) -> Self {
         let dated = headers.get(API_VERSION).is_some_and(|version| is_dated(version.as_bytes()));
@@ -167,7 +180,12 @@ fn is_dated(version: &[u8]) -> bool {
 
 /// Makes the answer.
 pub fn answer(refusal: Refusal, form: Form) -> Response<Body> {
-    let Words { status, code, message } = words(refusal);
+    answer_with(words(refusal).status, refusal, form)
+}
+
+/// Makes the answer with another status than GoTrue's: for whoever asks about a request and does not make it.
+pub fn answer_with(status: StatusCode, refusal: Refusal, form: Form) -> Response<Body> {
+    let Words { code, message, .. } = words(refusal);
     let text = if form.dated {
         format!(r#"{{"code":"{code}","message":"{message}"}}"#)
     } else {
@@ -232,20 +250,28 @@ fn when(refusal: Refusal) -> &'static str {
             "No head of an answer within `upstream.timeout`, or no free connection in that time"
         }
         Refusal::SessionRevoked => {
-            "With `enforce`, or at the session API: the session of the Bearer token was revoked; or GoTrue raised a revoked session (§6.3)"
+            "With `enforce`, at the session API or at a check: the session of the Bearer token was revoked; or GoTrue raised a revoked session (§6.3)"
         }
         Refusal::UserSuspended => {
-            "With `enforce`, or at the session API: the user of the Bearer token is banned"
+            "With `enforce`, at the session API or at a check: the user of the Bearer token is banned"
         }
         Refusal::RefreshRevoked => "GoTrue refreshed a session that was revoked here (§6.3)",
-        Refusal::StoreUnavailable => "The session API needs the store, and the store does not answer",
-        Refusal::NoToken => "Session API: no Bearer token",
-        Refusal::BadToken => "Session API: the token does not verify, or is not valid yet",
-        Refusal::TokenExpired => "Session API: the token has expired",
-        Refusal::TokenWithoutUser => "Session API: the token names no user, as that of a service key",
-        Refusal::TokenOddUser | Refusal::TokenOddSession => "Session API: the token's claim is no UUID",
+        Refusal::StoreUnavailable => {
+            "The session API or a check needs the store, and the store does not answer"
+        }
+        Refusal::NoToken => "Session API or check: no Bearer token",
+        Refusal::BadToken => "Session API or check: the token does not verify, or is not valid yet",
+        Refusal::TokenExpired => "Session API or check: the token has expired",
+        Refusal::TokenWithoutUser => {
+            "Session API or check: the token names no user, as that of a service key"
+        }
+        Refusal::TokenOddUser | Refusal::TokenOddSession => {
+            "Session API or check: the token's claim is no UUID"
+        }
+        Refusal::TokenWithoutSession => "Check: the token belongs to no session, and `check.keys` is `deny`",
+        Refusal::TokenWithoutExpiry => "Check: the token never expires",
         Refusal::NotAdmin => "Session API: the token's role is none of `jwt.admin_roles`",
-        Refusal::NoKeys => "Session API: no key is configured, and GoTrue has not published any",
+        Refusal::NoKeys => "Session API or check: no key is configured, and GoTrue has not published any",
         Refusal::OddUserPath | Refusal::OddSessionPath => "Session API: the id in the path is no UUID",
         Refusal::UnknownScope => "Session API: `DELETE /sessions` without a known scope",
         Refusal::NoUserId => "Session API: `/admin/sessions/{id}` without `user_id`",

@@ -19,8 +19,9 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `traceparent`, W3C Trace Context.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The identity headers of the check endpoint (contract §8): nobody may send them through us.
-const IDENTITY: [&str; 6] =
+/// The identity headers of the check endpoint (contract §8): user, session, role, e-mail, level, expiry. Nobody may
+/// send them through us.
+pub const IDENTITY: [&str; 6] =
     ["x-auth-user", "x-auth-session", "x-auth-role", "x-auth-email", "x-auth-aal", "x-auth-expires"];
 
 /// End-to-end headers that a client must not be able to remove by naming them in `Connection`

@@ -6,7 +6,10 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -14,7 +17,10 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Uri, header::HOST};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Notify, watch},
+    time::Instant,
+};
 
 use crate::{
     body::{self, Read, Stream},
@@ -61,12 +67,31 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct Verifier {
     ring: ArcSwap<KeyRing>,
+    /// Of the ring: grows after it was exchanged.
+    generation: AtomicU64,
     endpoint: Option<Endpoint>,
-    /// When the last fetch began; whoever holds it fetches, everybody else waits for the result.
-    last_fetch: Mutex<Option<Instant>>,
+    /// Whoever holds it fetches, everybody else waits for the result.
+    last_fetch: Mutex<LastFetch>,
     /// Somebody named a key that is not here, and nothing was fetched since.
     is_wanted: AtomicBool,
+    /// Somebody waits for that key.
+    wanted: Notify,
+    /// How many fetches have ended.
+    fetched: watch::Sender<u64>,
     metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct LastFetch {
+    began: Option<Instant>,
+    /// What the keys in use were read from.
+    document: Bytes,
+}
+
+impl LastFetch {
+    fn is_older_than(&self, age: Duration) -> bool {
+        self.began.is_none_or(|began| began.elapsed() >= age)
+    }
 }
 
 impl Verifier {
@@ -74,9 +99,12 @@ impl Verifier {
     pub fn new(configured: KeyRing, endpoint: Option<Endpoint>, metrics: Arc<Metrics>) -> Self {
         Self {
             ring: ArcSwap::from_pointee(configured),
+            generation: AtomicU64::new(0),
             endpoint,
-            last_fetch: Mutex::new(None),
+            last_fetch: Mutex::default(),
             is_wanted: AtomicBool::new(false),
+            wanted: Notify::new(),
+            fetched: watch::Sender::new(0),
             metrics,
         }
     }
@@ -102,6 +130,37 @@ impl Verifier {
         }
     }
 
+    /// Judges a token; where its key is not here, has somebody else fetch the published ones, unless that was just
+    /// done, and waits for them for so long. Whoever leaves meanwhile breaks nothing off.
+    pub async fn verify_within(&self, token: &str, now: Seconds, patience: Duration) -> Verdict {
+        let mut fetched = self.fetched.subscribe(); // before looking, so that no end of a fetch is missed
+        let verdict = self.verify(token, now);
+        match verdict {
+            Verdict::NoKeys(_) | Verdict::UnknownKey(_) if self.endpoint.is_some() && self.may_fetch() => {
+                self.wanted.notify_one();
+                let _ = tokio::time::timeout(patience, fetched.changed()).await;
+                self.verify(token, now)
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// Until [`keep_current`](Self::keep_current) should be called without waiting for its time.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Tells keys apart that were exchanged: what one ring says of a token need not hold for another.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Acquire)
+    }
+
+    /// Whether a fetch is under way, or the last one began long enough ago.
+    fn may_fetch(&self) -> bool {
+        let last = self.last_fetch.try_lock();
+        last.is_err() || last.is_ok_and(|last| last.is_older_than(MIN_INTERVAL))
+    }
+
     /// A token of our own, to end sessions in GoTrue: see [`KeyRing::mint`].
     pub fn mint(&self, user: UserId, session: Option<SessionId>, now: Seconds) -> Option<String> {
         self.ring.load().mint(user, session, now)
@@ -118,27 +177,36 @@ impl Verifier {
     /// Takes the configured keys anew; the published ones stay.
     pub fn configured(&self, ring: &KeyRing) {
         self.ring.rcu(|current| current.with_configured(ring));
+        self.generation.fetch_add(1, Release);
     }
 
     async fn fetch(&self, min_age: Duration) {
         let Some(endpoint) = &self.endpoint else { return };
         let mut last = self.last_fetch.lock().await;
-        if last.is_some_and(|last| last.elapsed() < min_age) {
+        if !last.is_older_than(min_age) {
             return;
         }
-        *last = Some(Instant::now());
+        last.began = Some(Instant::now());
         self.is_wanted.store(false, Relaxed);
-        let fetched = endpoint.fetch().await.and_then(|json| Ok(self.ring.load().with_jwks(&json)?));
-        self.metrics.jwks_fetched(fetched.is_ok());
-        match fetched {
-            Ok(ring) => self.ring.store(Arc::new(ring)),
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "no current signing keys from GoTrue"
-                );
-            }
+        let taken = endpoint.fetch().await.and_then(|document| self.take(document, &mut last));
+        self.metrics.jwks_fetched(taken.is_ok());
+        if let Err(error) = taken {
+            tracing::warn!(error = &error as &dyn std::error::Error, "no current signing keys from GoTrue");
         }
+        drop(last);
+        self.fetched.send_modify(|count| *count += 1);
+    }
+
+    /// Takes the keys of a document, unless it is the one that they are from already.
+    fn take(&self, document: Bytes, last: &mut LastFetch) -> Result<(), Error> {
+        if document == last.document {
+            return Ok(());
+        }
+        let ring = self.ring.load().with_jwks(&document)?;
+        self.ring.store(Arc::new(ring));
+        self.generation.fetch_add(1, Release);
+        last.document = document;
+        Ok(())
     }
 }
 

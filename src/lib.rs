@@ -15,6 +15,8 @@
 //! 5. [`store`] makes the changes, atomically and within [`sessions::Budget`]; then the answer goes out
 //!    exactly as it came. What the sidecar answers itself is made in [`error`], and nowhere else.
 //!
+//! A gateway's question whether a token is still good takes another way: [`listener`], [`admin`], [`check`].
+//!
 //! # Where state lives
 //!
 //! | state | where | shared by |
@@ -22,8 +24,11 @@
 //! | sessions, tombstones, marks | [`store`]: Redis, or [`store::memory`] | every replica, or this process |
 //! | connections to GoTrue | [`upstream::Upstream`] | one worker |
 //! | the connection to Redis | [`store::Store`], made by [`store::Source`] | one worker |
+//! | whether the store is worth asking | [`breaker::Breaker`] | this process |
 //! | clients' connections | [`listener::Connections`], each with its [`wire::pace::Pace`] | one worker |
 //! | one request | [`exchange::Exchange`], until its answer has ended | nobody |
+//! | what checks remember | [`check::Check`], for a second at most | one worker |
+//! | that sessions changed | [`store::changes::Changes`] | this process |
 //! | keys that verify tokens | [`jwks::Verifier`] | this process, replaced as a whole |
 //! | what is well, how far it has drained | [`readiness::Readiness`], [`shutdown::Drain`] | this process |
 //! | counters | [`metrics::Metrics`] | this process |
@@ -36,6 +41,8 @@ pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod body;
+pub mod breaker;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;

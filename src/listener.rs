@@ -1,12 +1,14 @@
-//! The public listener: accepts connections, speaks TLS where configured, and runs each as HTTP/1.1 or
+//! What both listeners do: accept connections, speak TLS where configured, and run each as HTTP/1.1 or
 //! HTTP/2 until it ends, is drained, or the client has kept us waiting for too long.
+
+mod answers;
 
 use std::{
     collections::HashMap,
     convert::Infallible,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
@@ -29,16 +31,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::AbortHandle,
+    time::MissedTickBehavior,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::answers::Answers;
 use crate::{
     body::Body,
     config::Limits,
-    headers::Peer,
     metrics::{Metrics, UpstreamFailure},
-    proxy::Proxy,
     tls,
     wire::{
         Wire,
@@ -63,9 +65,9 @@ pub struct Terms {
     pub places: usize,
 }
 
-/// What every connection of one worker needs.
-pub struct Connections {
-    proxy: Arc<Proxy>,
+/// What every connection of one worker to one listener needs.
+pub struct Connections<A> {
+    answers: Arc<A>,
     terms: Terms,
     clock: Arc<CoarseClock>,
     open: Mutex<HashMap<u64, Open>>,
@@ -86,24 +88,34 @@ impl std::fmt::Debug for Terms {
     }
 }
 
-impl std::fmt::Debug for Connections {
+impl<A> std::fmt::Debug for Connections<A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connections").field("open", &self.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Connections").finish_non_exhaustive()
     }
 }
 
-impl Connections {
-    /// A worker's connections, whose requests `proxy` answers.
-    pub fn new(proxy: Arc<Proxy>, terms: Terms, clock: Arc<CoarseClock>) -> Self {
-        Self {
-            http1: http1_builder(&terms.limits),
-            http2: http2_builder(&terms.limits),
-            open: Mutex::default(),
-            next: AtomicU64::default(),
-            proxy,
-            terms,
-            clock,
+impl<A: Answers> Connections<A> {
+    /// A worker's connections, whose requests are answered by `answers`.
+    pub fn new(answers: Arc<A>, terms: Terms, clock: Arc<CoarseClock>) -> Self {
+        let mut http1 = http1_builder(&terms.limits);
+        http1.auto_date_header(A::DATES);
+        let mut http2 = http2_builder(&terms.limits);
+        http2.auto_date_header(A::DATES);
+        Self { http1, http2, open: Mutex::default(), next: AtomicU64::default(), answers, terms, clock }
+    }
+
+    /// Accepts until `stop` and ends what is overdue meanwhile; then asks what is left to finish.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(self.sweep_interval());
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut accepting = pin!(Arc::clone(&self).accept(listener, stop));
+        loop {
+            tokio::select! {
+                () = accepting.as_mut() => break,
+                _ = tick.tick() => self.sweep(),
+            }
         }
+        self.close();
     }
 
     /// Accepts until `stop`. When all places are taken, more wait in the backlog.
@@ -126,14 +138,14 @@ impl Connections {
     }
 
     /// Runs a connection in a task of its own.
-    fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: Option<OwnedSemaphorePermit>) {
+    fn take(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, permit: Option<OwnedSemaphorePermit>) {
         self.clock.set();
         let id = self.next.fetch_add(1, Relaxed);
         let pace = Arc::new(Pace::new(self.clock.get()));
         self.lock().insert(id, Open { pace: Arc::clone(&pace), task: None });
-        self.terms.metrics.connection_opened();
+        self.answers.opened(&self.terms);
         let closed = Closed { connections: Arc::clone(self), id, _place: permit };
-        let run = Arc::clone(self).run(stream, peer, pace);
+        let run = Arc::clone(self).run(stream, address, pace);
         let task = self.terms.tasks.spawn(async move {
             let _closed = closed;
             run.await;
@@ -185,22 +197,23 @@ impl Connections {
     }
 
     /// One connection, from its first byte to its last.
-    async fn run(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, pace: Arc<Pace>) {
+    async fn run(self: Arc<Self>, stream: TcpStream, address: SocketAddr, pace: Arc<Pace>) {
         let _ = stream.set_nodelay(true); // only costs speed where it fails
+        let peer = self.answers.peer(&stream, address, &self.terms);
         let ended = match &self.terms.tls {
-            None => self.plain(stream, peer.ip(), pace).await,
-            Some(acceptor) => Box::pin(self.encrypted(acceptor, stream, peer.ip(), pace)).await,
+            None => self.plain(stream, peer, pace).await,
+            Some(acceptor) => Box::pin(self.encrypted(acceptor, stream, peer, pace)).await,
         };
         if let Err(error) = ended {
-            tracing::debug!(error = &*error, client = %peer.ip(), "connection ended");
+            tracing::debug!(error = &*error, client = %address.ip(), "connection ended");
         }
     }
 
-    async fn plain(&self, stream: TcpStream, ip: IpAddr, pace: Arc<Pace>) -> Result<(), Failure> {
+    async fn plain(&self, stream: TcpStream, peer: A::Peer, pace: Arc<Pace>) -> Result<(), Failure> {
         if tls::begins_with_h2_preface(&stream).await? {
-            Box::pin(self.http2(stream, ip, pace)).await // large: not what an HTTP/1.1 connection should weigh
+            Box::pin(self.http2(stream, peer, pace)).await // large: not what an HTTP/1.1 connection should weigh
         } else {
-            self.http1(stream, ip, pace).await
+            self.http1(stream, peer, pace).await
         }
     }
 
@@ -208,57 +221,56 @@ impl Connections {
         &self,
         acceptor: &TlsAcceptor,
         stream: TcpStream,
-        ip: IpAddr,
+        peer: A::Peer,
         pace: Arc<Pace>,
     ) -> Result<(), Failure> {
         let stream = acceptor.accept(stream).await?;
         if tls::is_h2(&stream) {
-            self.http2(stream, ip, pace).await
+            self.http2(stream, peer, pace).await
         } else {
-            self.http1(stream, ip, pace).await
+            self.http1(stream, peer, pace).await
         }
     }
 
-    async fn http1<S>(&self, stream: S, ip: IpAddr, pace: Arc<Pace>) -> Result<(), Failure>
+    async fn http1<S>(&self, stream: S, peer: A::Peer, pace: Arc<Pace>) -> Result<(), Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let wire =
             Wire::http1(stream, self.terms.limits.header_bytes, Arc::clone(&pace), Arc::clone(&self.clock));
-        let requests = self.requests(ip, &pace);
+        let requests = self.requests(peer, &pace);
         let service = service_fn(move |request| Arc::clone(&requests).answer(request));
         let connection = self.http1.serve_connection(TokioIo::new(wire), service);
         drive(connection, &pace, http1::Connection::graceful_shutdown).await
     }
 
-    async fn http2<S>(&self, stream: S, ip: IpAddr, pace: Arc<Pace>) -> Result<(), Failure>
+    async fn http2<S>(&self, stream: S, peer: A::Peer, pace: Arc<Pace>) -> Result<(), Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         pace.set_http2();
         let wire = Wire::http2(stream, Arc::clone(&pace), Arc::clone(&self.clock));
-        let requests = self.requests(ip, &pace);
+        let requests = self.requests(peer, &pace);
         let service = service_fn(move |request| Arc::clone(&requests).answer(request));
         let connection = self.http2.serve_connection(TokioIo::new(wire), service);
         drive(connection, &pace, http2::Connection::graceful_shutdown).await
     }
 
-    fn requests(&self, ip: IpAddr, pace: &Arc<Pace>) -> Arc<Requests> {
-        let peer = Peer::new(ip, &self.terms.trusted_proxies);
-        Arc::new(Requests { proxy: Arc::clone(&self.proxy), peer, pace: Arc::clone(pace) })
+    fn requests(&self, peer: A::Peer, pace: &Arc<Pace>) -> Arc<Requests<A>> {
+        Arc::new(Requests { answers: Arc::clone(&self.answers), peer, pace: Arc::clone(pace) })
     }
 }
 
 /// What every request of one connection needs.
-struct Requests {
-    proxy: Arc<Proxy>,
-    peer: Peer,
+struct Requests<A: Answers> {
+    answers: Arc<A>,
+    peer: A::Peer,
     pace: Arc<Pace>,
 }
 
-impl Requests {
+impl<A: Answers> Requests<A> {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        Ok(self.proxy.handle(request, &self.peer, &self.pace).await)
+        Ok(self.answers.answer(request, &self.peer, &self.pace).await)
     }
 }
 
@@ -316,16 +328,16 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 /// Forgets a connection, however its task ends.
-struct Closed {
-    connections: Arc<Connections>,
+struct Closed<A: Answers> {
+    connections: Arc<Connections<A>>,
     id: u64,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl Drop for Closed {
+impl<A: Answers> Drop for Closed<A> {
     fn drop(&mut self) {
         self.connections.lock().remove(&self.id);
-        self.connections.terms.metrics.connection_closed();
+        self.connections.answers.closed(&self.connections.terms);
     }
 }
 
@@ -333,7 +345,6 @@ impl Drop for Closed {
 fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.header_read_timeout(None);
-    builder.auto_date_header(false); // answers get no header added
     builder.writev(false); // one flat write is cheaper than gathering head and a small body
     // twice the limit: our own refusal comes first, and has GoTrue's form
     builder.max_buf_size(limits.header_bytes.saturating_mul(2).max(16 * 1024));
@@ -344,7 +355,6 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .auto_date_header(false)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(limits.header_read_timeout)

@@ -23,7 +23,10 @@ use self::handles::{Handles, add};
 pub use self::{
     catalogue::{CATALOGUE, Family, Kind, table},
     exposition::Format,
-    labels::{DriftKind, MirrorEvent, MirrorResult, Refusal, StoreCommand, UpstreamFailure},
+    labels::{
+        BreakerState, CheckCache, CheckResult, DriftKind, MirrorEvent, MirrorResult, Refusal, StoreCommand,
+        UpstreamFailure,
+    },
 };
 use crate::{
     route::Route,
@@ -86,6 +89,11 @@ impl Metrics {
         self.handles.connections.decrement(1.0);
     }
 
+    /// So many tasks have not ended.
+    pub fn tasks(&self, count: usize) {
+        self.handles.tasks.set(whole(u64::try_from(count).unwrap_or(u64::MAX)));
+    }
+
     /// A request ended with `status` after `took`; `overhead` of that was the sidecar's own, which is
     /// not known where the client left before its answer began.
     pub fn request(
@@ -125,6 +133,23 @@ impl Metrics {
         store.duration.record(took);
     }
 
+    /// A call was not made, because the store has just failed.
+    pub fn store_skipped(&self, command: StoreCommand) {
+        if let Some(store) = self.handles.store_commands.get(command as usize) {
+            add(&store.results, labels::store_result_index("skipped"), 1);
+        }
+    }
+
+    /// The breaker before a part of the store has changed its state.
+    pub fn breaker_turned(&self, from: BreakerState, to: BreakerState) {
+        add(&self.handles.breaker_turns, to as usize, 1);
+        match (from, to) {
+            (BreakerState::Closed, _) => self.handles.breaker_open.increment(1.0),
+            (_, BreakerState::Closed) => self.handles.breaker_open.decrement(1.0),
+            _ => {}
+        }
+    }
+
     /// The store answered, or did not.
     pub fn store_up(&self, up: bool) {
         self.handles.store_up.set(f64::from(u8::from(up)));
@@ -147,6 +172,22 @@ impl Metrics {
     /// So many sessions ended.
     pub fn sessions_ended(&self, reason: Reason, count: u64) {
         add(&self.handles.sessions_ended, reason as usize, count);
+    }
+
+    /// A check came to `result` after `took`.
+    pub fn checked(&self, result: CheckResult, took: Duration) {
+        add(&self.handles.checks, result as usize, 1);
+        self.handles.check_duration.record(took);
+    }
+
+    /// A check found what it needed in memory.
+    pub fn check_cache_hit(&self, cache: CheckCache) {
+        add(&self.handles.check_cache_hits, cache as usize, 1);
+    }
+
+    /// The store pushes changes, or does not.
+    pub fn check_push_up(&self, up: bool) {
+        self.handles.check_push_up.set(f64::from(u8::from(up)));
     }
 
     /// What the last audit found in the store when it ended at `at`: sessions of each kind of difference, and
@@ -193,7 +234,7 @@ impl Metrics {
     }
 }
 
-/// A number of seconds or sessions.
+/// A number of seconds, sessions or tasks.
 #[expect(clippy::cast_precision_loss, reason = "exact below 2^52")]
 fn whole(number: u64) -> f64 {
     number as f64
@@ -218,14 +259,21 @@ mod tests {
             "proxy_overhead_seconds_bucket{le=\"0.00005\"}",
             "http_requests_in_flight",
             "connections",
+            "tasks",
             "refused_total{reason=\"store_unavailable\"}",
             "upstream_errors_total{reason=\"reset\"}",
             "store_up",
             "store_commands_total{command=\"apply\",result=\"out_of_memory\"}",
             "store_command_duration_seconds_count{command=\"ping\"}",
+            "store_breaker_open",
+            "store_breaker_transitions_total{to=\"half_open\"}",
             "mirror_events_total{event=\"sign_in\",result=\"failed\"}",
             "mirror_dropped_total{reason=\"too_large\"}",
             "sessions_ended_total{reason=\"logout\"}",
+            "check_total{result=\"forbidden\"}",
+            "check_duration_seconds_count",
+            "check_cache_hits_total{cache=\"session\"}",
+            "check_push_up",
             "audit_sessions{kind=\"differing\"}",
             "audit_repaired_sessions",
             "audit_last_run_timestamp_seconds",

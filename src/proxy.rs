@@ -359,6 +359,7 @@ fn admitted(standing: Standing) -> Result<(), Refusal> {
         Standing::Open => Ok(()),
         Standing::Revoked => Err(Refusal::SessionRevoked),
         Standing::Suspended => Err(Refusal::UserSuspended),
+        Standing::Unavailable => Err(Refusal::StoreUnavailable),
     }
 }
 

@@ -2,20 +2,30 @@
 //! Bounds what that may cost a request.
 
 mod demand;
+mod unavailable;
+mod unswept;
 
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-pub use self::demand::{Demand, change};
+pub use self::{
+    demand::{Demand, change},
+    unavailable::{Reader, Without, without_store},
+    unswept::Unswept,
+};
 use crate::{
     audit::{self, By},
+    breaker::{Breaker, Sign},
     clock::Clock,
     exchange::Identity,
     keys::Verdict,
@@ -36,6 +46,10 @@ const SEEN_MAX: usize = 16_384;
 pub struct Sessions {
     /// Where sessions are.
     pub store: Store,
+    /// Whether it is worth asking; shared by all workers.
+    pub breaker: Arc<Breaker>,
+    /// How often the breaker had opened when the connection was made: see [`Breaker::openings`].
+    pub connected_at: AtomicU64,
     /// What exchanges mean.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -46,6 +60,8 @@ pub struct Sessions {
     pub enforce: bool,
     /// Sessions that were looked up within the last minute.
     pub seen: Seen,
+    /// Sweeps that broke off.
+    pub unswept: Unswept,
     /// The time.
     pub clock: Clock,
     /// Where changes are counted.
@@ -67,6 +83,15 @@ pub enum Standing {
     Revoked,
     /// The user is banned for now.
     Suspended,
+    /// Nobody can say, and it matters.
+    Unavailable,
+}
+
+impl Budget {
+    /// For something that may take so long.
+    pub fn new(limit: Duration) -> Self {
+        Self(limit)
+    }
 }
 
 impl Sessions {
@@ -75,9 +100,8 @@ impl Sessions {
         Budget(self.budget)
     }
 
-    /// Looks the caller's session up and waits for it: for `enforce`. A store that does not answer
-    /// leaves the decision to GoTrue.
-    pub async fn standing(&self, verdict: &Verdict, budget: &mut Budget) -> Standing {
+    /// Looks the caller's session up and waits for it: for `enforce`.
+    pub async fn standing(self: &Arc<Self>, verdict: &Verdict, budget: &mut Budget) -> Standing {
         let Some(sought) = caller(verdict) else {
             return Standing::Open;
         };
@@ -88,7 +112,11 @@ impl Sessions {
                 self.seen.note_missing(sought.session, self.clock.seconds());
                 Standing::Open
             }
-            Ok(State::Live(_)) | Err(_) => Standing::Open,
+            Ok(State::Live(_)) => Standing::Open,
+            Err(_) => match without_store(Reader::Enforce) {
+                Without::LeftToGotrue | Without::TokenDecides => Standing::Open,
+                Without::Unavailable => Standing::Unavailable,
+            },
         }
     }
 
@@ -120,9 +148,9 @@ impl Sessions {
         caller(verdict).is_some_and(|sought| self.seen.take_missing(sought.session))
     }
 
-    async fn look(&self, sought: &Sought, budget: &mut Budget) -> Result<State, store::Error> {
+    async fn look(self: &Arc<Self>, sought: &Sought, budget: &mut Budget) -> Result<State, store::Error> {
         let lookup = self.store.lookup(sought, self.clock.seconds());
-        self.call(StoreCommand::Lookup, budget, lookup).await
+        self.call(StoreCommand::Lookup, self.store.lane_of(sought.user), budget, lookup).await
     }
 
     /// Makes changes. The outcomes stand in the order of the changes; none where the store failed.
@@ -130,8 +158,9 @@ impl Sessions {
         if changes.is_empty() {
             return Vec::new();
         }
+        let lane = changes.first().map_or(0, |change| self.store.lane_of(change.user()));
         let apply = self.store.apply(changes, self.clock.seconds());
-        match self.call(StoreCommand::Apply, budget, apply).await {
+        match self.call(StoreCommand::Apply, lane, budget, apply).await {
             Ok(outcomes) => {
                 for (change, outcome) in changes.iter().zip(&outcomes) {
                     self.account(change, *outcome, by);
@@ -154,7 +183,8 @@ impl Sessions {
     /// Makes a change to the session that a refresh token belongs to, if that is known.
     pub async fn make_by_ref(self: &Arc<Self>, by_ref: &ByRef, budget: &mut Budget, by: By<'_>) {
         let owner = self.store.session_of(&by_ref.reference, self.clock.seconds());
-        if let Ok(Some((user, session))) = self.call(StoreCommand::Resolve, budget, owner).await {
+        let lane = self.store.lane_of_token(&by_ref.reference);
+        if let Ok(Some((user, session))) = self.call(StoreCommand::Resolve, lane, budget, owner).await {
             self.make(&[by_ref.change(user, session)], budget, by).await;
         }
     }
@@ -176,14 +206,31 @@ impl Sessions {
         self.tasks.spawn(async move { sessions.sweep(user).await });
     }
 
+    /// Goes on with a sweep that broke off, now that the store answers.
+    fn go_on_sweeping(self: &Arc<Self>) {
+        if let Some(user) = self.unswept.due() {
+            let sessions = Arc::clone(self);
+            self.tasks.spawn(async move {
+                sessions.sweep(user).await;
+                sessions.unswept.done();
+            });
+        }
+    }
+
     /// Deals with what a change to very many sessions left to do. Nobody waits for it, since the change holds
-    /// already; so it stops where the store fails, and the user's next such change goes on with it.
-    async fn sweep(&self, user: UserId) {
+    /// already; so it breaks off where the store fails, and goes on some time after the store has answered again.
+    async fn sweep(self: &Arc<Self>, user: UserId) {
         let mut ended = [0; Reason::ALL.len()];
         loop {
             let step = self.store.sweep(user, self.clock.seconds());
-            let Ok(swept) = self.call(StoreCommand::Sweep, &mut self.budget(), step).await else {
-                break;
+            let lane = self.store.lane_of(user);
+            let swept = match self.call(StoreCommand::Sweep, lane, &mut self.budget(), step).await {
+                Ok(swept) => swept,
+                Err(store::Error::Protocol) => break, // as it would every time
+                Err(_) => {
+                    self.unswept.add(user);
+                    break;
+                }
             };
             for (reason, count) in swept.ended {
                 self.metrics.sessions_ended(reason, count);
@@ -208,20 +255,41 @@ impl Sessions {
         audit::unrecorded(why, by);
     }
 
-    /// One store call within what is left of the budget.
+    /// One store call within what is left of the budget; none where the breaker holds it back.
     async fn call<T>(
-        &self,
+        self: &Arc<Self>,
         command: StoreCommand,
+        lane: usize,
         budget: &mut Budget,
         call: impl Future<Output = Result<T, store::Error>>,
     ) -> Result<T, store::Error> {
+        let Some(permit) = self.breaker.ask(lane) else {
+            self.metrics.store_skipped(command);
+            return Err(store::Error::Skipped);
+        };
+        self.renew_after_outage();
         let began = Instant::now();
         let result = tokio::time::timeout(budget.0, call).await.unwrap_or(Err(store::Error::Timeout));
         let took = began.elapsed();
         budget.0 = budget.0.saturating_sub(took);
         let error = result.as_ref().err();
         self.metrics.store_command(command, error.map_or("ok", store::Error::cause), took);
+        // what came too late only because little of the budget was left says nothing about the store
+        let hardly_asked = result.as_ref().err() == Some(&store::Error::Timeout) && took < self.budget / 2;
+        permit.tell(if hardly_asked { Sign::Nothing } else { Sign::of(&result) });
+        if error.is_none() {
+            self.go_on_sweeping();
+        }
         result
+    }
+
+    /// Connections that were made before the breaker opened may be half open, and nobody has waited long enough
+    /// on this one to know.
+    fn renew_after_outage(&self) {
+        let openings = self.breaker.openings();
+        if self.connected_at.swap(openings, Relaxed) != openings {
+            self.store.renew();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Two stores with one behaviour: Redis, shared by every replica, and the embedded one. One
 //! conformance suite runs against both. The rules that both follow stand in `rules`.
 
+pub mod changes;
 mod keys;
 pub mod memory;
 pub mod redis;
@@ -10,6 +11,7 @@ mod rules;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+use self::changes::{Changes, Heard};
 use crate::{
     config::{self, FileError, StoreTarget},
     session::{
@@ -18,10 +20,10 @@ use crate::{
 };
 
 /// Where stores come from: shared by all workers, built once from the configuration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Source {
     /// Each worker gets a connection of its own.
-    Redis(redis::Source),
+    Redis(Box<redis::Source>),
     /// All share one table.
     Memory(Arc<memory::Memory>),
 }
@@ -36,7 +38,7 @@ impl Source {
             StoreTarget::Memory => {
                 Self::Memory(Arc::new(memory::Memory::new(config.memory_max_sessions, session_ttl)))
             }
-            StoreTarget::Redis { .. } => Self::Redis(redis::Source::new(config, session_ttl)?),
+            StoreTarget::Redis(_) => Self::Redis(Box::new(redis::Source::new(config, session_ttl)?)),
         })
     }
 
@@ -45,7 +47,7 @@ impl Source {
     #[must_use]
     pub fn with_step(self, step: u32) -> Self {
         match self {
-            Self::Redis(source) => Self::Redis(source.with_step(step)),
+            Self::Redis(source) => Self::Redis(Box::new(source.with_step(step))),
             Self::Memory(_) => self,
         }
     }
@@ -55,6 +57,22 @@ impl Source {
         match self {
             Self::Redis(source) => Store::Redis(source.connect()),
             Self::Memory(memory) => Store::Memory(Arc::clone(memory)),
+        }
+    }
+
+    /// Where changes of sessions are counted; `None` for the embedded store, which is as quick to ask.
+    pub fn changes(&self) -> Option<Arc<Changes>> {
+        match self {
+            Self::Redis(source) => Some(source.changes()),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Counts the changes that the store tells of, made by whomever, as long as the future runs. `told` hears whether
+    /// it does.
+    pub async fn follow_changes(&self, told: impl Fn(Heard)) {
+        if let Self::Redis(source) = self {
+            source.follow_changes(told).await;
         }
     }
 
@@ -81,6 +99,14 @@ pub enum Store {
 }
 
 impl Store {
+    /// Makes the next call over a new connection: those that stand are from before an outage.
+    pub fn renew(&self) {
+        match self {
+            Self::Redis(redis) => redis.renew(),
+            Self::Memory(_) => {}
+        }
+    }
+
     /// Makes all changes of one answer, in their order, each of them atomically; one round trip. The
     /// outcomes are in the same order. Making them again leaves the same state (contract I9).
     ///
@@ -167,10 +193,45 @@ impl Store {
         }
     }
 
-    /// Asks whether the store would take a change. Makes none, and no key.
+    /// Parts of the store that can be out of order by themselves: 1, for a Cluster 64 groups of slots.
+    pub fn lanes(&self) -> usize {
+        match self {
+            Self::Redis(redis) => redis.lanes(),
+            Self::Memory(_) => 1,
+        }
+    }
+
+    /// The part where everything of a user is; below [`lanes`](Self::lanes).
+    pub fn lane_of(&self, user: UserId) -> usize {
+        match self {
+            Self::Redis(redis) => redis.lane_of(user),
+            Self::Memory(_) => 0,
+        }
+    }
+
+    /// The part where it is noted which session a refresh token belongs to.
+    pub fn lane_of_token(&self, token: &RefreshRef) -> usize {
+        match self {
+            Self::Redis(redis) => redis.lane_of_token(token),
+            Self::Memory(_) => 0,
+        }
+    }
+
+    /// As [`ping`](Self::ping), for one part.
     ///
     /// # Errors
-    /// When it would not.
+    /// As there.
+    pub async fn ping_lane(&self, lane: usize) -> Result<(), Error> {
+        match self {
+            Self::Redis(redis) => redis.ping_lane(lane).await,
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Asks whether every part of the store would take a change. Makes none, and no key.
+    ///
+    /// # Errors
+    /// When one would not.
     pub async fn ping(&self) -> Result<(), Error> {
         match self {
             Self::Redis(redis) => redis.ping().await,
@@ -218,15 +279,76 @@ pub enum Error {
     /// Its certificate does not verify, or it does not speak TLS.
     #[error("TLS with the store failed: {0}")]
     Tls(rustls::Error),
+    /// Another server has the key, or is about to: part of a Cluster is moving, or `store.url` does not say that
+    /// it is one.
+    #[error(
+        "the store says that another server has the key: it is being moved, or store.url is to begin with \
+             redis+cluster://"
+    )]
+    Moved,
+    /// Part of the Cluster has no master, or is in between.
+    #[error("the Cluster does not serve this part of its slots")]
+    ClusterDown,
+    /// The change is made, but on fewer replicas than `store.wait_replicas` in time.
+    #[error("fewer replicas than store.wait_replicas have the change")]
+    Replicas,
     /// Another error of the server's, by its code.
     #[error("the store answered with the error {0}")]
     Other(Code),
+    /// Nobody asked it: it has failed several times in a row.
+    #[error("the store was not asked: it has just failed several times in a row")]
+    Skipped,
+}
+
+/// What an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The store does no work, for whomever: the breaker counts it.
+    Store,
+    /// It works, and has no room for what would grow it; endings and questions go through, at once.
+    Room,
+    /// It works; something is wrong with what it was asked, or with what it holds of that.
+    Change,
+    /// Nothing new: it was not asked.
+    Nothing,
 }
 
 impl Error {
     /// Every word that [`Error::cause`] can give, for metrics that start at zero.
-    pub const CAUSES: [&'static str; 9] =
-        ["timeout", "refused", "auth", "read_only", "out_of_memory", "loading", "protocol", "full", "other"];
+    pub const CAUSES: [&'static str; 14] = [
+        "timeout",
+        "refused",
+        "auth",
+        "read_only",
+        "out_of_memory",
+        "loading",
+        "protocol",
+        "full",
+        "tls",
+        "moved",
+        "cluster_down",
+        "replicas",
+        "other",
+        "skipped",
+    ];
+
+    /// What it is about.
+    pub fn about(&self) -> About {
+        match self {
+            Self::Timeout
+            | Self::Refused(_)
+            | Self::Auth
+            | Self::ReadOnly
+            | Self::Loading
+            | Self::Tls(_)
+            | Self::Moved
+            | Self::ClusterDown
+            | Self::Other(_) => About::Store,
+            Self::OutOfMemory => About::Room,
+            Self::Protocol | Self::Full | Self::Replicas => About::Change,
+            Self::Skipped => About::Nothing,
+        }
+    }
 
     /// The word for it in logs and metrics.
     pub fn cause(&self) -> &'static str {
@@ -239,7 +361,12 @@ impl Error {
             Self::Loading => "loading",
             Self::Protocol => "protocol",
             Self::Full => "full",
-            Self::Tls(_) | Self::Other(_) => "other",
+            Self::Tls(_) => "tls",
+            Self::Moved => "moved",
+            Self::ClusterDown => "cluster_down",
+            Self::Replicas => "replicas",
+            Self::Other(_) => "other",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -266,8 +393,17 @@ impl std::fmt::Display for Code {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Not an address of a store.
-    #[error("store.url: expected redis://, rediss:// or redis+unix:// with a host or path, and nothing else")]
+    #[error(
+        "store.url: expected redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster:// with what \
+         belongs to it, and nothing else"
+    )]
     Url,
+    /// A database of a Cluster.
+    #[error("store.url: expected no database: a Cluster has only one")]
+    ClusterDatabase,
+    /// What was one server is a Cluster now, or the like.
+    #[error("store.url: expected the same shape of Redis as at the start; another one needs a restart")]
+    Shape,
     /// A file that holds the address or the password.
     #[error("{key}: {source}")]
     Secret {
@@ -276,20 +412,31 @@ pub enum OpenError {
         /// Why.
         source: FileError,
     },
-    /// The CA file cannot be read.
-    #[error("store.ca_file: expected a readable file at {}: {source}", path.display())]
-    CaUnreadable {
+    /// A file with certificates or a key cannot be read.
+    #[error("{key}: expected a readable file at {}: {source}", path.display())]
+    PemUnreadable {
+        /// The key that names it.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// The CA file holds no certificate.
-    #[error("store.ca_file: expected PEM certificates in {}", path.display())]
-    CaContent {
+    /// It does not hold them.
+    #[error("{key}: expected {expected} in {}", path.display())]
+    PemContent {
+        /// The key that names it.
+        key: &'static str,
+        /// What should be in it.
+        expected: &'static str,
         /// The file.
         path: PathBuf,
     },
+    /// They hold something that cannot be used for TLS.
+    #[error(
+        "store.ca_file, store.client_cert_file, store.client_key_file: expected certificates that can be used"
+    )]
+    Certificates,
 }
 
 #[cfg(test)]
@@ -307,11 +454,15 @@ mod tests {
             Error::Loading,
             Error::Protocol,
             Error::Full,
+            Error::Tls(rustls::Error::DecryptError),
+            Error::Moved,
+            Error::ClusterDown,
+            Error::Replicas,
             Error::Other(Code::new("MISCONF")),
+            Error::Skipped,
         ];
         let causes: Vec<_> = errors.iter().map(Error::cause).collect();
         assert_eq!(causes, Error::CAUSES);
-        assert_eq!(Error::Tls(rustls::Error::DecryptError).cause(), "other");
     }
 
     #[test]

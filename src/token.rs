@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig, general_purpose::NO_PAD};
 
-pub use claims::{Amr, Claims, Named};
+pub use claims::{Amr, Claims, Email, Named};
 pub use issued::Issued;
 
 use crate::session::{RefreshRef, SessionId};

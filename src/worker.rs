@@ -4,19 +4,31 @@
 use std::{io, sync::Arc, thread::JoinHandle};
 
 use http::HeaderValue;
-use tokio::{net::TcpListener, runtime, sync::watch, time::MissedTickBehavior};
-use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+use tokio::{
+    net::TcpListener,
+    runtime::{self, RuntimeMetrics},
+    sync::watch,
+    time::MissedTickBehavior,
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use crate::{
+    admin,
+    breaker::Breaker,
+    check::Check,
     clock::Clock,
     config,
     exchange::Ledger,
     jwks::Verifier,
     listener::{Connections, Terms},
+    metrics::Metrics,
     mirror::Mirror,
     proxy::Proxy,
     session_api::SessionApi,
-    sessions::{Seen, Sessions},
+    sessions::{Seen, Sessions, Unswept},
     shutdown::{Draining, Phase},
     store,
     target::Paths,
@@ -38,6 +50,10 @@ pub struct Setup {
     pub paths: Paths,
     /// On what terms connections are had.
     pub terms: Terms,
+    /// What the admin listener's endpoints show and move.
+    pub admin: admin::State,
+    /// On what terms its connections are had.
+    pub admin_terms: Terms,
     /// Judges Bearer tokens.
     pub verifier: Arc<Verifier>,
     /// What sessions need, where there is a store.
@@ -57,6 +73,8 @@ pub struct Setup {
 pub struct Mirroring {
     /// Opens this worker's store.
     pub source: Arc<store::Source>,
+    /// Whether it is worth asking.
+    pub breaker: Arc<Breaker>,
     /// Decides.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -67,28 +85,76 @@ pub struct Mirroring {
     pub enforce: bool,
     /// `session_api.*`, where it is on.
     pub session_api: Option<Arc<config::SessionApi>>,
+    /// `check.*`, where it is on.
+    pub check: Option<config::Check>,
     /// The time that sessions go by.
     pub clock: Clock,
 }
 
-/// Starts a worker that accepts from `listener`.
+/// A worker that runs.
+#[derive(Debug)]
+pub struct Worker {
+    /// Ends with its runtime.
+    pub thread: JoinHandle<()>,
+    /// What its runtime does.
+    pub runtime: RuntimeMetrics,
+}
+
+impl Mirroring {
+    /// One thread's way to the store, over a connection of its own.
+    pub fn sessions(self, metrics: Arc<Metrics>, tasks: TaskTracker) -> Sessions {
+        let Self { source, breaker, mirror, budget, lookup, enforce, session_api: _, check: _, clock } = self;
+        let (store, connected_at) = (source.connect(), breaker.openings().into());
+        Sessions {
+            store,
+            breaker,
+            connected_at,
+            mirror,
+            budget,
+            lookup,
+            enforce,
+            seen: Seen::default(),
+            unswept: Unswept::default(),
+            clock,
+            metrics,
+            tasks,
+        }
+    }
+}
+
+/// One worker's clones of the sockets.
+#[derive(Debug)]
+pub struct Listeners {
+    /// `listen`
+    pub public: std::net::TcpListener,
+    /// `admin.listen`
+    pub admin: std::net::TcpListener,
+}
+
+/// Starts a worker that accepts from `listeners`.
 ///
 /// # Errors
 /// When the system gives no thread or no runtime.
-pub fn start(index: usize, listener: std::net::TcpListener, setup: Setup) -> io::Result<JoinHandle<()>> {
+pub fn start(index: usize, listeners: Listeners, setup: Setup) -> io::Result<Worker> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let metrics = runtime.metrics();
     let starting = setup.terms.tasks.token(); // so that a drain does not find nothing to wait for yet
-    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        if let Err(error) = runtime.block_on(serve(listener, setup, starting)) {
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        if let Err(error) = runtime.block_on(serve(listeners, setup, starting)) {
             tracing::error!(error = &error as &dyn std::error::Error, "a worker cannot serve");
         }
-    })
+    })?;
+    Ok(Worker { thread, runtime: metrics })
 }
 
-async fn serve(listener: std::net::TcpListener, setup: Setup, starting: TaskTrackerToken) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    let Setup { ledger, terms, mut phases, end, .. } = setup.clone();
-    let proxy = proxy(setup);
+async fn serve(listeners: Listeners, setup: Setup, starting: TaskTrackerToken) -> io::Result<()> {
+    let listener = TcpListener::from_std(listeners.public)?;
+    let admin_listener = TcpListener::from_std(listeners.admin)?;
+    let Setup { ledger, terms, admin_terms, mut phases, end, .. } = setup.clone();
+    let (proxy, admin) = parts(setup);
+    let admin = Arc::new(Connections::new(Arc::new(admin), admin_terms, Arc::clone(&ledger.clock)));
+    // to the very end: whoever asks how far the drain is gets an answer
+    tokio::spawn(Arc::clone(&admin).serve(admin_listener, CancellationToken::new()));
     let (tasks, stop) = (terms.tasks.clone(), CancellationToken::new());
     let connections = Arc::new(Connections::new(Arc::clone(&proxy), terms, Arc::clone(&ledger.clock)));
     tasks.spawn(Arc::clone(&connections).accept(listener, stop.clone()));
@@ -107,7 +173,10 @@ async fn serve(listener: std::net::TcpListener, setup: Setup, starting: TaskTrac
         }
         match *phases.borrow() {
             Phase::Serving => {}
-            Phase::Announced => connections.announce(),
+            Phase::Announced => {
+                connections.announce();
+                admin.announce();
+            }
             Phase::Closing | Phase::Aborted => {
                 stop.cancel();
                 connections.close();
@@ -116,20 +185,22 @@ async fn serve(listener: std::net::TcpListener, setup: Setup, starting: TaskTrac
     }
 }
 
-fn proxy(setup: Setup) -> Arc<Proxy> {
+/// What answers the requests of either listener.
+fn parts(setup: Setup) -> (Arc<Proxy>, admin::State) {
     let Setup { ledger, connector, host, paths, verifier, draining, .. } = setup;
     let Terms { limits, metrics, tasks, .. } = setup.terms;
     let api = setup.mirroring.as_ref().and_then(|mirroring| mirroring.session_api.clone());
-    let sessions = setup.mirroring.map(|mirroring| {
-        let Mirroring { source, mirror, budget, lookup, enforce, clock, .. } = mirroring;
-        let (store, seen) = (source.connect(), Seen::default());
-        Arc::new(Sessions { store, mirror, budget, lookup, enforce, seen, clock, metrics, tasks })
-    });
+    let checks = setup.mirroring.as_ref().and_then(|it| Some((it.check?, it.source.changes())));
+    let sessions = setup.mirroring.map(|mirroring| Arc::new(mirroring.sessions(metrics, tasks)));
     let session_api = sessions.as_ref().zip(api).map(|(sessions, config)| {
         let (sessions, verifier) = (Arc::clone(sessions), Arc::clone(&verifier));
         Arc::new(SessionApi { sessions, verifier, config })
     });
+    let check = sessions.as_ref().zip(checks).map(|(sessions, (config, changes))| {
+        Arc::new(Check::new(config, sessions, Arc::clone(&verifier), changes))
+    });
     let upstream =
         Upstream::new(connector, &setup.upstream, setup.upstream_connections, Arc::clone(&ledger.clock));
-    Arc::new(Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier, session_api })
+    let proxy = Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier, session_api };
+    (Arc::new(proxy), admin::State { check, ..setup.admin })
 }

@@ -1,7 +1,7 @@
 //! What has to be done every few seconds, whether or not requests come: histograms drained, GoTrue and
 //! the store asked whether they are well, published keys fetched, changed files taken up.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Uri, header::HOST};
 use tokio::{
@@ -20,6 +20,7 @@ use crate::{
     metrics::Metrics,
     readiness::Readiness,
     reload::{Purpose, Watched},
+    store::changes::Heard,
     telemetry::LogBuffer,
     tls::Certificate,
     upstream::{Outgoing, Upstream},
@@ -61,6 +62,7 @@ impl Errands {
         tokio::join!(
             self.ask_upstream(),
             self.ask_store(),
+            self.follow_changes(),
             self.keep_keys(),
             self.keep_accounts(),
             self.keep_files(watched)
@@ -79,21 +81,52 @@ impl Errands {
     async fn ask_store(&self) {
         let Some(mirroring) = &self.store else { return };
         let (metrics, readiness) = (Arc::clone(&self.metrics), Arc::clone(&self.readiness));
-        let mut probe = StoreProbe::new(mirroring.source.connect(), mirroring.budget, metrics, readiness);
-        let mut tick = every(PROBE);
+        let (store, breaker) = (mirroring.source.connect(), Arc::clone(&mirroring.breaker));
+        let mut probe = StoreProbe::new(store, mirroring.budget, breaker, metrics, readiness);
         for turn in (0..AUDITED).cycle() {
-            tick.tick().await;
             probe.ask().await;
             if turn == 0 {
                 probe.ask_for_audit().await;
             }
+            tokio::select! {
+                () = tokio::time::sleep(probe.pause()) => {}
+                () = mirroring.breaker.opened() => {}
+            }
         }
+    }
+
+    /// Has the store tell of changes, for checks, and the log of whether it does.
+    async fn follow_changes(&self) {
+        let Some(mirroring) = self.store.as_ref().filter(|mirroring| mirroring.check.is_some()) else {
+            return;
+        };
+        let known = Cell::new(None);
+        let told = |heard: Heard| {
+            let up = heard == Heard::Yes;
+            self.metrics.check_push_up(up);
+            if heard == Heard::NotNow || known.replace(Some(up)) == Some(up) {
+                return;
+            }
+            if let Heard::No(error) = heard {
+                tracing::warn!(
+                    cause = error.cause(),
+                    error = %error,
+                    "the store does not tell of changes: checks notice them within check.max_staleness"
+                );
+            } else {
+                tracing::info!("the store tells of changes as they happen");
+            }
+        };
+        mirroring.source.follow_changes(told).await;
     }
 
     async fn keep_keys(&self) {
         let mut tick = every(PROBE);
         loop {
-            tick.tick().await;
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.verifier.wanted() => {}
+            }
             self.verifier.keep_current().await;
         }
     }

@@ -1,11 +1,13 @@
 //! Runs a built sidecar, and takes it down in the order of the drain: not ready, still accepting;
 //! then no new connections, what was begun is finished, recordings included; then the end.
 
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio::{runtime::Handle, sync::watch};
 
 use super::{App, Error};
-use crate::{admin, shutdown::Phase, worker};
+use crate::{
+    shutdown::Phase,
+    worker::{self, Listeners},
+};
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,20 +24,24 @@ impl App {
     /// # Errors
     /// When the system gives no thread.
     pub async fn run(self) -> Result<Ended, Error> {
-        let Self { listener, admin, workers, setup, drain, errands, admin_state } = self;
+        let Self { listener, admin, workers, setup, drain, errands } = self;
         let (end, tasks, mut phases) = (setup.end.clone(), setup.terms.tasks.clone(), drain.phases());
-        let readiness = admin_state.readiness.clone();
+        let readiness = setup.admin.readiness.clone();
         let mut threads = Vec::new();
+        let mut runtimes = vec![Handle::current().metrics()];
         for index in 0..workers {
-            let listener = listener.try_clone().map_err(Error::System)?;
-            threads.push(worker::start(index, listener, setup.clone()).map_err(Error::System)?);
+            let listeners = Listeners {
+                public: listener.try_clone().map_err(Error::System)?,
+                admin: admin.try_clone().map_err(Error::System)?,
+            };
+            let worker = worker::start(index, listeners, setup.clone()).map_err(Error::System)?;
+            runtimes.push(worker.runtime);
+            threads.push(worker.thread);
         }
-        drop(listener); // the workers' clones keep it open; the last one closes it
+        let _ = setup.admin.runtimes.set(runtimes);
+        drop((listener, admin)); // the workers' clones keep it open; the last one closes it
         readiness.set_listening(true);
-        let stop_admin = CancellationToken::new();
-        let beside = async {
-            tokio::join!(admin::serve(admin, admin_state, stop_admin.clone()), errands.run(), drain.run())
-        };
+        let beside = async { tokio::join!(errands.run(), drain.run()) };
         let ended = async {
             reached(&mut phases, Phase::Announced).await;
             readiness.set_draining();

@@ -1,16 +1,23 @@
-//! Whether the store does its work: asked once a second over a connection of its own, told to metrics
+//! Whether the store does its work: asked once a second over a connection of its own, told to the breaker, metrics
 //! and readiness, and to the log when the answer changes. Requests do not touch this state, so a store
-//! that fails in every one of them is one line in the log.
+//! that fails in every one of them is one line in the log. While the breaker is open it is the only one that asks,
+//! and does so more often.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
+    breaker::Breaker,
     metrics::{Metrics, StoreCommand},
     readiness::Readiness,
     store::{Error, Store, redis::LastAudit},
 };
+
+/// Readiness is never older than this (deployment notes: cached for 2 s at most).
+const ORDINARY: Duration = Duration::from_secs(1);
+/// While everybody waits for the way back, which is to be found within a second.
+const SEARCHING: Duration = Duration::from_millis(250);
 
 /// Asks, and keeps what was last known.
 #[derive(Debug)]
@@ -20,6 +27,7 @@ pub(super) struct StoreProbe {
     timeout: Duration,
     /// Nothing was known yet: the first answer is worth a line, whichever it is.
     well: Option<bool>,
+    breaker: Arc<Breaker>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
 }
@@ -29,10 +37,16 @@ impl StoreProbe {
     pub(super) fn new(
         store: Store,
         timeout: Duration,
+        breaker: Arc<Breaker>,
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
     ) -> Self {
-        Self { store, timeout, well: None, metrics, readiness }
+        Self { store, timeout, well: None, breaker, metrics, readiness }
+    }
+
+    /// How long to wait before it is asked again.
+    pub(super) fn pause(&self) -> Duration {
+        if self.breaker.is_closed() { ORDINARY } else { SEARCHING }
     }
 
     /// Shows what the last audit found. A store that does not answer was heard of already.
@@ -52,6 +66,12 @@ impl StoreProbe {
         let result = failure.as_ref().map_or("ok", Error::cause);
         self.metrics.store_command(StoreCommand::Ping, result, began.elapsed());
         let well = failure.is_none();
+        if !well && !self.breaker.is_closed() {
+            self.store.renew(); // a half-open connection would keep the way back hidden
+        }
+        for lane in 0..self.breaker.lanes() {
+            self.breaker.probed(lane, well);
+        }
         if self.well.replace(well) == Some(well) {
             return;
         }

@@ -4,12 +4,13 @@
 use std::{path::PathBuf, thread, time::Duration};
 
 use super::{
-    Admin, Config, Drain, Jwt, Limits, Log, Readiness, Secret, SecretSource, Session, SessionApi, Store,
-    StoreTarget, Tls, Upstream,
+    Admin, Check, Config, Drain, Jwt, Limits, Log, Policy, Readiness, RedisTarget, Secret, SecretSource,
+    SentinelLogin, Session, SessionApi, Store, StoreTarget, StoreTls, Tls, Upstream,
     keys::{self, Default},
-    parse::{self, StoreUrl},
+    parse,
     problem::{Place, Problem},
     source::Values,
+    store_url::StoreUrl,
 };
 
 /// Workers when nobody says how many: more than two would take cores from GoTrue, in whose pod we are.
@@ -29,6 +30,7 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
         upstream: upstream(from)?,
         admin: Admin { listen: from.read("admin.listen", parse::address)? },
         lookup: from.optional("lookup", parse::switch)?.unwrap_or(store.is_some()),
+        check: check(from, store.is_some())?,
         store,
         jwt: Jwt {
             secret: from.secret("jwt.secret", "jwt.secret_file"),
@@ -73,21 +75,36 @@ fn store(from: Reader<'_>) -> Result<Option<Store>, Problem> {
     let Some(url) = from.secret("store.url", "store.url_file") else {
         return Ok(None);
     };
-    let target = match from.optional("store.url", parse::store_url)? {
+    let target = match from.optional("store.url", StoreUrl::parse)? {
         Some(StoreUrl::Memory) => StoreTarget::Memory,
-        Some(StoreUrl::Redis { .. }) | None => StoreTarget::Redis {
-            url,
-            password: from.secret("store.password", "store.password_file"),
-            ca_file: from.file("store.ca_file"),
-        },
+        Some(StoreUrl::Redis(_)) | None => StoreTarget::Redis(Box::new(redis(from, url))),
     };
     Ok(Some(Store {
         target,
         key_prefix: from.read("store.key_prefix", parse::key_prefix)?,
         timeout: from.duration("store.timeout")?,
+        wait_replicas: from.count("store.wait_replicas")?,
         ref_key: from.secret("store.ref_key", "store.ref_key_file"),
         memory_max_sessions: from.count("store.memory_max_sessions")?,
     }))
+}
+
+fn redis(from: Reader<'_>, url: SecretSource) -> RedisTarget {
+    let client = |cert_file| Some(Tls { cert_file, key_file: from.file("store.client_key_file")? });
+    RedisTarget {
+        url,
+        username: from.text("store.username"),
+        password: from.secret("store.password", "store.password_file"),
+        sentinel: SentinelLogin {
+            username: from.text("store.sentinel_username"),
+            password: from.secret("store.sentinel_password", "store.sentinel_password_file"),
+        },
+        tls: StoreTls {
+            ca_file: from.file("store.ca_file"),
+            client: from.file("store.client_cert_file").and_then(client),
+            server_name: from.text("store.tls_server_name"),
+        },
+    }
 }
 
 fn session_api(from: Reader<'_>) -> Result<Option<SessionApi>, Problem> {
@@ -100,6 +117,21 @@ fn session_api(from: Reader<'_>) -> Result<Option<SessionApi>, Problem> {
         mint: from.read("revoke.upstream", |text| Some(text == "mint"))?,
     };
     Ok(enabled.then_some(api))
+}
+
+fn check(from: Reader<'_>, has_store: bool) -> Result<Option<Check>, Problem> {
+    let policy = |name, allow| {
+        from.read(name, move |text| Some(if text == allow { Policy::Allow } else { Policy::Deny }))
+    };
+    let check = Check {
+        unknown: policy("check.unknown", "allow")?,
+        keys: policy("check.keys", "allow")?,
+        on_store_error: policy("check.on_store_error", "open")?,
+        max_staleness: from.duration("check.max_staleness")?,
+        timeout: from.duration("check.timeout")?,
+    };
+    let enabled = from.optional("check.enabled", parse::switch)?.unwrap_or(has_store);
+    Ok(enabled.then_some(check))
 }
 
 fn limits(from: Reader<'_>) -> Result<Limits, Problem> {
@@ -157,6 +189,10 @@ impl Reader<'_> {
 
     fn count<T: TryFrom<u64>>(self, name: &'static str) -> Result<T, Problem> {
         self.read(name, |text| T::try_from(parse::count(text)?).ok())
+    }
+
+    fn text(self, name: &'static str) -> Option<String> {
+        self.0.get(name).map(|given| given.text.reveal().to_owned())
     }
 
     fn file(self, name: &'static str) -> Option<PathBuf> {

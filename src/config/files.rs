@@ -9,10 +9,10 @@ use super::{
     Secret, SecretSource,
     keys::{KEYS, Key},
     kind::Kind,
-    parse::{self, StoreUrl},
     problem::{FileError, Problem},
     rules,
     source::{Given, Values},
+    store_url::StoreUrl,
 };
 
 impl SecretSource {
@@ -56,11 +56,13 @@ fn of_content(values: &Values, value: &Key, path: &Path, text: &str) -> Result<V
     if !value.kind.admits(text) {
         return refused(value.kind.expected());
     }
-    let url = parse::store_url(text).filter(|_| value.kind == Kind::StoreUrl);
-    if url == Some(StoreUrl::Memory) {
-        return refused("a redis://, rediss:// or redis+unix:// address".to_owned());
+    match StoreUrl::parse(text).filter(|_| value.kind == Kind::StoreUrl) {
+        Some(StoreUrl::Memory) => {
+            refused("the address of a Redis, such as redis://127.0.0.1:6379".to_owned())
+        }
+        Some(StoreUrl::Redis(url)) => Ok(rules::store(values, &url)),
+        None => Ok(Vec::new()),
     }
-    Ok(url.map(|url| rules::store(values, url)).unwrap_or_default())
 }
 
 /// The text in a file, without one newline at its end.

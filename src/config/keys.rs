@@ -4,7 +4,7 @@
 pub use super::key::{Default, Key, UsedBy};
 use super::kind::Kind::{
     Address, AnyOf, AutoCount, Count, DatabaseUrl, Duration, File, JsonKeys, Jwks, KeyPrefix, Networks,
-    OneOf, PathPrefix, Size, StoreUrl, Switch, Text, UpstreamUrl, Words,
+    OneOf, PathPrefix, ServerName, Size, StoreUrl, Switch, Text, UpstreamUrl, Username, Words,
 };
 
 /// In front of every variable of ours.
@@ -121,17 +121,25 @@ pub static KEYS: &[Key] = &[
         "256",
         "Connections to GoTrue at once, shared out among the workers; further requests wait for one, within upstream.timeout.",
     ),
-    Key::new("admin.listen", Address, "0.0.0.0:9464", "The listener for /livez, /readyz and /metrics, and for the drain from this host. Plain HTTP without a password: not for the public."),
+    Key::new("admin.listen", Address, "0.0.0.0:9464", "The listener for /livez, /readyz, /metrics and /check, and for the drain from this host. Plain HTTP without a password: not for the public."),
     Key::unset(
         "store.url",
         StoreUrl,
         "no store: a plain proxy",
         "redis://127.0.0.1:6379/0",
-        "Where sessions are mirrored. In YAML \"memory:\" needs the quotes.",
+        "Where sessions are mirrored; see docs/redis.md. In YAML \"memory:\" needs the quotes.",
     )
     .secret(),
     Key::unset("store.url_file", File, "no file", "/run/secrets/store-url", "A file that holds store.url.")
         .reloaded(),
+    Key::unset(
+        "store.username",
+        Username,
+        "the one in store.url, if any",
+        "gotrue-sidecar",
+        "The user to log in to Redis as, instead of one in store.url.",
+    )
+    .needs_store(),
     Key::unset(
         "store.password",
         Text,
@@ -156,6 +164,66 @@ pub static KEYS: &[Key] = &[
         "the system's certificates",
         "/etc/gotrue-sidecar/store-ca.crt",
         "Certificates to trust for a rediss:// store instead of the system's, PEM.",
+    )
+    .reloaded()
+    .needs_store(),
+    Key::unset(
+        "store.client_cert_file",
+        File,
+        "no client certificate",
+        "/etc/gotrue-sidecar/store-client.crt",
+        "Certificate chain that is shown to a rediss:// store, PEM. With store.client_key_file.",
+    )
+    .reloaded()
+    .needs_store(),
+    Key::unset(
+        "store.client_key_file",
+        File,
+        "no client certificate",
+        "/etc/gotrue-sidecar/store-client.key",
+        "Private key of that certificate, PEM. With store.client_cert_file.",
+    )
+    .reloaded()
+    .needs_store(),
+    Key::unset(
+        "store.tls_server_name",
+        ServerName,
+        "each server's own address",
+        "redis.internal",
+        "The name in the store's certificate (and in SNI), where it is not the address.",
+    )
+    .needs_store(),
+    Key::unset(
+        "store.sentinel_username",
+        Username,
+        "no user",
+        "gotrue-sidecar",
+        "The user to ask Sentinels as.",
+    )
+    .needs_store(),
+    Key::unset(
+        "store.sentinel_password",
+        Text,
+        "no password",
+        "(secret)",
+        "The Sentinels' password; store.password is not tried on them.",
+    )
+    .secret()
+    .needs_store(),
+    Key::unset(
+        "store.sentinel_password_file",
+        File,
+        "no file",
+        "/run/secrets/sentinel-password",
+        "A file that holds store.sentinel_password.",
+    )
+    .reloaded()
+    .needs_store(),
+    Key::new(
+        "store.wait_replicas",
+        Count(0, 16),
+        "0",
+        "An ending counts as stored when so many replicas have it, too. See docs/redis.md for what that costs.",
     )
     .needs_store(),
     Key::new("store.key_prefix", KeyPrefix, "gotrue", "The first part of every key in the store.")
@@ -245,6 +313,49 @@ pub static KEYS: &[Key] = &[
         Switch,
         "false",
         "Answer /sessions, /admin/sessions and /admin/users/{id}/sessions here: list and revoke sessions. Off, these paths go to GoTrue, which has nothing there.",
+    )
+    .needs_store(),
+    Key::unset(
+        "check.enabled",
+        Switch,
+        "true with a store, false without",
+        "true",
+        "Answer /check on the admin listener: whether a Bearer token is good and its session not revoked, for gateways.",
+    )
+    .needs_store(),
+    Key::new(
+        "check.unknown",
+        OneOf(&["allow", "deny"]),
+        "allow",
+        "What /check says of a good token whose session the store does not know.",
+    )
+    .needs_store(),
+    Key::new(
+        "check.keys",
+        OneOf(&["deny", "allow"]),
+        "deny",
+        "What /check says of a good token that belongs to no session, as anonymous and service keys do.",
+    )
+    .needs_store(),
+    Key::new(
+        "check.max_staleness",
+        Duration("0s", "60s"),
+        "1s",
+        "How long /check believes what the store said of a session, even if nobody says that it has changed; 0s to ask each time.",
+    )
+    .needs_store(),
+    Key::new(
+        "check.timeout",
+        Duration("1ms", "30s"),
+        "100ms",
+        "How long /check takes to decide, at most. Gateways have timeouts of their own; some give up after 200ms.",
+    )
+    .needs_store(),
+    Key::new(
+        "check.on_store_error",
+        OneOf(&["closed", "open"]),
+        "closed",
+        "What /check says of a good token when the store does not answer: closed, 503; open, that it is good.",
     )
     .needs_store(),
     Key::new(

@@ -1,7 +1,7 @@
 //! The notations a configuration value can have: how each is described to a person, and which
 //! texts it admits.
 
-use super::{database, parse};
+use super::{database, parse, store_url::StoreUrl};
 
 /// The notation of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,10 @@ pub enum Kind {
     JsonKeys,
     /// The first part of every store key.
     KeyPrefix,
+    /// A user of Redis.
+    Username,
+    /// The name in a certificate.
+    ServerName,
     /// The path of a file.
     File,
     /// Any text but none.
@@ -57,7 +61,9 @@ impl Kind {
                     .to_owned()
             }
             Self::StoreUrl => {
-                "memory:, redis://[user:password@]host[:port][/database], rediss:// likewise, or redis+unix:///path[?db=&user=&pass=]"
+                "memory:, redis://[user:password@]host[:port][/database], redis+unix:///path[?db=&user=&pass=], \
+                 redis+sentinel://[user:password@]host[:port],…/master[/database], \
+                 redis+cluster://[user:password@]host[:port],…, or rediss:// in place of redis:// for TLS"
                     .to_owned()
             }
             Self::DatabaseUrl => {
@@ -66,6 +72,8 @@ impl Kind {
             Self::Jwks => "upstream, off, or an http:// or https:// address".to_owned(),
             Self::JsonKeys => "a JSON array of JWKs".to_owned(),
             Self::KeyPrefix => "1 to 64 letters, digits or any of . _ - :".to_owned(),
+            Self::Username => "the name of a Redis user, without spaces".to_owned(),
+            Self::ServerName => "a DNS name or an IP address".to_owned(),
             Self::File => "the path of a file".to_owned(),
             Self::Text => "some text".to_owned(),
             Self::Switch => "true or false".to_owned(),
@@ -91,7 +99,7 @@ impl Kind {
             Self::PathPrefix => "PREFIX",
             Self::UpstreamUrl | Self::StoreUrl | Self::DatabaseUrl | Self::Jwks => "URL",
             Self::JsonKeys => "JSON",
-            Self::KeyPrefix | Self::Text => "TEXT",
+            Self::KeyPrefix | Self::Username | Self::ServerName | Self::Text => "TEXT",
             Self::File => "FILE",
             Self::Switch => "BOOL",
             Self::Duration(..) => "DURATION",
@@ -108,11 +116,15 @@ impl Kind {
             Self::Address => parse::address(text).is_some(),
             Self::PathPrefix => parse::path_prefix(text).is_some(),
             Self::UpstreamUrl => parse::upstream_url(text).is_some(),
-            Self::StoreUrl => parse::store_url(text).is_some(),
+            Self::StoreUrl => StoreUrl::parse(text).is_some(),
             Self::DatabaseUrl => database::Address::parse(text).is_some(),
             Self::Jwks => parse::jwks(text).is_some(),
             Self::JsonKeys => parse::json_keys(text).is_some(),
             Self::KeyPrefix => parse::key_prefix(text).is_some(),
+            Self::Username => {
+                !text.is_empty() && !text.contains(|sign: char| sign.is_whitespace() || sign.is_control())
+            }
+            Self::ServerName => rustls::pki_types::ServerName::try_from(text).is_ok(),
             Self::File | Self::Text => !text.is_empty(),
             Self::Switch => parse::switch(text).is_some(),
             Self::Duration(least, most) => within(text, least, most, parse::duration),

@@ -20,20 +20,6 @@ const UNITS: [(&str, u64); 5] = [("ms", 1), ("d", 86_400_000), ("h", 3_600_000),
 /// A size's units in bytes; none for bytes.
 const SIZES: [(&str, usize); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
 
-/// What a `store.url` says, without what it may hide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreUrl {
-    /// `memory:`
-    Memory,
-    /// One of the Redis forms.
-    Redis {
-        /// `rediss://`
-        tls: bool,
-        /// It carries a password.
-        password: bool,
-    },
-}
-
 /// `0.0.0.0:9999`, `[::1]:9999`. Port 0 is the system's choice.
 pub fn address(text: &str) -> Option<SocketAddr> {
     text.parse().ok()
@@ -112,36 +98,6 @@ pub fn json_keys(text: &str) -> Option<()> {
 pub fn key_prefix(text: &str) -> Option<String> {
     let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte));
     (plain && (1..=64).contains(&text.len())).then(|| text.to_owned())
-}
-
-/// `memory:` or what the Redis client takes. A fragment is refused: it is the tail of a password with an
-/// unescaped `#`, or asks for TLS without verification.
-pub fn store_url(text: &str) -> Option<StoreUrl> {
-    if text == "memory:" {
-        return Some(StoreUrl::Memory);
-    }
-    let url = redis::parse_redis_url(text).filter(|url| url.fragment().is_none())?;
-    let parameters: &[&str] = match url.scheme() {
-        "redis" | "rediss" => &["protocol"],
-        "redis+unix" => &["db", "user", "pass", "protocol"],
-        _ => return None,
-    };
-    let known = url.query_pairs().all(|(name, _)| parameters.contains(&name.as_ref()));
-    let info = redis::IntoConnectionInfo::into_connection_info(text).ok()?;
-    let settings = info.redis_settings();
-    let password = settings.password().is_some_and(|password| !password.is_empty());
-    (known && settings.db() >= 0).then(|| StoreUrl::Redis { tls: url.scheme() == "rediss", password })
-}
-
-/// A store's address without user, password and parameters, for people to read.
-pub fn store_url_in_sight(text: &str) -> String {
-    let Some(url) = redis::parse_redis_url(text) else {
-        return if text == "memory:" { text.to_owned() } else { "(secret)".to_owned() };
-    };
-    let user = if url.username().is_empty() && url.password().is_none() { "" } else { "(secret)@" };
-    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
-    let query = if url.query().is_some() { "?(secret)" } else { "" };
-    format!("{}://{user}{}{port}{}{query}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
 /// `log.format`
@@ -343,56 +299,6 @@ mod tests {
         }
         for text in ["", "{a}", "a b", "a\n", "ü", "a/b", &"a".repeat(65)] {
             assert_eq!(key_prefix(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_store_is_memory_or_redis() {
-        let redis = |tls, password| Some(StoreUrl::Redis { tls, password });
-        let table = [
-            ("memory:", Some(StoreUrl::Memory)),
-            ("redis://127.0.0.1", redis(false, false)),
-            ("redis://127.0.0.1:6379/3", redis(false, false)),
-            ("redis://user:password@redis:6379/0", redis(false, true)),
-            ("redis://:password@redis", redis(false, true)),
-            ("redis://user@redis", redis(false, false)),
-            ("redis://redis?protocol=resp3", redis(false, false)),
-            ("rediss://redis:6380", redis(true, false)),
-            ("redis+unix:///run/redis.sock", redis(false, false)),
-            ("redis+unix:///run/redis.sock?db=2&user=u&pass=p", redis(false, true)),
-            ("", None),
-            ("memory", None),
-            ("memory://", None),
-            ("redis", None),
-            ("redis://", None),
-            ("127.0.0.1:6379", None),
-            ("unix:///run/redis.sock", None),
-            ("valkey://redis", None),
-            ("http://redis", None),
-            ("redis://redis/zero", None),
-            ("redis://redis/-1", None),
-            ("redis://redis?db=1", None),
-            ("redis://:pass#word@redis", None),
-            ("rediss://redis/#insecure", None),
-            ("redis://0.0.0.0", None),
-        ];
-        for (text, expected) in table {
-            assert_eq!(store_url(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_store_in_sight_shows_no_credential() {
-        let table = [
-            ("memory:", "memory:"),
-            ("redis://127.0.0.1:6379/3", "redis://127.0.0.1:6379/3"),
-            ("rediss://user:canary@redis:6379/0", "rediss://(secret)@redis:6379/0"),
-            ("redis://:canary@redis", "redis://(secret)@redis"),
-            ("redis+unix:///run/redis.sock?user=u&pass=canary", "redis+unix:///run/redis.sock?(secret)"),
-            ("canary", "(secret)"),
-        ];
-        for (text, expected) in table {
-            assert_eq!(store_url_in_sight(text), expected, "{text}");
         }
     }
 }

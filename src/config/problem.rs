@@ -168,12 +168,20 @@ pub enum Rule {
         /// Its scheme.
         scheme: &'static str,
     },
-    /// Two passwords for one store.
-    #[error("given together with a password in store.url ({place}); expected only one of them")]
-    TwoPasswords {
+    /// Two passwords or users for one store.
+    #[error("given together with {what} in store.url ({place}); expected only one of them")]
+    AlsoInUrl {
+        /// A password, a user.
+        what: &'static str,
         /// Where the address is.
         place: Place,
     },
+    /// Something for Sentinels, and none are named.
+    #[error("is for Sentinels; expected store.url to begin with redis+sentinel:// or rediss+sentinel://")]
+    NeedsSentinel,
+    /// A Cluster with databases.
+    #[error("a Cluster has database 0 only; expected no database in it")]
+    ClusterDatabase,
     /// Two listeners that cannot be bound both.
     #[error("listen and admin.listen are the same port; expected different ones")]
     SamePort,

@@ -7,6 +7,7 @@ use super::{
     kind::Kind,
     parse,
     source::Values,
+    store_url,
 };
 
 /// The head of `sidecar.yaml`.
@@ -121,7 +122,7 @@ fn help(key: &Key) -> String {
 /// A value as it may be shown.
 fn in_sight(key: &Key, text: &str) -> String {
     match key.kind {
-        Kind::StoreUrl => parse::store_url_in_sight(text),
+        Kind::StoreUrl => store_url::in_sight(text),
         _ if key.secret => "(secret)".to_owned(),
         _ => text.to_owned(),
     }

@@ -7,13 +7,40 @@ use super::{
     Config, Jwks, UpstreamUrl,
     keys::{self, Default, KEYS, Key},
     kind::Kind,
-    parse::{self, StoreUrl},
+    parse,
     problem::{Place, Problem, Rule, Warning},
     source::Values,
+    store_url::{RedisUrl, Shape, StoreUrl},
 };
 
 /// RFC 7518 §3.2: a key of HS256 has at least the size of the hash.
 const HS256_BYTES: usize = 32;
+
+/// How the address of a store with TLS begins.
+const STORE_TLS: &str = "rediss://, rediss+sentinel:// or rediss+cluster://";
+
+/// Keys that say something of TLS to the store.
+const ONLY_TLS: &[&str] =
+    &["store.ca_file", "store.client_cert_file", "store.client_key_file", "store.tls_server_name"];
+
+/// Keys that say something of Sentinels.
+const ONLY_SENTINEL: &[&str] =
+    &["store.sentinel_username", "store.sentinel_password", "store.sentinel_password_file"];
+
+/// Keys without effect on the embedded store.
+const ONLY_REDIS: &[&str] = &[
+    "store.username",
+    "store.password",
+    "store.password_file",
+    "store.ca_file",
+    "store.client_cert_file",
+    "store.client_key_file",
+    "store.tls_server_name",
+    "store.sentinel_username",
+    "store.sentinel_password",
+    "store.sentinel_password_file",
+    "store.wait_replicas",
+];
 
 /// Everything that contradicts itself.
 pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
@@ -21,7 +48,7 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
     let upstream = &config.upstream;
     let half = |one, other| given.has(one) && !given.has(other);
     let minted = values.get("revoke.upstream").is_some_and(|given| given.text.reveal() == "mint");
-    let rules: [(bool, &[&'static str], Rule); 8] = [
+    let rules: [(bool, &[&'static str], Rule); 11] = [
         (
             half("tls.cert_file", "tls.key_file"),
             &["tls.cert_file", "tls.key_file"],
@@ -32,10 +59,25 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
             &["tls.key_file", "tls.cert_file"],
             Rule::Without { other: "tls.cert_file" },
         ),
+        (
+            half("store.client_cert_file", "store.client_key_file"),
+            &["store.client_cert_file", "store.client_key_file"],
+            Rule::Without { other: "store.client_key_file" },
+        ),
+        (
+            half("store.client_key_file", "store.client_cert_file"),
+            &["store.client_key_file", "store.client_cert_file"],
+            Rule::Without { other: "store.client_cert_file" },
+        ),
         (config.enforce && !config.lookup && given.a_store(), &["enforce", "lookup"], Rule::NeedsLookup),
         (
             config.session_api.is_some() && given.a_store() && no_keys(config),
             &["session_api.enabled", "jwt.jwks", "jwt.secret", "jwt.keys"],
+            Rule::NeedsKeys,
+        ),
+        (
+            config.check.is_some() && given.has("check.enabled") && given.a_store() && no_keys(config),
+            &["check.enabled", "jwt.jwks", "jwt.secret", "jwt.keys"],
             Rule::NeedsKeys,
         ),
         (
@@ -51,34 +93,62 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
         (same_port(config.listen, config.admin.listen), &["admin.listen", "listen"], Rule::SamePort),
         (comes_back(&upstream.url, config.listen), &["upstream.url", "listen"], Rule::Loop),
     ];
-    let url = values.get("store.url").and_then(|given| parse::store_url(given.text.reveal()));
     let features = KEYS.iter().filter(|key| !given.a_store() && given.asks_for_a_store(key));
     features
         .filter_map(|key| given.problem(&[key.name], Rule::NeedsStore))
-        .chain(url.into_iter().flat_map(|url| store(values, url)))
+        .chain(redis_url(values).iter().flat_map(|url| store(values, url)))
         .chain(given.broken(rules))
         .collect()
 }
 
 /// What contradicts the address of the store.
-pub(super) fn store(values: &Values, url: StoreUrl) -> Vec<Problem> {
-    let StoreUrl::Redis { tls, password } = url else {
-        return Vec::new();
-    };
+pub(super) fn store(values: &Values, url: &RedisUrl) -> Vec<Problem> {
     let given = Given(values);
     let address = ["store.url", "store.url_file"].iter().find_map(|key| values.get(key));
     let place = address.map_or(Place::Default, |given| given.place.clone());
-    let two_passwords = Rule::TwoPasswords { place };
-    let rules: [(bool, &[&'static str], Rule); 3] = [
+    let twice = |what| Rule::AlsoInUrl { what, place: place.clone() };
+    let password = url.has_password();
+    let some_password =
+        password || ["store.password", "store.password_file"].iter().any(|key| given.has(key));
+    let sentinel_password =
+        ["store.sentinel_password", "store.sentinel_password_file"].iter().any(|key| given.has(key));
+    let rules: [(bool, &[&'static str], Rule); 6] = [
+        (password && given.has("store.password"), &["store.password"], twice("a password")),
+        (password && given.has("store.password_file"), &["store.password_file"], twice("a password")),
+        (url.login.username().is_some() && given.has("store.username"), &["store.username"], twice("a user")),
         (
-            !tls && given.has("store.ca_file"),
-            &["store.ca_file"],
-            Rule::NeedsTls { other: "store.url", scheme: "rediss://" },
+            given.has("store.username") && !some_password,
+            &["store.username", "store.password", "store.password_file"],
+            Rule::Without { other: "store.password or store.password_file" },
         ),
-        (password && given.has("store.password"), &["store.password"], two_passwords.clone()),
-        (password && given.has("store.password_file"), &["store.password_file"], two_passwords),
+        (
+            url.is_sentinel() && given.has("store.sentinel_username") && !sentinel_password,
+            &["store.sentinel_username", "store.sentinel_password", "store.sentinel_password_file"],
+            Rule::Without { other: "store.sentinel_password or store.sentinel_password_file" },
+        ),
+        (
+            url.shape == Shape::Cluster && url.login.db() != 0,
+            &["store.url", "store.url_file"],
+            Rule::ClusterDatabase,
+        ),
     ];
-    given.broken(rules).collect()
+    let needs_tls =
+        given.all_of(ONLY_TLS, !url.tls, Rule::NeedsTls { other: "store.url", scheme: STORE_TLS });
+    let needs_sentinel = given.all_of(ONLY_SENTINEL, !url.is_sentinel(), Rule::NeedsSentinel);
+    needs_tls.chain(needs_sentinel).chain(given.broken(rules)).collect()
+}
+
+/// The address of the store, if it stands in a value and is that of a Redis.
+fn redis_url(values: &Values) -> Option<RedisUrl> {
+    match StoreUrl::parse(values.get("store.url")?.text.reveal())? {
+        StoreUrl::Redis(url) => Some(*url),
+        StoreUrl::Memory => None,
+    }
+}
+
+fn is_memory(values: &Values) -> bool {
+    let url = values.get("store.url").and_then(|given| StoreUrl::parse(given.text.reveal()));
+    url.is_some_and(|url| url.is_memory())
 }
 
 /// What `audit` cannot do without.
@@ -93,8 +163,7 @@ pub(super) fn for_audit(values: &Values) -> Vec<Problem> {
 
 /// What `sessions` cannot do without.
 pub(super) fn for_sessions(values: &Values) -> Vec<Problem> {
-    let url = values.get("store.url").and_then(|given| parse::store_url(given.text.reveal()));
-    let shared = Given(values).a_store() && url != Some(StoreUrl::Memory);
+    let shared = Given(values).a_store() && !is_memory(values);
     let expected = "the address of a Redis; the memory of another process cannot be read";
     (!shared).then_some(Problem::Needed { key: "store.url", expected }).into_iter().collect()
 }
@@ -106,9 +175,7 @@ pub(super) fn warnings(values: &Values, config: &Config) -> Vec<Warning> {
         Some(Warning::ShortSecret { key, place: given.place.clone() })
     });
     let without_effect: &[&'static str] = match values.get("store.url") {
-        Some(given) if parse::store_url(given.text.reveal()) == Some(StoreUrl::Memory) => {
-            &["store.password", "store.password_file", "store.ca_file"]
-        }
+        Some(_) if is_memory(values) => ONLY_REDIS,
         Some(_) => &["store.memory_max_sessions"],
         None => &[],
     };
@@ -159,6 +226,17 @@ impl<'a> Given<'a> {
     fn is_default(self, key: &Key) -> bool {
         let given = self.0.get(key.name).map(|given| given.text.reveal());
         matches!(key.default, Default::Value(default) if given == Some(default))
+    }
+
+    /// The same problem of each of `keys` that was given.
+    fn all_of(
+        self,
+        keys: &'static [&'static str],
+        broken: bool,
+        rule: Rule,
+    ) -> impl Iterator<Item = Problem> {
+        let keys = keys.iter().filter(move |key| broken && self.has(key));
+        keys.filter_map(move |key| self.problem(std::slice::from_ref(key), rule.clone()))
     }
 
     /// The problems of those rules that are broken.

@@ -46,6 +46,10 @@ const OVERHEAD_BOUNDS: &[f64] = &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.002
 const STORE_BOUNDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 
+/// From memory in tens of microseconds, else a round trip; up to Envoy's 200 ms.
+const CHECK_BOUNDS: &[f64] =
+    &[0.00001, 0.00002, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.2];
+
 macro_rules! families {
     ($($id:ident = $name:literal, $kind:expr, [$($label:literal),*], $help:literal;)+) => {
         $(pub(super) const $id: Family = Family {
@@ -71,6 +75,8 @@ families! {
         "Requests whose answer is not complete yet.";
     CONNECTIONS = "gotrue_sidecar_connections", Kind::Gauge, [],
         "Open client connections.";
+    TASKS = "gotrue_sidecar_tasks", Kind::Gauge, [],
+        "Tasks that have not ended: connections of every kind, requests under way, changes that no request waits for.";
     REFUSED = "gotrue_sidecar_refused_total", Kind::Counter, ["reason"],
         "Requests that the sidecar answered itself, with an error.";
     UPSTREAM_ERRORS = "gotrue_sidecar_upstream_errors_total", Kind::Counter, ["reason"],
@@ -81,12 +87,24 @@ families! {
         "Commands sent to the session store, by what became of them.";
     STORE_COMMAND_DURATION = "gotrue_sidecar_store_command_duration_seconds", Kind::Histogram(STORE_BOUNDS), ["command"],
         "How long commands to the session store took, failed ones included.";
+    STORE_BREAKER_OPEN = "gotrue_sidecar_store_breaker_open", Kind::Gauge, [],
+        "Parts of the session store that requests do not wait for, because they failed several times in a row; a store has one part, a Cluster many.";
+    STORE_BREAKER_TURNS = "gotrue_sidecar_store_breaker_transitions_total", Kind::Counter, ["to"],
+        "Changes of state of those breakers.";
     MIRROR_EVENTS = "gotrue_sidecar_mirror_events_total", Kind::Counter, ["event", "result"],
         "Changes to sessions, by what they did to the store.";
     MIRROR_DROPPED = "gotrue_sidecar_mirror_dropped_total", Kind::Counter, ["reason"],
         "Answers that looked as if they changed a session and were not mirrored.";
     SESSIONS_ENDED = "gotrue_sidecar_sessions_ended_total", Kind::Counter, ["reason"],
         "Sessions that the mirror ended.";
+    CHECKS = "gotrue_sidecar_check_total", Kind::Counter, ["result"],
+        "Checks answered, by what they came to.";
+    CHECK_DURATION = "gotrue_sidecar_check_duration_seconds", Kind::Histogram(CHECK_BOUNDS), [],
+        "From a check's head to its decision.";
+    CHECK_CACHE_HITS = "gotrue_sidecar_check_cache_hits_total", Kind::Counter, ["cache"],
+        "Checks that found the token verified already, or the session's state fresh enough.";
+    CHECK_PUSH_UP = "gotrue_sidecar_check_push_up", Kind::Gauge, [],
+        "Whether the store pushes changes of sessions; without it they are noticed within check.max_staleness.";
     AUDIT_SESSIONS = "gotrue_sidecar_audit_sessions", Kind::Gauge, ["kind"],
         "Sessions in which the store differed from GoTrue's database at the last audit, repaired ones included.";
     AUDIT_REPAIRED = "gotrue_sidecar_audit_repaired_sessions", Kind::Gauge, [],

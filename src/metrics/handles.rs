@@ -7,8 +7,8 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 use super::{
     catalogue::{self, CATALOGUE, Family, Kind},
     labels::{
-        CODES, DriftKind, MirrorEvent, MirrorResult, Refusal, STORE_RESULTS, StoreCommand, UpstreamFailure,
-        method_index,
+        BreakerState, CODES, CheckCache, CheckResult, DriftKind, MirrorEvent, MirrorResult, Refusal,
+        STORE_RESULTS, StoreCommand, UpstreamFailure, method_index,
     },
 };
 use crate::{
@@ -25,13 +25,20 @@ pub(super) struct Handles {
     pub(super) overhead: Histogram,
     pub(super) in_flight: Gauge,
     pub(super) connections: Gauge,
+    pub(super) tasks: Gauge,
     pub(super) refused: [Counter; Refusal::ALL.len()],
     pub(super) upstream_errors: [Counter; UpstreamFailure::ALL.len()],
     pub(super) store_up: Gauge,
     pub(super) store_commands: [Store; StoreCommand::ALL.len()],
+    pub(super) breaker_open: Gauge,
+    pub(super) breaker_turns: [Counter; BreakerState::ALL.len()],
     pub(super) mirror_events: [[Counter; MirrorResult::ALL.len()]; MirrorEvent::ALL.len()],
     pub(super) mirror_dropped: [Counter; Unrecorded::ALL.len()],
     pub(super) sessions_ended: [Counter; Reason::ALL.len()],
+    pub(super) checks: [Counter; CheckResult::ALL.len()],
+    pub(super) check_duration: Histogram,
+    pub(super) check_cache_hits: [Counter; CheckCache::ALL.len()],
+    pub(super) check_push_up: Gauge,
     pub(super) audit_sessions: [Gauge; DriftKind::ALL.len()],
     pub(super) audit_repaired: Gauge,
     pub(super) audit_timestamp: Gauge,
@@ -80,16 +87,25 @@ impl Handles {
             overhead: series.histogram(&catalogue::PROXY_OVERHEAD, &[]),
             in_flight: series.gauge(&catalogue::HTTP_REQUESTS_IN_FLIGHT, &[]),
             connections: series.gauge(&catalogue::CONNECTIONS, &[]),
+            tasks: series.gauge(&catalogue::TASKS, &[]),
             refused: Refusal::ALL.map(|reason| series.counter(&catalogue::REFUSED, &[reason.as_str()])),
             upstream_errors: UpstreamFailure::ALL
                 .map(|reason| series.counter(&catalogue::UPSTREAM_ERRORS, &[reason.as_str()])),
             store_up: series.gauge(&catalogue::STORE_UP, &[]),
             store_commands: StoreCommand::ALL.map(|command| Store::register(&series, command)),
+            breaker_open: series.gauge(&catalogue::STORE_BREAKER_OPEN, &[]),
+            breaker_turns: BreakerState::ALL
+                .map(|to| series.counter(&catalogue::STORE_BREAKER_TURNS, &[to.as_str()])),
             mirror_events: MirrorEvent::ALL.map(|event| mirror_results(&series, event)),
             mirror_dropped: Unrecorded::ALL
                 .map(|why| series.counter(&catalogue::MIRROR_DROPPED, &[why.as_str()])),
             sessions_ended: Reason::ALL
                 .map(|reason| series.counter(&catalogue::SESSIONS_ENDED, &[reason.as_str()])),
+            checks: CheckResult::ALL.map(|result| series.counter(&catalogue::CHECKS, &[result.as_str()])),
+            check_duration: series.histogram(&catalogue::CHECK_DURATION, &[]),
+            check_cache_hits: CheckCache::ALL
+                .map(|cache| series.counter(&catalogue::CHECK_CACHE_HITS, &[cache.as_str()])),
+            check_push_up: series.gauge(&catalogue::CHECK_PUSH_UP, &[]),
             audit_sessions: DriftKind::ALL
                 .map(|kind| series.gauge(&catalogue::AUDIT_SESSIONS, &[kind.as_str()])),
             audit_repaired: series.gauge(&catalogue::AUDIT_REPAIRED, &[]),

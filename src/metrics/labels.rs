@@ -61,6 +61,10 @@ labels! {
     TokenOddUser = "token_odd_user",
     /// What its token names as session is no id.
     TokenOddSession = "token_odd_session",
+    /// A token to be checked belongs to no session.
+    TokenWithoutSession = "token_without_session",
+    /// A token to be checked never expires.
+    TokenWithoutExpiry = "token_without_expiry",
     /// Its token is none of an admin.
     NotAdmin = "not_admin",
     /// There is no key to verify its token with.
@@ -118,6 +122,39 @@ labels! {
     Sweep = "sweep",
     /// Ask whether it would take a change.
     Ping = "ping",
+}
+
+labels! {
+    /// How the breaker before a part of the store stands.
+    BreakerState:
+    /// Calls go through.
+    Closed = "closed",
+    /// None does.
+    Open = "open",
+    /// One does.
+    HalfOpen = "half_open",
+}
+
+labels! {
+    /// What a check came to.
+    CheckResult:
+    /// The token is good, and so is its session.
+    Allow = "allow",
+    /// There is no token, or it is not good.
+    Unauthenticated = "unauthenticated",
+    /// The session was revoked, or is not allowed.
+    Forbidden = "forbidden",
+    /// It could not be decided.
+    Error = "error",
+}
+
+labels! {
+    /// What checks remember.
+    CheckCache:
+    /// Tokens that were verified.
+    Token = "token",
+    /// What the store said of sessions.
+    Session = "session",
 }
 
 labels! {
@@ -204,7 +241,7 @@ impl From<Outcome> for MirrorResult {
 }
 
 /// The `result` labels of store commands; the last stands for all that are not here.
-pub(super) const STORE_RESULTS: [&str; 10] = [
+pub(super) const STORE_RESULTS: [&str; 15] = [
     "ok",
     "timeout",
     "refused",
@@ -214,6 +251,11 @@ pub(super) const STORE_RESULTS: [&str; 10] = [
     "loading",
     "protocol",
     "full",
+    "tls",
+    "moved",
+    "cluster_down",
+    "replicas",
+    "skipped",
     "other",
 ];
 

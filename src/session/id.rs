@@ -24,6 +24,11 @@ impl FactorId {
 }
 
 impl UserId {
+    /// The id as a number, to sort users into groups by.
+    pub fn bits(self) -> u128 {
+        self.0.as_u128()
+    }
+
     /// Reads the textual form; `None` for anything that is not a UUID, and for the nil one.
     pub fn parse(text: &str) -> Option<Self> {
         parse_uuid(text).map(Self)

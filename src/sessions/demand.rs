@@ -7,7 +7,7 @@ use crate::{
     audit::{self, Actor, By},
     keys::Verdict,
     metrics::{MirrorEvent, StoreCommand},
-    session::{Change, Listed, Outcome, Reason, State, UserId, Wanted, Which},
+    session::{Change, Listed, Outcome, Reason, Sought, State, UserId, Wanted, Which},
     store,
 };
 
@@ -28,7 +28,7 @@ impl Sessions {
     /// # Errors
     /// When the store did not say.
     pub async fn of_caller(
-        &self,
+        self: &Arc<Self>,
         verdict: &Verdict,
         budget: &mut Budget,
     ) -> Result<Option<State>, store::Error> {
@@ -38,18 +38,30 @@ impl Sessions {
         }
     }
 
+    /// What is known of a session; one that is sought by its owner counts as seen.
+    ///
+    /// # Errors
+    /// When the store did not say.
+    pub async fn state_of(
+        self: &Arc<Self>,
+        sought: &Sought,
+        budget: &mut Budget,
+    ) -> Result<State, store::Error> {
+        self.look(sought, budget).await
+    }
+
     /// A user's live sessions, or one of them.
     ///
     /// # Errors
     /// When the store did not say.
     pub async fn list(
-        &self,
+        self: &Arc<Self>,
         user: UserId,
         wanted: Wanted,
         budget: &mut Budget,
     ) -> Result<Listed, store::Error> {
         let list = self.store.list(user, wanted, self.clock.seconds());
-        self.call(StoreCommand::List, budget, list).await
+        self.call(StoreCommand::List, self.store.lane_of(user), budget, list).await
     }
 
     /// Revokes sessions: done, or an error that whoever asked must be told. Never kept for later: nobody would know
@@ -66,7 +78,8 @@ impl Sessions {
         let now_ms = self.clock.millis();
         let change = change(demand.user, demand.which.clone(), now_ms);
         let apply = self.store.apply_one(&change, self.clock.seconds());
-        let outcome = self.call(StoreCommand::Apply, budget, apply).await;
+        let lane = self.store.lane_of(demand.user);
+        let outcome = self.call(StoreCommand::Apply, lane, budget, apply).await;
         self.metrics.mirrored(MirrorEvent::End, outcome.as_ref().ok().copied());
         if let Ok(outcome) = &outcome {
             self.metrics.sessions_ended(Reason::Revoked, outcome.ended());

@@ -4,8 +4,8 @@
 -- carried out at once. For more than a step of them the index is renamed to `ending:<n>`, and the rule goes into the
 -- marks: field `ending` is 'first:last', field `ending:<n>` the rule as JSON. That costs the same for any number.
 -- From then on a member of `ending:<n>` is what rules n to last make of its record, in this order. Whoever
--- asks (`lookup.lua`, `resolve.lua`) works that out and writes nothing; whoever changes one session (`record.lua`,
--- `end.lua`) carries it out for that one first; `sweep.lua` does so for a step of them at a time. Survivors go back to
+-- asks (`lookup.lua`, `survey.lua`, `resolve.lua`) works that out and writes nothing; whoever changes one session (`record.lua`,
+-- `amend.lua`, `end.lua`) carries it out for that one first; `sweep.lua` does so for a step of them at a time. Survivors go back to
 -- the index. Sessions that begin meanwhile stand in a new index, which the next rule would rename in its turn.
 
 local RULES = 16 -- that may wait; one more, and the oldest is carried out to its end first
@@ -125,4 +125,43 @@ local function judged(chain, place, record)
     end
   end
   return nil, lowered
+end
+
+-- What is known of a session, but for a ban: `state` ('revoked', 'live' or 'unknown'), its `fields` as name, value, … as
+-- the rules that it waits for leave them, where it waits (`place`), and what the marks say. `began`: when it began, in
+-- case there is no record that says so (`began_before` in `store/rules.rs` is the same).
+local function known_of(record, tombstone, marks, began)
+  local it = {state = 'revoked', fields = {}}
+  if redis.call('EXISTS', tombstone) == 1 then
+    return it
+  end
+  local noted
+  it.not_before, it.suspended_until, noted = unpack(redis.call('HMGET', marks, 'not_before', 'suspended_until', 'ending'))
+  local stored = redis.call('HGETALL', record)
+  if #stored > 0 then
+    began = 0
+  end
+  for i = 1, #stored, 2 do
+    if stored[i] == 'created_at' then
+      began = number(stored[i + 1])
+    elseif stored[i] == 'seen_at' then
+      it.seen_at = stored[i + 1]
+    end
+  end
+  if began and number(it.not_before) > began then
+    return it
+  end
+  local chain = rules_of(marks, noted)
+  it.place = chain and place_of(chain, record:sub(-36))
+  if it.place then
+    local left = pairs_from(stored, 1)
+    local ended, lowered = judged(chain, it.place, left)
+    if ended then
+      return it
+    elseif lowered then
+      stored = flat(left)
+    end
+  end
+  it.state, it.fields = #stored > 0 and 'live' or 'unknown', stored
+  return it
 end

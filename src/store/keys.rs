@@ -35,9 +35,20 @@ impl Keys {
         format!("{}:{{{user}}}:marks", self.prefix)
     }
 
-    /// Never there: what is asked for to learn whether Redis takes writes.
-    pub(super) fn probe(&self) -> String {
-        format!("{}:probe", self.prefix)
+    /// Never there: what is asked for to learn whether Redis takes writes. In the slot of that tag.
+    pub(super) fn probe(&self, tag: &str) -> String {
+        format!("{}:{{{tag}}}:probe", self.prefix)
+    }
+
+    /// What every key of a user begins with.
+    pub(super) fn of_users(&self) -> String {
+        format!("{}:{{", self.prefix)
+    }
+
+    /// Whose key it is, if it is a user's.
+    pub(super) fn user_of(&self, key: &str) -> Option<UserId> {
+        let (user, _) = key.strip_prefix(&*self.prefix)?.strip_prefix(":{")?.split_once('}')?;
+        UserId::parse(user)
     }
 
     /// The pattern of every record's key.

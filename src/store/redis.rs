@@ -3,23 +3,41 @@
 //! Of what Redis answers nothing is trusted: a record that does not read as one is unknown, any other
 //! surprise is [`Error::Protocol`].
 
+mod access;
+mod cluster;
+mod flight;
 mod link;
+mod node;
+mod push;
 mod record;
+mod redirect;
 mod reply;
+mod route;
 mod scripts;
+mod sentinel;
+mod slots;
 mod survey;
 mod target;
 
 use std::{sync::Arc, time::Duration};
 
-use ::redis::{Client, Cmd, Pipeline, Value};
-use arc_swap::ArcSwap;
+use ::redis::{Cmd, Value, cmd};
 
 pub use self::survey::{Amendment, Held, Known, LastAudit, Scan, Stamp};
-use self::{link::Link, scripts::Scripts};
-use super::{Error, OpenError, Swept, keys::Keys, rules};
+use self::{
+    access::Access,
+    node::{Batch, Terms},
+    route::Route,
+    scripts::Scripts,
+};
+use super::{
+    Error, OpenError, Swept,
+    changes::{Changes, Heard},
+    keys::Keys,
+    rules,
+};
 use crate::{
-    config,
+    config::{self, StoreTarget},
     session::{
         Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State, UserId,
         Wanted, Which,
@@ -30,13 +48,14 @@ use crate::{
 const STEP: u32 = 256;
 
 /// Makes one [`Redis`] for each worker.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     config: config::Store,
     session_ttl: Duration,
     step: u32,
-    client: Arc<ArcSwap<Client>>,
+    access: Arc<Access>,
     scripts: Arc<Scripts>,
+    changes: Arc<Changes>,
 }
 
 impl Source {
@@ -45,13 +64,16 @@ impl Source {
     /// # Errors
     /// When one of them cannot be read or used.
     pub fn new(config: &config::Store, session_ttl: Duration) -> Result<Self, OpenError> {
-        let client = target::client(&config.target)?;
+        let StoreTarget::Redis(target) = &config.target else {
+            return Err(OpenError::Url);
+        };
         Ok(Self {
             config: config.clone(),
             session_ttl,
             step: STEP,
-            client: Arc::new(ArcSwap::from_pointee(client)),
+            access: Arc::new(Access::new(target)?),
             scripts: Arc::new(Scripts::new()),
+            changes: Arc::default(),
         })
     }
 
@@ -64,12 +86,33 @@ impl Source {
     /// A store with a connection of its own, made when it is first needed.
     pub fn connect(&self) -> Redis {
         Redis {
-            link: Link::new(Arc::clone(&self.client), self.config.timeout),
+            route: self.route(),
             scripts: Arc::clone(&self.scripts),
             keys: Keys::new(&self.config.key_prefix),
             session_ttl: self.session_ttl.as_secs(),
             step: self.step,
+            changes: Arc::clone(&self.changes),
         }
+    }
+
+    fn route(&self) -> Route {
+        Route::new(Terms {
+            access: Arc::clone(&self.access),
+            scripts: Arc::clone(&self.scripts),
+            timeout: self.config.timeout,
+        })
+    }
+
+    /// See [`Source::changes`](super::Source::changes).
+    pub fn changes(&self) -> Arc<Changes> {
+        Arc::clone(&self.changes)
+    }
+
+    /// See [`Source::follow_changes`](super::Source::follow_changes).
+    pub async fn follow_changes(&self, told: impl Fn(Heard)) {
+        // one subscription for each master
+        let keys = Keys::new(&self.config.key_prefix);
+        push::follow(&self.access, &self.route(), &keys, &self.changes, told).await;
     }
 
     /// Reads address and files again, for connections that are made from now on.
@@ -77,23 +120,27 @@ impl Source {
     /// # Errors
     /// As [`Source::new`]; nothing changes then.
     pub fn reload(&self) -> Result<(), OpenError> {
-        let client = target::client(&self.config.target)?;
-        self.client.store(Arc::new(client));
-        Ok(())
+        self.access.reload()
     }
 }
 
-/// One worker's connection to Redis and what is said over it.
+/// One worker's connections to Redis and what is said over them.
 #[derive(Debug)]
 pub struct Redis {
-    link: Link,
+    route: Route,
     scripts: Arc<Scripts>,
     keys: Keys,
     session_ttl: Seconds,
     step: u32,
+    changes: Arc<Changes>,
 }
 
 impl Redis {
+    /// See [`Store::renew`](super::Store::renew).
+    pub(super) fn renew(&self) {
+        self.route.renew();
+    }
+
     /// See [`Store::apply`](super::Store::apply).
     ///
     /// # Errors
@@ -102,20 +149,33 @@ impl Redis {
         if changes.is_empty() {
             return Ok(Vec::new());
         }
-        let mut pipeline = Pipeline::with_capacity(changes.len());
+        let mut batch = Batch::with_capacity(changes.len());
         for change in changes {
-            pipeline.add_command(self.script(change, now));
+            batch.add(&self.keys.marks(change.user()), self.script(change, now));
         }
+        let replies = self.make(batch, changes, now).await;
+        // made, or perhaps made: this process need not wait for Redis to tell it of its own changes
         for change in changes {
-            if let Change::Record { record, .. } = change {
-                self.add_hints(&mut pipeline, record, now);
-            }
+            self.changes.of(change.user());
         }
-        let replies = self.run(&pipeline).await?;
+        let replies = replies?;
         for hint in replies.get(changes.len()..).unwrap_or_default() {
             reply::sound(hint)?;
         }
         replies.iter().take(changes.len()).map(reply::outcome).collect()
+    }
+
+    /// The replies to the changes, and after them to the hints as far as they matter.
+    async fn make(&self, mut batch: Batch, changes: &[Change], now: Seconds) -> Result<Vec<Value>, Error> {
+        if self.route.is_spread() {
+            let mut hints = Batch::with_capacity(changes.len());
+            self.add_hints(&mut hints, changes, now);
+            // A hint may lie on a server that is lost, which is no reason to lose the change.
+            let (replies, _hinted) = tokio::join!(self.route.send(&batch), self.route.send(&hints));
+            return replies;
+        }
+        self.add_hints(&mut batch, changes, now);
+        self.route.send(&batch).await
     }
 
     /// See [`Store::lookup`](super::Store::lookup).
@@ -123,20 +183,15 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn lookup(&self, sought: &Sought, now: Seconds) -> Result<State, Error> {
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.add_command(self.lookup_script(sought, now));
-        let replies = self.run(&pipeline).await?;
-        reply::state(sought.user, sought.session, reply::first(&replies)?)
-    }
-
-    fn lookup_script(&self, sought: &Sought, now: Seconds) -> Cmd {
         let &Sought { user, session, began, touch } = sought;
         let keys =
             [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
         call.arg(began.map_or(String::new(), |began| began.to_string()));
-        call
+        let [record, ..] = &keys;
+        let replies = self.run(record, call).await?;
+        reply::state(user, session, reply::first(&replies)?)
     }
 
     /// See [`Store::list`](super::Store::list).
@@ -144,15 +199,15 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn list(&self, user: UserId, wanted: Wanted, now: Seconds) -> Result<Listed, Error> {
-        let mut call = self.scripts.list.call(&[self.keys.index(user), self.keys.marks(user)]);
+        let keys = [self.keys.index(user), self.keys.marks(user)];
+        let mut call = self.scripts.list.call(&keys);
         call.arg(now);
         match wanted {
             Wanted::Page { skip, take } => call.arg(skip).arg(take).arg(rules::IN_ORDER).arg(""),
             Wanted::One(session) => call.arg(0).arg(1).arg(rules::IN_ORDER).arg(session.to_string()),
         };
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.add_command(call);
-        let replies = self.run(&pipeline).await?;
+        let [index, _] = &keys;
+        let replies = self.run(index, call).await?;
         reply::listed(user, reply::first(&replies)?)
     }
 
@@ -161,13 +216,15 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn session_of(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
-        let mut get = Pipeline::with_capacity(1);
-        get.get(self.keys.refresh(token));
-        let Some((user, session)) = reply::hint(reply::first(&self.run(&get).await?)?)? else {
+        let hint = self.keys.refresh(token);
+        let mut get = cmd("GET");
+        get.arg(&hint);
+        let Some((user, session)) = reply::hint(reply::first(&self.run(&hint, get).await?)?)? else {
             return Ok(None);
         };
-        let resolve = self.scripts.resolve.call(&[self.keys.record(user, session), self.keys.marks(user)]);
-        let replies = self.run(Pipeline::with_capacity(1).add_command(resolve)).await?;
+        let marks = self.keys.marks(user);
+        let resolve = self.scripts.resolve.call(&[self.keys.record(user, session), marks.clone()]);
+        let replies = self.run(&marks, resolve).await?;
         let agrees = reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str()));
         Ok(agrees.then_some((user, session)))
     }
@@ -177,10 +234,26 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn sweep(&self, user: UserId, now: Seconds) -> Result<Swept, Error> {
-        let mut call = self.scripts.sweep.call(&[self.keys.marks(user)]);
+        let marks = self.keys.marks(user);
+        let mut call = self.scripts.sweep.call(std::slice::from_ref(&marks));
         call.arg(now).arg(self.step);
-        let replies = self.run(Pipeline::with_capacity(1).add_command(call)).await?;
+        let replies = self.run(&marks, call).await?;
         reply::swept(reply::first(&replies)?)
+    }
+
+    /// See [`Store::lanes`](super::Store::lanes).
+    pub fn lanes(&self) -> usize {
+        self.route.lanes()
+    }
+
+    /// See [`Store::lane_of`](super::Store::lane_of).
+    pub fn lane_of(&self, user: UserId) -> usize {
+        self.route.lane_of(&self.keys.marks(user))
+    }
+
+    /// See [`Store::lane_of_token`](super::Store::lane_of_token).
+    pub fn lane_of_token(&self, token: &RefreshRef) -> usize {
+        self.route.lane_of(&self.keys.refresh(token))
     }
 
     /// See [`Store::ping`](super::Store::ping).
@@ -188,23 +261,36 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn ping(&self) -> Result<(), Error> {
-        let mut pipeline = Pipeline::with_capacity(1);
-        // A write that writes nothing, because the key is not there: a replica, a full Redis and one that
-        // cannot save refuse it, and would answer PING.
-        pipeline.cmd("SET").arg(self.keys.probe()).arg("").arg("XX").arg("EX").arg(1);
-        reply::sound(reply::first(&self.run(&pipeline).await?)?)
+        self.ping_all(0..self.lanes()).await
     }
 
-    /// Sends a pipeline; teaches Redis the scripts when it does not know them (a restart, `SCRIPT FLUSH`)
-    /// and sends it once more: they are all known or none is, so nothing was done out of order.
-    async fn run(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
-        let replies = self.link.send(pipeline).await?;
-        if !replies.iter().any(reply::is_unknown_script) {
-            return Ok(replies);
+    /// See [`Store::ping_lane`](super::Store::ping_lane).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ping_lane(&self, lane: usize) -> Result<(), Error> {
+        self.ping_all(lane..lane + 1).await
+    }
+
+    async fn ping_all(&self, lanes: std::ops::Range<usize>) -> Result<(), Error> {
+        let mut batch = Batch::with_capacity(lanes.len() * 2);
+        for lane in lanes {
+            let probe = self.keys.probe(&self.route.tag_of(lane));
+            // A write that writes nothing, because the key is not there: a replica, a full Redis and one that
+            // cannot save refuse it, and would answer PING.
+            let mut write = cmd("SET");
+            write.arg(&probe).arg("").arg("XX").arg("EX").arg(1);
+            batch.add(&probe, write);
+            // and whether scripts are allowed
+            let mut call = self.scripts.lookup.call(&[probe.clone(), probe.clone(), probe.clone()]);
+            call.arg(0).arg(0).arg(rules::TOUCH_AFTER);
+            batch.add(&probe, call);
         }
-        let loaded = self.link.send(&self.scripts.loading()).await?;
-        loaded.iter().try_for_each(reply::sound)?;
-        self.link.send(pipeline).await
+        self.route.send(&batch).await?.iter().try_for_each(reply::sound)
+    }
+
+    async fn run(&self, key: &str, command: Cmd) -> Result<Vec<Value>, Error> {
+        self.route.send(&Batch::of(key, command)).await
     }
 
     fn script(&self, change: &Change, now: Seconds) -> Cmd {
@@ -247,14 +333,18 @@ impl Redis {
         call
     }
 
+    /// Record, tombstone, marks, index: what is known of one session.
+    fn keys_of(&self, user: UserId, session: SessionId) -> [String; 4] {
+        [
+            self.keys.record(user, session),
+            self.keys.tombstone(user, session),
+            self.keys.marks(user),
+            self.keys.index(user),
+        ]
+    }
+
     fn record_script(&self, origin: Origin, record: &Record, allowed_ms: Option<u64>, now: Seconds) -> Cmd {
-        let keys = [
-            self.keys.record(record.user, record.session),
-            self.keys.tombstone(record.user, record.session),
-            self.keys.marks(record.user),
-            self.keys.index(record.user),
-        ];
-        let mut call = self.scripts.record.call(&keys);
+        let mut call = self.scripts.record.call(&self.keys_of(record.user, record.session));
         call.arg(now)
             .arg(rules::record_ttl(self.session_ttl, record.expires_at, now))
             .arg(match origin {
@@ -269,13 +359,18 @@ impl Redis {
         call
     }
 
-    /// Which session the record's tokens belong to. Hints in other slots: they may be wrong, so they
-    /// are set whatever the script decides.
-    fn add_hints(&self, pipeline: &mut Pipeline, record: &Record, now: Seconds) {
-        let ttl = rules::record_ttl(self.session_ttl, record.expires_at, now);
-        for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
-            let owner = format!("{}/{}", record.user, record.session);
-            pipeline.set_ex(self.keys.refresh(token), owner, ttl);
+    /// Which session each record's tokens belong to. Hints in other slots: they may be wrong, so they are set
+    /// whatever the scripts decide.
+    fn add_hints(&self, batch: &mut Batch, changes: &[Change], now: Seconds) {
+        for change in changes {
+            let Change::Record { record, .. } = change else { continue };
+            let ttl = rules::record_ttl(self.session_ttl, record.expires_at, now);
+            for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
+                let key = self.keys.refresh(token);
+                let mut set = cmd("SETEX");
+                set.arg(&key).arg(ttl).arg(format!("{}/{}", record.user, record.session));
+                batch.add(&key, set);
+            }
         }
     }
 }

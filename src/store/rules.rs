@@ -59,7 +59,7 @@ pub(super) fn mark_ttl(session_ttl: Seconds, expires_at: Option<Seconds>, now: S
 }
 
 /// Whether a session is one of those that `not_before` revokes: it began before that second, as its record has it.
-/// Of one without a record the token tells; one of which nobody says when it began is not. `lookup.lua` and
+/// Of one without a record the token tells; one of which nobody says when it began is not. `common.lua` and
 /// `record.lua` hold the same rule.
 pub(super) fn began_before(not_before: Seconds, record: Option<&Record>, told: Option<Seconds>) -> bool {
     record.map(|record| record.created_at).or(told).is_some_and(|began| began < not_before)

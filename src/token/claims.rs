@@ -36,7 +36,7 @@ impl<T> Named<T> {
     }
 }
 
-/// The claims the mirror acts on. No secret is among them.
+/// The claims that are acted on. No secret is among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
     /// `sub`
@@ -55,6 +55,8 @@ pub struct Claims {
     pub amr: Amr,
     /// `role`, at most 256 bytes.
     pub role: Option<String>,
+    /// `email`; unknown where it is longer than 256 bytes, since a part of it would be somebody else's.
+    pub email: Option<Email>,
     /// `client_id`, at most 256 bytes: the OAuth client that holds the session.
     pub client_id: Option<String>,
     /// `is_anonymous`
@@ -111,6 +113,7 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
             aal: None,
             amr: Amr::default(),
             role: None,
+            email: None,
             client_id: None,
             anonymous: false,
         };
@@ -126,6 +129,7 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
                 "aal" => claims.aal = map.next_value::<Text<'_>>()?.0.and_then(|a| Aal::parse(&a)),
                 "amr" => claims.amr = map.next_value()?,
                 "role" => claims.role = short(map.next_value()?),
+                "email" => claims.email = map.next_value::<Text<'_>>()?.0.and_then(|text| Email::new(&text)),
                 "client_id" => claims.client_id = short(map.next_value()?),
                 "is_anonymous" => claims.anonymous = map.next_value::<Truth>()?.0,
                 _ => {
@@ -153,6 +157,27 @@ fn id<T>(text: Option<Key<'_>>, parse: fn(&str) -> Option<T>) -> Named<T> {
 
 fn short(text: Text<'_>) -> Option<String> {
     text.0.filter(|text| !text.is_empty()).map(|text| super::cut(&text, TEXT_MAX).to_owned())
+}
+
+/// An address that is shown to nobody but whoever asks for it: `Debug` prints nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Email(Box<str>);
+
+impl Email {
+    fn new(text: &str) -> Option<Self> {
+        (1..=TEXT_MAX).contains(&text.len()).then(|| Self(text.into()))
+    }
+
+    /// Gives it out.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Email(…)")
+    }
 }
 
 /// How a session was authenticated.
@@ -292,7 +317,7 @@ mod tests {
     fn the_claims_of_a_real_token_are_read() {
         let claims = read(&format!(
             r#"{{"sub":"{USER}","aud":"authenticated","exp":2110838870,"iat":1795478870,
-               "app_metadata":{{"provider":"email"}},"role":"authenticated","aal":"aal2",
+               "email":"a@b.example","app_metadata":{{"provider":"email"}},"role":"authenticated","aal":"aal2",
                "amr":[{{"method":"totp","timestamp":20}},{{"method":"password","timestamp":10}}],
                "session_id":"{SESSION}","is_anonymous":true,"client_id":"c"}}"#
         ))
@@ -308,6 +333,7 @@ mod tests {
                 aal: Some(Aal::Aal2),
                 amr: Amr { methods: Some("totp,password".to_owned()), oldest: Some(10) },
                 role: Some("authenticated".to_owned()),
+                email: Email::new("a@b.example"),
                 client_id: Some("c".to_owned()),
                 anonymous: true,
             }
@@ -372,5 +398,15 @@ mod tests {
     fn long_claims_are_cut() {
         let claims = read(&format!(r#"{{"role":"{}"}}"#, "é".repeat(200))).unwrap();
         assert_eq!(claims.role.map(|role| role.len()), Some(256));
+    }
+
+    #[test]
+    fn an_email_is_whole_or_unknown_and_never_printed() {
+        let email = |text: &str| read(&format!(r#"{{"email":{text}}}"#)).unwrap().email;
+        assert_eq!(email(r#""a@b.example""#).unwrap().reveal(), "a@b.example");
+        for odd in [r#""""#, "7", "null", &format!(r#""{}""#, "a".repeat(257))] {
+            assert_eq!(email(odd), None, "{odd}");
+        }
+        assert_eq!(format!("{:?}", email(r#""a@b.example""#)), "Some(Email(…))");
     }
 }

@@ -8,11 +8,13 @@ use std::{
 
 use gotrue_sidecar::{
     admin::{self, State},
-    config,
+    config::{self, Limits},
+    listener::{Connections, Terms},
     metrics::Metrics,
     probe::{self, ProbeError},
     readiness::Readiness,
     shutdown::{Drain, Phase},
+    wire::pace::CoarseClock,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,6 +33,21 @@ struct Admin {
     served: JoinHandle<()>,
 }
 
+/// As by default.
+const LIMITS: Limits = Limits {
+    header_bytes: 64 * 1024,
+    header_read_timeout: Duration::from_secs(5),
+    idle_timeout: Duration::from_secs(75),
+    body_timeout: Duration::from_secs(30),
+    connections: 10_000,
+    streams: 100,
+    request_body_bytes: 1024 * 1024,
+    response_body_bytes: 1024 * 1024,
+};
+
+/// Connections at once.
+const PLACES: usize = 64;
+
 impl Admin {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -38,13 +55,12 @@ impl Admin {
         let required = config::Readiness { upstream: true, store: false };
         let readiness = Arc::new(Readiness::new(required, true));
         let drain = Drain::new(&config::Drain { delay: Duration::ZERO, deadline: Duration::ZERO });
-        let state = State {
-            metrics: Arc::new(Metrics::new().unwrap()),
-            readiness: Arc::clone(&readiness),
-            drain: drain.clone(),
-        };
+        let (metrics, clock) = (Arc::new(Metrics::new().unwrap()), Arc::new(CoarseClock::new()));
+        let terms = Terms { places: PLACES, ..admin::terms(LIMITS, &metrics, 1) };
+        let state = State::new(&metrics, &readiness, &drain, &clock);
         let stop = CancellationToken::new();
-        let served = tokio::spawn(admin::serve(listener, state, stop.clone()));
+        let connections = Arc::new(Connections::new(Arc::new(state), terms, clock));
+        let served = tokio::spawn(connections.serve(listener, stop.clone()));
         Self { address, readiness, drain, stop, served }
     }
 
@@ -171,7 +187,7 @@ async fn a_head_that_does_not_come_ends_the_connection() {
 async fn only_so_many_connections_are_held() {
     let admin = Admin::start().await;
     let mut held = Vec::new();
-    for _ in 0..64 {
+    for _ in 0..PLACES {
         held.push(admin.connect().await);
     }
     let waiting = admin.ask("GET /livez HTTP/1.1");

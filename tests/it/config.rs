@@ -81,6 +81,8 @@ fn samples(key: &Key) -> [String; 3] {
         Kind::Jwks => ["off", "https://a/jwks.json", "http://b/jwks.json"],
         Kind::JsonKeys => ["[]", r#"[{"kty":"oct"}]"#, r#"[{"kty":"EC"}]"#],
         Kind::KeyPrefix => ["a", "b:c", "2024"],
+        Kind::Username => ["a", "b:c", "gotrue-sidecar"],
+        Kind::ServerName => ["redis.internal", "127.0.0.1", "::1"],
         Kind::Text => ["a secret of more than 32 bytes, 1", "0x1f", "# \"quoted\": 'twice' \\"],
         Kind::Networks => ["10.0.0.0/8", "10.0.0.0/8,fd00::/8", "192.168.1.7"],
         Kind::Words => ["admin", "service_role,admin", "a,b,c"],
@@ -99,12 +101,21 @@ fn samples(key: &Key) -> [String; 3] {
 fn surroundings(call: Call, key: &Key) -> Call {
     let call = match key.name {
         "store.url" | "store.url_file" => call,
-        "store.ca_file" => call.env("SIDECAR_STORE_URL", "rediss://redis"),
+        "store.ca_file" | "store.client_cert_file" | "store.client_key_file" | "store.tls_server_name" => {
+            call.env("SIDECAR_STORE_URL", "rediss://redis")
+        }
+        name if name.starts_with("store.sentinel_") => {
+            call.env("SIDECAR_STORE_URL", "redis+sentinel://sentinel/master")
+        }
         _ => call.env("SIDECAR_STORE_URL", "redis://redis"),
     };
     match key.name {
         "tls.cert_file" => call.env("SIDECAR_TLS_KEY_FILE", "key.pem"),
         "tls.key_file" => call.env("SIDECAR_TLS_CERT_FILE", "cert.pem"),
+        "store.client_cert_file" => call.env("SIDECAR_STORE_CLIENT_KEY_FILE", "key.pem"),
+        "store.client_key_file" => call.env("SIDECAR_STORE_CLIENT_CERT_FILE", "cert.pem"),
+        "store.username" => call.env("SIDECAR_STORE_PASSWORD", "secret"),
+        "store.sentinel_username" => call.env("SIDECAR_STORE_SENTINEL_PASSWORD", "secret"),
         "revoke.upstream" => call.env("GOTRUE_JWT_SECRET", "a secret of more than 32 bytes, 1234"),
         "upstream.ca_file" => call.env("SIDECAR_UPSTREAM_URL", "https://gotrue"),
         _ => call,

@@ -11,14 +11,16 @@ use gotrue_sidecar::{
 
 use crate::support::documents::{assert_in_readme, is_there, read, sources};
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "docs/architecture.md",
+    "docs/check.md",
     "docs/mirror.md",
     "k8s/README.md",
     "docs/session-api.md",
     "docs/security.md",
     "docs/gateways/README.md",
+    "docs/faults.md",
 ];
 
 /// One test, because each of them may write the file.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gotrue_sidecar::{
     clock,
-    config::{self, Secret, SecretSource, StoreTarget},
+    config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
     drift::{self, Cause, Excuse, Report},
     session::{Aal, Change, Origin, Record, RefreshRef, Seconds, SessionId, Sought, State, UserId},
     store::{Source, Store},
@@ -60,6 +60,11 @@ impl World {
 
     fn store(&self) -> Store {
         Source::new(&store_config(&self.redis), TTL).unwrap().connect()
+    }
+
+    /// One that leaves what is more than a session of a user to sweeps.
+    fn store_in_small_steps(&self) -> Store {
+        Source::new(&store_config(&self.redis), TTL).unwrap().with_step(1).connect()
     }
 
     /// One run, which does not wait long for what is under way: nothing is.
@@ -157,10 +162,11 @@ impl World {
 fn store_config(redis: &RedisServer) -> config::Store {
     let url = SecretSource::Value(Secret::new(redis.url()));
     config::Store {
-        target: StoreTarget::Redis { url, password: None, ca_file: None },
+        target: StoreTarget::Redis(Box::new(RedisTarget::at(url))),
         key_prefix: "gotrue".to_owned(),
         timeout: Duration::from_millis(250),
         ref_key: None,
+        wait_replicas: 0,
         memory_max_sessions: 1,
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Every module of the library. Each may use those that stand before it.
-const ORDER: [&str; 38] = [
+const ORDER: [&str; 40] = [
     // words: types and pure functions
     "session",
     "scope",
@@ -33,6 +33,7 @@ const ORDER: [&str; 38] = [
     "wire",
     // ways out: the store and GoTrue
     "store",
+    "breaker",
     "upstream",
     // the audit
     "drift",
@@ -43,11 +44,12 @@ const ORDER: [&str; 38] = [
     "jwks",
     "sessions",
     "session_api",
+    "check",
     "proxy",
     "listener",
     // the process
-    "worker",
     "admin",
+    "worker",
     "app",
     // the command line
     "operator",

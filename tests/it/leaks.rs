@@ -1,7 +1,9 @@
 //! Nothing stays behind: connections, requests, open files, threads, keys. Invariants I8 and I10.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use http::Method;
+use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 
 use crate::support::{
@@ -52,10 +54,26 @@ async fn sign_in_and_out(process: &Process, turns: usize) {
     clients.join_all().await;
 }
 
+/// Asks about a live session, about one that has ended, and about none.
+async fn check(process: &Process, turns: usize) {
+    let client = Client::new(&format!("http://{}", process.admin));
+    for _ in 0..turns {
+        let tokens = issuer::somebody();
+        for bearer in [Some(tokens.access.as_str()), Some("forged"), None] {
+            let answer = client.request(Method::POST, "/check/rest/v1/todos", bearer, Some(&json!({}))).await;
+            assert_eq!(answer.status, if bearer == Some(&tokens.access) { 200 } else { 401 });
+        }
+    }
+}
+
 /// Opens connections, sends this on each, and leaves.
 async fn break_off(process: &Process, sent: &str) {
+    break_off_at(process.address, sent).await;
+}
+
+async fn break_off_at(address: SocketAddr, sent: &str) {
     for _ in 0..BROKEN_OFF {
-        let mut client = TcpStream::connect(process.address).await.unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(sent.as_bytes()).await.unwrap();
     }
 }
@@ -75,12 +93,19 @@ async fn after_thousands_of_requests_nothing_is_left_open() {
         (left == 0).then_some(())
     };
     sign_in_and_out(&process, 2).await;
+    check(&process, 2).await;
     let quiet = || eventually(is_quiet, || "connections or requests stay".to_owned());
     quiet().await;
     tokio::time::sleep(Duration::from_millis(1_500)).await; // idle connections to GoTrue are closed
     let (files, threads_before) = (process.open_files(), threads(&process));
 
     sign_in_and_out(&process, TURNS).await;
+    check(&process, TURNS).await;
+    break_off_at(process.admin, "").await;
+    let bearer = issuer::somebody().access;
+    let asked = format!("GET /check HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\n\r\n");
+    break_off_at(process.admin, &asked).await;
+    break_off_at(process.admin, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     break_off(&process, "").await;
     break_off(&process, "GET /slow HTTP/1.1\r\n").await;
     break_off(&process, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;

@@ -9,6 +9,8 @@ mod sessions;
 mod unseen;
 mod workload;
 
+use std::{fs, path::Path};
+
 use http::StatusCode;
 use serde_json::json;
 
@@ -18,6 +20,7 @@ use crate::support::{
         admin::{Admin, signed},
         new_email,
     },
+    documents,
     gotrue::{Gotrue, Kind, RefreshTokens, Settings, Signing},
 };
 
@@ -89,37 +92,67 @@ async fn the_admin_api_is_there_where_it_is_said_to_be() {
 }
 
 #[tokio::test]
-async fn refresh_tokens_have_the_form_that_was_asked_for() {
-    let mut forms = vec![RefreshTokens::V1];
-    if Kind::of_this_run().has_v2_refresh_tokens() {
-        forms.push(RefreshTokens::V2);
-    }
-    for refresh_tokens in forms {
-        let gotrue = Gotrue::start_with(Settings { refresh_tokens, ..Settings::default() }).await;
-        let client = Client::new(&gotrue.url);
-        let tokens = client.sign_up(&new_email()).await;
-        // v1: 12 characters of GoTrue, 36 of the other; v2 has a signature.
-        assert_eq!(tokens.refresh.len() > 36, refresh_tokens == RefreshTokens::V2, "{}", tokens.refresh);
-        Tokens::of(&client.refresh(&tokens).await);
-    }
+async fn refresh_tokens_have_the_first_form_by_default() {
+    refresh_tokens_are(RefreshTokens::V1).await;
 }
 
 #[tokio::test]
-async fn access_tokens_are_signed_with_what_was_asked_for() {
-    let mut signings = vec![Signing::Hs256];
-    if Kind::of_this_run().signs_with_es256() {
-        signings.push(Signing::Es256);
+#[ignore = "needs a real GoTrue: bin/test-gotrue"]
+async fn refresh_tokens_have_the_second_form_where_it_was_asked_for() {
+    Kind::must_be_real();
+    refresh_tokens_are(RefreshTokens::V2).await;
+}
+
+async fn refresh_tokens_are(refresh_tokens: RefreshTokens) {
+    let gotrue = Gotrue::start_with(Settings { refresh_tokens, ..Settings::default() }).await;
+    let client = Client::new(&gotrue.url);
+    let tokens = client.sign_up(&new_email()).await;
+    // v1: 12 characters of GoTrue, 36 of the other; v2 has a signature.
+    assert_eq!(tokens.refresh.len() > 36, refresh_tokens == RefreshTokens::V2, "{}", tokens.refresh);
+    Tokens::of(&client.refresh(&tokens).await);
+}
+
+#[tokio::test]
+async fn access_tokens_are_signed_with_the_secret_by_default() {
+    access_tokens_are_signed(Signing::Hs256, jsonwebtoken::Algorithm::HS256).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real GoTrue: bin/test-gotrue"]
+async fn access_tokens_are_signed_with_a_key_pair_where_it_was_asked_for() {
+    Kind::must_be_real();
+    access_tokens_are_signed(Signing::Es256, jsonwebtoken::Algorithm::ES256).await;
+}
+
+async fn access_tokens_are_signed(signing: Signing, algorithm: jsonwebtoken::Algorithm) {
+    let gotrue = Gotrue::start_with(Settings { signing, ..Settings::default() }).await;
+    let tokens = Client::new(&gotrue.url).sign_up(&new_email()).await;
+    assert_eq!(jsonwebtoken::decode_header(&tokens.access).unwrap().alg, algorithm);
+}
+
+/// A test that has nothing to say without a real GoTrue is listed as ignored by every run, and no test looks for itself
+/// which server it has and goes home.
+#[test]
+fn no_live_test_stands_aside_in_silence() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/live");
+    let mut ignored = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue; // what the workload consists of, no tests
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("of_this_run"), "{}", path.display());
+        let marks: Vec<_> = text.lines().filter(|line| line.starts_with("#[ignore")).collect();
+        for mark in &marks {
+            assert_eq!(*mark, r#"#[ignore = "needs a real GoTrue: bin/test-gotrue"]"#, "{}", path.display());
+        }
+        assert_eq!(marks.is_empty(), !text.contains("must_be_real"), "{}", path.display());
+        ignored += marks.len();
     }
-    for signing in signings {
-        let gotrue = Gotrue::start_with(Settings { signing, ..Settings::default() }).await;
-        let tokens = Client::new(&gotrue.url).sign_up(&new_email()).await;
-        let algorithm = jsonwebtoken::decode_header(&tokens.access).unwrap().alg;
-        let expected = match signing {
-            Signing::Hs256 => jsonwebtoken::Algorithm::HS256,
-            Signing::Es256 => jsonwebtoken::Algorithm::ES256,
-        };
-        assert_eq!(algorithm, expected);
-    }
+    assert!(ignored > 0, "none was found");
+    let runner = documents::read("bin/test-gotrue");
+    assert!(runner.contains("--include-ignored"), "bin/test-gotrue runs them");
 }
 
 async fn two_sessions(client: &Client) -> (Tokens, Tokens) {

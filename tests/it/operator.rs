@@ -7,7 +7,7 @@ use std::{
 
 use gotrue_sidecar::{
     clock,
-    config::{self, Secret, SecretSource, StoreTarget},
+    config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
     session::{Aal, Change, FactorId, Origin, Record, RefreshRef, SessionId, Sought, State, UserId},
     store::{Source, Store},
 };
@@ -26,10 +26,11 @@ use crate::support::{
 fn store(redis: &RedisServer) -> Store {
     let url = SecretSource::Value(Secret::new(redis.url()));
     let config = config::Store {
-        target: StoreTarget::Redis { url, password: None, ca_file: None },
+        target: StoreTarget::Redis(Box::new(RedisTarget::at(url))),
         key_prefix: "gotrue".to_owned(),
         timeout: Duration::from_secs(5),
         ref_key: None,
+        wait_replicas: 0,
         memory_max_sessions: 10,
     };
     Source::new(&config, Duration::from_secs(30 * 86_400)).unwrap().connect()

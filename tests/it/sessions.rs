@@ -4,6 +4,7 @@
 mod answers;
 mod api;
 mod bans;
+mod check;
 mod keys;
 mod logout;
 mod lookup;
@@ -11,6 +12,7 @@ mod order;
 mod proof;
 mod revoked;
 mod sign_in;
+mod sweeps;
 mod unknowable;
 mod witness;
 

@@ -1,11 +1,14 @@
 //! The session store: one behaviour, whichever it is.
 
+mod acl;
+mod cluster;
 mod conformance;
 mod differential;
 mod faults;
 mod keys;
 mod load;
 mod pending;
+mod sentinel;
 
 use std::{
     path::PathBuf,
@@ -14,7 +17,7 @@ use std::{
 };
 
 use gotrue_sidecar::{
-    config::{self, Secret, SecretSource, StoreTarget},
+    config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
     session::{
         Aal, Change, FactorId, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId, Sought,
         State, UserId, Wanted, Which,
@@ -22,7 +25,11 @@ use gotrue_sidecar::{
     store::{Source, Store},
 };
 
-use crate::support::redis::RedisServer;
+use crate::support::{
+    redis::{PASSWORD_IN_URL, RedisServer, USER},
+    redis_cluster::RedisCluster,
+    redis_sentinel::Sentinels,
+};
 
 /// When tests begin, seconds.
 const NOW: Seconds = 1_800_000_000;
@@ -40,12 +47,25 @@ fn config(target: StoreTarget) -> config::Store {
         key_prefix: "gotrue".to_owned(),
         timeout: TIMEOUT,
         ref_key: None,
+        wait_replicas: 0,
         memory_max_sessions: 20_000,
     }
 }
 
+/// With more time than a busy machine needs, where time is not what a test is about.
+fn unhurried(target: StoreTarget) -> config::Store {
+    config::Store { timeout: Duration::from_secs(5), ..config(target) }
+}
+
+/// A Redis that needs more than its address to get into.
+fn to(url: impl Into<String>, more: impl FnOnce(&mut RedisTarget)) -> StoreTarget {
+    let mut target = RedisTarget::at(SecretSource::Value(Secret::new(url)));
+    more(&mut target);
+    StoreTarget::Redis(Box::new(target))
+}
+
 fn redis_target(url: String) -> StoreTarget {
-    StoreTarget::Redis { url: SecretSource::Value(Secret::new(url)), password: None, ca_file: None }
+    to(url, |_| {})
 }
 
 fn open(config: &config::Store) -> Store {
@@ -64,6 +84,25 @@ fn embedded() -> Store {
 
 fn on(server: &RedisServer) -> Store {
     open(&config(redis_target(server.url())))
+}
+
+/// An address with the documented user in it.
+fn with_user(url: &str) -> String {
+    url.replace("://", &format!("://{USER}:{PASSWORD_IN_URL}@"))
+}
+
+/// The master behind these Sentinels.
+fn behind(sentinels: &Sentinels) -> StoreTarget {
+    let (user, password) = sentinels.login();
+    to(sentinels.url(), |it| {
+        it.sentinel.username = Some(user.to_owned());
+        it.sentinel.password = Some(SecretSource::Value(Secret::new(password)));
+    })
+}
+
+/// The certificate of whom a server with [`Tls::Mutual`](crate::support::redis::Tls::Mutual) lets in.
+fn client_of(server: &RedisServer) -> config::Tls {
+    config::Tls { cert_file: server.file("client.pem"), key_file: server.file("client-key.pem") }
 }
 
 fn password_file(password: &str) -> (tempfile::TempDir, PathBuf) {

@@ -10,12 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::redis::{AsyncConnectionConfig, Client, Pipeline, RedisResult, Value, aio::MultiplexedConnection};
-use arc_swap::ArcSwap;
+use ::redis::{AsyncConnectionConfig, Pipeline, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{sync::watch, time::timeout};
 
-use super::reply;
-use crate::store::Error;
+use super::{access::Access, reply, target::Role};
+use crate::{config::store_url::Address, store::Error};
 
 /// Bound on making a connection: TCP, TLS and login. Goes on when those who wait for it have given up.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -31,7 +30,10 @@ const IN_FLIGHT: usize = 1024;
 
 /// The connection, or the attempt at one.
 pub(super) struct Link {
-    client: Arc<ArcSwap<Client>>,
+    access: Arc<Access>,
+    /// Else the first in the configuration's address.
+    address: Option<Address>,
+    role: Role,
     timeout: Duration,
     current: Mutex<Current>,
 }
@@ -48,10 +50,12 @@ struct Current {
 type Attempt = Option<RedisResult<MultiplexedConnection>>;
 
 impl Link {
-    /// Connects to nothing yet.
-    pub(super) fn new(client: Arc<ArcSwap<Client>>, timeout: Duration) -> Self {
+    /// To the server at that address, else at the first of the configuration's. Connects to nothing yet.
+    pub(super) fn new(access: Arc<Access>, address: Option<Address>, role: Role, timeout: Duration) -> Self {
         Self {
-            client,
+            access,
+            address,
+            role,
             timeout,
             current: Mutex::new(Current { generation: 0, attempt: None, silences: 0, replaced: None }),
         }
@@ -72,6 +76,13 @@ impl Link {
             self.suspect();
         }
         replies
+    }
+
+    /// Makes the next call over a new connection. Calls that are under way keep theirs.
+    pub(super) fn renew(&self) {
+        let mut current = self.current();
+        current.silences = 0;
+        current.attempt = None;
     }
 
     async fn deliver(&self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
@@ -117,14 +128,14 @@ impl Link {
             return (current.generation, attempt.clone());
         }
         let (sender, attempt) = watch::channel(None);
-        let client = self.client.load_full();
+        let (access, address, role) = (Arc::clone(&self.access), self.address.clone(), self.role);
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(self.timeout))
             .set_pipeline_buffer_size(IN_FLIGHT)
             .set_concurrency_limit(IN_FLIGHT);
         tokio::spawn(async move {
-            sender.send_replace(Some(connect(&client, &config).await));
+            sender.send_replace(Some(access.connect(address.as_ref(), role, &config).await));
         });
         current.generation += 1;
         current.attempt = Some(attempt.clone());
@@ -167,16 +178,11 @@ impl Link {
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("timeout", &self.timeout).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("address", &self.address)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
-}
-
-/// Connects, and asks whether Redis is ready for us: without a password where one is wanted it says so to a
-/// short command, and closes at a long one.
-async fn connect(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
-    let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
-    ::redis::cmd("PING").exec_async(&mut connection).await?;
-    Ok(connection)
 }
 
 async fn replies(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {

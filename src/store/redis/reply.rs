@@ -4,9 +4,10 @@ use std::{collections::HashMap, error::Error as _, io, sync::Arc};
 
 use ::redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
-use super::record;
+use super::{record, redirect, sentinel::Said};
 use crate::{
-    session::{Listed, Outcome, Reason, SessionId, State, UserId},
+    config::store_url::Address,
+    session::{Listed, Outcome, Reason, Seconds, SessionId, State, UserId},
     store::{Code, Error, Swept},
 };
 
@@ -126,13 +127,30 @@ fn fields_of(reply: &Value) -> HashMap<&str, &str> {
     }
 }
 
-/// The word that `lookup.lua` has for a session.
-pub(super) fn verdict(reply: &Value) -> Result<&str, Error> {
+/// What `survey.lua` says of a session.
+#[derive(Debug)]
+pub(super) struct Surveyed<'a> {
+    /// Its word for it.
+    pub(super) state: &'a str,
+    /// The mark of its user; 0: none.
+    pub(super) not_before: Seconds,
+    /// An ending of all finds it.
+    pub(super) indexed: bool,
+    /// Its record.
+    pub(super) fields: HashMap<&'a str, &'a str>,
+}
+
+pub(super) fn surveyed(reply: &Value) -> Result<Surveyed<'_>, Error> {
     sound(reply)?;
-    match reply {
-        Value::Array(items) => items.first().and_then(text).ok_or(Error::Protocol),
-        _ => Err(Error::Protocol),
-    }
+    let Value::Array(items) = reply else {
+        return Err(Error::Protocol);
+    };
+    let [state, not_before, Value::Int(indexed), fields @ ..] = items.as_slice() else {
+        return Err(Error::Protocol);
+    };
+    let state = text(state).ok_or(Error::Protocol)?;
+    let not_before = text(not_before).and_then(|at| at.parse().ok()).unwrap_or(0);
+    Ok(Surveyed { state, not_before, indexed: *indexed == 1, fields: pairs(fields) })
 }
 
 /// Under the key stands something of another type than was asked for.
@@ -166,11 +184,6 @@ pub(super) fn yes(reply: &Value) -> Result<bool, Error> {
     }
 }
 
-/// A number in a field; 0 where there is none.
-pub(super) fn number(reply: &Value) -> u64 {
-    text(reply).and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
 /// Whose token it is, as the hint says; a hint that does not read as one is none.
 pub(super) fn hint(reply: &Value) -> Result<Option<(UserId, SessionId)>, Error> {
     sound(reply)?;
@@ -192,7 +205,32 @@ fn pairs(items: &[Value]) -> HashMap<&str, &str> {
     pairs.iter().filter_map(|[name, value]| Some((text(name)?, text(value)?))).collect()
 }
 
-fn text(value: &Value) -> Option<&str> {
+/// Whether a reply to `ROLE` is that of a master.
+pub(super) fn is_master(reply: &Value) -> Result<(), Error> {
+    sound(reply)?;
+    match reply {
+        Value::Array(items) if items.first().and_then(text) == Some("master") => Ok(()),
+        Value::Array(_) => Err(Error::ReadOnly),
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// What the Sentinel at `asked` says of the master: its address, and what else it knows of it.
+pub(super) fn said_of_master(address: &Value, master: &Value, asked: &Address) -> Result<Said, Error> {
+    sound(master)?;
+    let Value::Array(items) = address else {
+        return Err(Error::Protocol);
+    };
+    let [Some(host), Some(port)] = items.iter().map(text).collect::<Vec<_>>()[..] else {
+        return Err(Error::Protocol);
+    };
+    let port = port.parse().map_err(|_| Error::Protocol)?;
+    let master_at = redirect::address(host, port, Some(asked)).ok_or(Error::Protocol)?;
+    let epoch = fields_of(master).get("config-epoch").and_then(|epoch| epoch.parse().ok());
+    Ok(Said { epoch: epoch.unwrap_or(0), master: master_at })
+}
+
+pub(super) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => str::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),
@@ -209,6 +247,10 @@ pub(super) fn error_of(error: &RedisError) -> Error {
         ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => Error::Auth,
         ErrorKind::Server(ServerErrorKind::ReadOnly) => Error::ReadOnly,
         ErrorKind::Server(ServerErrorKind::BusyLoading) => Error::Loading,
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => Error::Moved,
+        ErrorKind::Server(
+            ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain | ServerErrorKind::MasterDown,
+        ) => Error::ClusterDown,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Error::Protocol,
         ErrorKind::Io => io_error(error),
         _ => server_error(error),
@@ -276,6 +318,7 @@ mod tests {
             assert_eq!(state(user, session, &reply), Err(Error::Protocol));
             assert_eq!(swept(&reply), Err(Error::Protocol));
             assert_eq!(hint(&reply), Ok(None));
+            assert!(matches!(surveyed(&reply), Err(Error::Protocol)));
         }
     }
 

@@ -27,6 +27,7 @@ pub(super) struct Scripts {
     pub(super) lookup: Named,
     pub(super) resolve: Named,
     pub(super) list: Named,
+    pub(super) survey: Named,
     pub(super) amend: Named,
 }
 
@@ -42,6 +43,7 @@ impl Scripts {
             lookup: script!(reads "../lookup.lua"),
             resolve: script!(reads "../resolve.lua"),
             list: script!(reads "../list.lua"),
+            survey: script!(reads "../survey.lua"),
             amend: script!(writes "../amend.lua"),
         }
     }
@@ -50,8 +52,8 @@ impl Scripts {
     pub(super) fn loading(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.atomic();
-        let Self { record, end, suspend, lower_aal, sweep, lookup, resolve, list, amend } = self;
-        for script in [record, end, suspend, lower_aal, sweep, lookup, resolve, list, amend] {
+        let Self { record, end, suspend, lower_aal, sweep, lookup, resolve, list, survey, amend } = self;
+        for script in [record, end, suspend, lower_aal, sweep, lookup, resolve, list, survey, amend] {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
         pipeline

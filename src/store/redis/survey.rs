@@ -1,23 +1,21 @@
 //! What the audit asks of Redis: which sessions it holds, and what it knows of many of them at once; and
 //! what the audit leaves there, its result included.
 //!
-//! Whether a session is ended is asked of `lookup.lua`, as every request does.
+//! Whether a session is ended is worked out by what answers every request (`known_of` in `common.lua`).
 
-use std::collections::HashMap;
+use ::redis::{Pipeline, Value, cmd};
 
-use ::redis::{Pipeline, Value};
-
-use super::{Redis, record, reply};
+use super::{
+    Redis,
+    node::Batch,
+    record,
+    reply::{self, Surveyed},
+    route::Part,
+};
 use crate::{
-    session::{Aal, Seconds, SessionId, Sought, UserId},
+    session::{Aal, Seconds, SessionId, UserId},
     store::Error,
 };
-
-/// Fields that the audit compares, and those without which a record is none.
-const FIELDS: [&str; 7] = ["v", "created_at", "refreshed_at", "expires_at", "counter", "aal", "client_id"];
-
-/// Commands that ask for one session.
-const COMMANDS: usize = 4;
 
 /// Keys that one step of a scan looks at, about.
 const SCAN_STEP: usize = 1_000;
@@ -84,7 +82,8 @@ pub struct Amendment {
 #[derive(Debug, Default)]
 pub struct Scan {
     cursor: u64,
-    begun: bool,
+    /// What is to be looked through, the one at hand last. `None` before it was begun.
+    left: Option<Vec<Part>>,
 }
 
 /// What the last audit found.
@@ -107,23 +106,23 @@ impl Redis {
     ///
     /// # Errors
     /// When the store did not answer, or not with what this program writes.
-    pub async fn survey(&self, sessions: &[(UserId, SessionId)], now: Seconds) -> Result<Vec<Held>, Error> {
+    pub async fn survey(&self, sessions: &[(UserId, SessionId)]) -> Result<Vec<Held>, Error> {
         if sessions.is_empty() {
             return Ok(Vec::new());
         }
-        let mut pipeline = Pipeline::with_capacity(sessions.len() * COMMANDS);
+        let mut batch = Batch::with_capacity(sessions.len());
         for &(user, session) in sessions {
-            pipeline.add_command(self.lookup_script(&Sought::of(user, session), now));
-            pipeline.cmd("HMGET").arg(self.keys.record(user, session)).arg(&FIELDS);
-            pipeline.cmd("ZSCORE").arg(self.keys.index(user)).arg(session.to_string());
-            pipeline.cmd("HGET").arg(self.keys.marks(user)).arg("not_before");
+            let keys = self.keys_of(user, session);
+            let mut call = self.scripts.survey.call(&keys);
+            call.arg(session.to_string());
+            let [record, ..] = &keys;
+            batch.add(record, call);
         }
-        let replies = self.run(&pipeline).await?;
-        let (of_each, _) = replies.as_chunks::<COMMANDS>();
-        if of_each.len() != sessions.len() {
+        let replies = self.route.send(&batch).await?;
+        if replies.len() != sessions.len() {
             return Err(Error::Protocol);
         }
-        sessions.iter().zip(of_each).map(|(&(user, session), replies)| held(user, session, replies)).collect()
+        sessions.iter().zip(&replies).map(|(&(user, session), reply)| held(user, session, reply)).collect()
     }
 
     /// The next sessions that have a record; `None` at the end. All that are there from the first call to
@@ -132,16 +131,22 @@ impl Redis {
     /// # Errors
     /// As [`Redis::survey`].
     pub async fn scan(&self, scan: &mut Scan) -> Result<Option<Vec<(UserId, SessionId)>>, Error> {
-        if scan.begun && scan.cursor == 0 {
-            return Ok(None);
+        if scan.left.is_none() {
+            scan.left = Some(self.route.parts().await?);
         }
+        let Some(part) = scan.left.as_ref().and_then(|left| left.last()) else {
+            return Ok(None);
+        };
         let mut pipeline = Pipeline::with_capacity(1);
         // a key prefix holds no sign that means something in a pattern (config/parse.rs)
         pipeline.cmd("SCAN").arg(scan.cursor).arg("MATCH").arg(self.keys.every_record());
         pipeline.arg("COUNT").arg(SCAN_STEP);
-        let replies = self.run(&pipeline).await?;
+        let replies = self.route.send_to(part, &pipeline).await?;
         let (cursor, keys) = reply::scanned(reply::first(&replies)?)?;
-        *scan = Scan { cursor, begun: true };
+        scan.cursor = cursor;
+        if cursor == 0 {
+            scan.left.as_mut().and_then(Vec::pop);
+        }
         Ok(Some(keys.into_iter().filter_map(|key| self.keys.session_of_record(key)).collect()))
     }
 
@@ -153,14 +158,10 @@ impl Redis {
         if amendments.is_empty() {
             return Ok(Vec::new());
         }
-        let mut pipeline = Pipeline::with_capacity(amendments.len());
+        let mut batch = Batch::with_capacity(amendments.len());
         for it in amendments {
-            let keys = [
-                self.keys.record(it.user, it.session),
-                self.keys.tombstone(it.user, it.session),
-                self.keys.index(it.user),
-            ];
             let counter = |stamp: Stamp| stamp.counter.map_or(String::new(), |counter| counter.to_string());
+            let keys = self.keys_of(it.user, it.session);
             let mut call = self.scripts.amend.call(&keys);
             call.arg(now).arg(it.session.to_string());
             call.arg(it.compared.refreshed_at).arg(counter(it.compared));
@@ -171,9 +172,10 @@ impl Redis {
                 call.arg("refreshed_at").arg(refreshed.refreshed_at);
                 call.arg("counter").arg(counter(refreshed)).arg("expires_at").arg(0);
             }
-            pipeline.add_command(call);
+            let [record, ..] = &keys;
+            batch.add(record, call);
         }
-        let replies = self.run(&pipeline).await?;
+        let replies = self.route.send(&batch).await?;
         replies.iter().map(reply::yes).collect()
     }
 
@@ -183,13 +185,14 @@ impl Redis {
     /// When the store did not take it.
     pub async fn leave_audit(&self, audit: &LastAudit) -> Result<(), Error> {
         let key = self.keys.audit();
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("HSET").arg(&key);
+        let mut set = cmd("HSET");
+        set.arg(&key);
         for (name, value) in audit.fields() {
-            pipeline.arg(name).arg(value);
+            set.arg(name).arg(value);
         }
-        pipeline.cmd("EXPIRE").arg(&key).arg(REMEMBERED);
-        self.run(&pipeline).await?.iter().try_for_each(reply::sound)
+        let mut batch = Batch::of(&key, set);
+        batch.add(&key, cmd("EXPIRE").arg(&key).arg(REMEMBERED).to_owned());
+        self.route.send(&batch).await?.iter().try_for_each(reply::sound)
     }
 
     /// See [`Store::last_audit`](crate::store::Store::last_audit).
@@ -197,9 +200,10 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn last_audit(&self) -> Result<Option<LastAudit>, Error> {
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.cmd("HMGET").arg(self.keys.audit()).arg(&LastAudit::NAMES);
-        let replies = self.run(&pipeline).await?;
+        let key = self.keys.audit();
+        let mut get = cmd("HMGET");
+        get.arg(&key).arg(&LastAudit::NAMES);
+        let replies = self.run(&key, get).await?;
         let texts = reply::texts(reply::first(&replies)?)?;
         let numbers: Option<Vec<u64>> = texts.into_iter().map(|text| text?.parse().ok()).collect();
         Ok(match numbers.as_deref() {
@@ -219,25 +223,22 @@ impl LastAudit {
     }
 }
 
-/// What four replies say of a session: its state, its fields, its place in the index, its user's mark.
-fn held(user: UserId, session: SessionId, replies: &[Value; COMMANDS]) -> Result<Held, Error> {
-    let [state, fields, score, not_before] = replies;
-    if [state, fields].into_iter().any(reply::is_of_another_type) {
+/// What the script's reply says of a session.
+fn held(user: UserId, session: SessionId, reply: &Value) -> Result<Held, Error> {
+    if reply::is_of_another_type(reply) {
         return Ok(Held::Unreadable);
     }
-    let (state, fields) = (reply::verdict(state)?, reply::texts(fields)?);
-    let fields: HashMap<&str, &str> =
-        FIELDS.into_iter().zip(fields).filter_map(|(name, text)| Some((name, text?))).collect();
-    let there = state == "live" || state == "suspended" && !fields.is_empty();
-    match record::read(user, session, &fields) {
-        _ if state == "revoked" => Ok(Held::Ended),
-        Some(record) if there => Ok(Held::Live(Known {
+    let Surveyed { state, not_before, indexed, fields } = reply::surveyed(reply)?;
+    match (state, record::read(user, session, &fields)) {
+        ("unknown", _) => Ok(Held::Nothing { not_before }),
+        ("revoked", _) => Ok(Held::Ended),
+        ("live", None) => Ok(Held::Unreadable),
+        ("live", Some(record)) => Ok(Held::Live(Known {
             stamp: Stamp { refreshed_at: record.refreshed_at, counter: record.counter },
             aal: record.aal,
             client: record.client_id,
-            indexed: !matches!(score, Value::Nil | Value::ServerError(_)),
+            indexed,
         })),
-        None if there => Ok(Held::Unreadable),
-        _ => Ok(Held::Nothing { not_before: reply::number(not_before) }),
+        _ => Err(Error::Protocol),
     }
 }

@@ -27,6 +27,12 @@ fn contradictions_name_both_sides() {
             "store: {url: 'memory:'}\nenforce: true\nlookup: false",
             &["enforce (sidecar.yaml:2): needs lookup; expected lookup to be true"],
         ),
+        ("check: {enabled: true}", &["check.enabled (sidecar.yaml:1): needs a store"]),
+        ("check: {unknown: deny}", &["check.unknown (sidecar.yaml:1): needs a store"]),
+        (
+            "store: {url: 'memory:'}\ncheck:\n  enabled: true\njwt: {jwks: 'off'}",
+            &["check.enabled (sidecar.yaml:3): needs a key that verifies tokens; expected jwt.secret or"],
+        ),
         ("session_api: {enabled: true}", &["session_api.enabled (sidecar.yaml:1): needs a store"]),
         (
             "store: {url: 'memory:'}\nsession_api:\n  enabled: true\njwt: {jwks: 'off'}",
@@ -53,6 +59,34 @@ fn contradictions_name_both_sides() {
             &[
                 "store.password (sidecar.yaml:3): given together with a password in store.url (sidecar.yaml:2)",
             ],
+        ),
+        (
+            "store:\n  url: redis://u:canary@a\n  username: b",
+            &["store.username (sidecar.yaml:3): given together with a user in store.url (sidecar.yaml:2)"],
+        ),
+        (
+            "store:\n  url: redis://a\n  username: b",
+            &["store.username (sidecar.yaml:3): expected store.password or store.password_file as well"],
+        ),
+        (
+            "store:\n  url: rediss://a\n  client_cert_file: a",
+            &["store.client_cert_file (sidecar.yaml:3): expected store.client_key_file as well"],
+        ),
+        (
+            "store:\n  url: rediss://a\n  client_key_file: a",
+            &["store.client_key_file (sidecar.yaml:3): expected store.client_cert_file as well"],
+        ),
+        (
+            "store:\n  url: redis+cluster://a/1\n  tls_server_name: a\n  sentinel_password: canary",
+            &[
+                "store.tls_server_name (sidecar.yaml:3): is for TLS; expected store.url to begin with rediss://",
+                "store.sentinel_password (sidecar.yaml:4): is for Sentinels; expected store.url to begin with",
+                "store.url (sidecar.yaml:2): a Cluster has database 0 only; expected no database in it",
+            ],
+        ),
+        (
+            "store:\n  url: redis+sentinel://a/m\n  sentinel_username: b",
+            &["store.sentinel_username (sidecar.yaml:3): expected store.sentinel_password or"],
         ),
         (
             "jwt:\n  secret: canary\n  secret_file: /a",
@@ -105,6 +139,7 @@ fn ports_that_do_not_meet_are_no_contradiction() {
 fn settings_without_effect_are_warned_of() {
     let table = [
         ("store: {url: 'memory:', password: canary}", "store.password (sidecar.yaml:1): has no effect"),
+        ("store: {url: 'memory:', wait_replicas: 2}", "store.wait_replicas (sidecar.yaml:1): has no effect"),
         (
             "store: {url: 'redis://a', memory_max_sessions: 7}",
             "store.memory_max_sessions (sidecar.yaml:1): has",
@@ -148,7 +183,11 @@ fn what_a_file_holds_is_checked_like_a_value() {
     let table = [
         ("store.url_file", "canary", "expected memory:, redis://"),
         ("store.url_file", "redis://:canary@a", ""),
-        ("store.url_file", "memory:", "expected a redis://, rediss:// or redis+unix:// address in the file"),
+        (
+            "store.url_file",
+            "memory:",
+            "expected the address of a Redis, such as redis://127.0.0.1:6379 in the file",
+        ),
         ("jwt.secret_file", "\n", "expected something in the file"),
         ("jwt.keys_file", "canary", "expected a JSON array of JWKs in the file"),
         ("jwt.keys_file", "[]\n", ""),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gotrue_sidecar::{
     drift::{Cause, Excuse, Kind},
-    session::{Aal, Change, Origin, Reason, Record, SessionId, State, UserId, Which},
+    session::{Aal, Change, FactorId, Origin, Outcome, Reason, Record, SessionId, State, UserId, Which},
 };
 use redis::AsyncCommands as _;
 
@@ -224,6 +224,49 @@ async fn a_banned_users_sessions_are_compared_all_the_same() {
     assert_eq!(found(&world.audit(true).await), [(Cause::RowGone, 1)]);
     assert_eq!(world.state(&gone).await, State::Revoked);
     assert_eq!(world.state(&stays).await, State::Suspended(world.now + 600));
+}
+
+/// A fall to aal1 and an ending of others, of which one session each has been dealt with.
+#[tokio::test]
+async fn what_waits_for_a_sweep_is_compared_as_it_will_be() {
+    let world = World::new().await;
+    let store = world.store_in_small_steps();
+    let factor = FactorId::parse_as_gotrue(&new_id()).unwrap();
+    let user = UserId::parse(&new_id()).unwrap();
+    let mut records: Vec<_> = (0..4)
+        .map(|_| Record { user, aal: Some(Aal::Aal2), factor_id: Some(factor), ..world.record() })
+        .collect();
+    records.sort_by_key(|record| record.session.to_string()); // as Redis has those that expire together
+    for record in &records {
+        world.insert(record).await;
+        world.keep(record).await;
+        world.set(record, "aal = 'aal1', factor_id = NULL").await; // as GoTrue does when the factor is removed
+    }
+    let lower = Change::LowerAal { user, factor };
+    assert_eq!(store.apply(&[lower], world.now).await, Ok(vec![Outcome::Pending(0)]));
+    assert_eq!(found(&world.audit(true).await), []);
+
+    world.set(&records[2], "refreshed_at = refreshed_at + interval '11 seconds'").await;
+    let report = world.audit(true).await;
+    assert_eq!((found(&report), report.left()), (vec![(Cause::Stale, 1)], 0));
+    let amended = world.live(&records[2]).await;
+    assert_eq!((amended.aal, amended.factor_id, amended.expires_at), (Some(Aal::Aal1), None, 0));
+    assert_eq!(found(&world.audit(false).await), []);
+
+    let others = Change::End {
+        user,
+        which: Which::Others(records[2].session),
+        reason: Reason::Logout,
+        sent_ms: world.now * 1000,
+        expires_at: None,
+        ended_in_gotrue: true,
+    };
+    store.apply(&[others], world.now).await.unwrap();
+    for record in [&records[0], &records[1], &records[3]] {
+        world.delete_row(record).await;
+    }
+    assert_eq!(found(&world.audit(true).await), []);
+    assert_eq!(world.live(&records[2]).await, amended);
 }
 
 #[tokio::test]

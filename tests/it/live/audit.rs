@@ -11,7 +11,7 @@ use std::{
 
 use gotrue_sidecar::{
     clock,
-    config::{self, Secret, SecretSource, StoreTarget},
+    config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
     drift::{self, Cause, Kind as Difference, Report},
     session::{SessionId, Sought, State, UserId},
 };
@@ -34,10 +34,11 @@ impl Pod {
     async fn audit(&self, repair: bool, settle: Duration) -> Report {
         let url = |url: String| SecretSource::Value(Secret::new(url));
         let store = config::Store {
-            target: StoreTarget::Redis { url: url(self.redis.url()), password: None, ca_file: None },
+            target: StoreTarget::Redis(Box::new(RedisTarget::at(url(self.redis.url())))),
             key_prefix: "gotrue".to_owned(),
             timeout: Duration::from_millis(250),
             ref_key: None,
+            wait_replicas: 0,
             memory_max_sessions: 1,
         };
         let database = url(self.gotrue.database_url());

@@ -1,8 +1,8 @@
 //! supabase-js has the same day with the sidecar as without it (contract I1).
 
 use crate::support::{
-    client_js,
-    gotrue::{Gotrue, Kind},
+    client_js::{self, assert_same, assert_same_but_for_refusals},
+    gotrue::Gotrue,
     pod::{Pod, before},
     redis::RedisServer,
     sidecar::Sidecar,
@@ -27,24 +27,10 @@ async fn the_official_client_sees_no_difference_without_a_store() {
 
 #[tokio::test]
 async fn the_official_client_sees_no_difference_with_enforce() {
-    if !Kind::of_this_run().knows_error_versions() {
-        return; // A refusal of the sidecar's own has the form that GoTrue would have given it.
-    }
     let gotrue = Gotrue::start().await;
     let without = client_js::transcript(&gotrue.url).await;
     let redis = RedisServer::start();
     let enforcing = before(&gotrue, &redis, &["--enforce=true"]);
-    assert_same(&client_js::transcript(&enforcing.url).await, &without);
-}
-
-/// Says where two transcripts part, which are long.
-fn assert_same(through: &str, direct: &str) {
-    let lines = || through.lines().zip(direct.lines());
-    let Some(at) = lines().position(|(one, other)| one != other) else {
-        assert_eq!(through.len(), direct.len());
-        return;
-    };
-    let around =
-        |text: &str| text.lines().skip(at.saturating_sub(12)).take(24).collect::<Vec<_>>().join("\n");
-    panic!("through the sidecar:\n{}\ndirectly:\n{}", around(through), around(direct));
+    let through = client_js::transcript(&enforcing.url).await;
+    assert_same_but_for_refusals(gotrue.kind(), &through, &without);
 }

@@ -1,107 +1,33 @@
 //! Drives clients through two sidecars, holds requests and answers, and compares.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use gotrue_sidecar::{
-    clock::Clock,
     session::{Change, Reason, SessionId, Sought, State, UserId, Which},
-    store::Store,
     token::{RefKey, RefreshToken},
 };
 use http::{Method, Request};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::{Deed, Move, gotrue::Gotrue};
+use super::{
+    Deed, Move,
+    gotrue::Gotrue,
+    world::{Way, World},
+};
 use crate::support::{
     http::{Answer, send},
-    redis::RedisServer,
-    sidecar::Sidecar,
-    signer::{Login, SECRET, Signer},
-    upstream::{Gate, Seen, Step, Upstream},
+    signer::{Login, SECRET},
 };
-
-const BEGINNING_MS: u64 = 1_800_000_000_000;
 
 /// Changes that nobody waits for are made within so long; failing histories are made small at this pace.
 const SOON: Duration = Duration::from_secs(2);
 
 /// So many users share a history.
 const USERS: usize = 2;
-
-/// One request's way, as the upstream knows it by its `x-request-id`.
-#[derive(Clone, Default)]
-struct Way {
-    before: Gate,
-    after: Gate,
-    arrived: Gate,
-    committed: Gate,
-}
-
-/// The parts that all histories share; each has users of its own.
-pub(super) struct World {
-    gotrue: Arc<Gotrue>,
-    ways: Arc<Mutex<HashMap<String, Way>>>,
-    sidecars: [Sidecar; 2],
-    store: Store,
-    clock: Clock,
-    signer: Arc<Signer>,
-    _redis: RedisServer,
-    _upstream: Upstream,
-}
-
-impl World {
-    pub(super) async fn new() -> Self {
-        let clock = Clock::standing_at(BEGINNING_MS);
-        let gotrue = Arc::new(Gotrue::new(&clock));
-        let ways: Arc<Mutex<HashMap<String, Way>>> = Arc::default();
-        let (model, known) = (Arc::clone(&gotrue), Arc::clone(&ways));
-        let upstream = Upstream::start(move |seen| {
-            let way = known.lock().unwrap().get(*seen.header("x-request-id").first().unwrap_or(&"")).cloned();
-            way.map_or_else(|| vec![Step::Send(model.commit(seen))], |way| held(&model, seen, &way))
-        })
-        .await;
-        let redis = RedisServer::start();
-        let url = redis.unix_url();
-        let flags = [
-            "--upstream-url",
-            &upstream.url,
-            "--store-url",
-            &url,
-            "--jwt-secret",
-            SECRET,
-            "--store-timeout",
-            "10s",
-            "--log-access",
-            "false",
-        ];
-        let sidecars = [Sidecar::start_at(&clock, &flags), Sidecar::start_at(&clock, &flags)];
-        let store = sidecars[0].store();
-        let signer = Arc::new(Signer::trusted());
-        Self { gotrue, ways, sidecars, store, clock, signer, _redis: redis, _upstream: upstream }
-    }
-
-    fn pass(&self, ms: u64) {
-        self.clock.set(self.clock.millis() + ms);
-    }
-}
-
-/// What the upstream does with a request that may be held.
-fn held(model: &Arc<Gotrue>, seen: &Seen, way: &Way) -> Vec<Step> {
-    way.arrived.open();
-    let (model, seen, after, committed) =
-        (Arc::clone(model), seen.clone(), way.after.clone(), way.committed.clone());
-    let commit = move || {
-        let bytes = model.commit(&seen);
-        committed.open();
-        vec![Step::Until(after.clone()), Step::Send(bytes)]
-    };
-    vec![Step::Until(way.before.clone()), Step::Then(Arc::new(commit))]
-}
 
 /// A request that is under way.
 struct Underway {
@@ -173,7 +99,10 @@ impl<'a> Driver<'a> {
                 (user, by_admin(deed, user))
             }
             (_, None) => return,
-            (Deed::Revoke, Some(login)) => return self.revoke(&login).await,
+            (Deed::Revoke, Some(login)) => return self.revoke(&login, Which::One(login.session)).await,
+            (Deed::RevokeOthers, Some(login)) => {
+                return self.revoke(&login, Which::Others(login.session)).await;
+            }
             (_, Some(login)) => (login.user, self.by_client(deed, &login)),
         };
         // an admin waits for an answer before changing a ban again
@@ -270,17 +199,32 @@ impl<'a> Driver<'a> {
         request.body(body.to_owned()).unwrap()
     }
 
-    async fn revoke(&mut self, login: &Login) {
+    /// This session of the client's, or all its user's but this one.
+    async fn revoke(&mut self, login: &Login, which: Which) {
+        let others = matches!(which, Which::Others(_));
+        let is_meant = |it: &Login| it.user == login.user && (it.session != login.session) == others;
+        let rows = self.world.gotrue.sessions().into_iter();
+        self.ended_here.extend(rows.filter(|(_, row)| is_meant(row)).map(|(session, _)| session));
+        let mut live = Vec::new();
+        for client in self.clients.values().filter(|client| is_meant(client)) {
+            if let State::Live(record) = self.state(client.user, client.session).await {
+                live.push(record);
+            }
+        }
         let change = Change::End {
             user: login.user,
-            which: Which::One(login.session),
+            which,
             reason: Reason::Revoked,
             sent_ms: self.world.clock.millis(),
             expires_at: None,
             ended_in_gotrue: false,
         };
-        self.world.store.apply(&[change], self.world.clock.seconds()).await.unwrap();
-        self.ended_here.insert(login.session);
+        let outcome = self.world.store.apply_one(&change, self.world.clock.seconds()).await.unwrap();
+        for record in live {
+            let state = self.state(record.user, record.session).await;
+            assert_eq!(state, State::Revoked, "after {change:?}: {outcome:?}");
+        }
+        self.world.note(outcome);
     }
 
     async fn state(&self, user: UserId, session: SessionId) -> State {

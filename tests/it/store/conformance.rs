@@ -6,6 +6,7 @@ mod questions;
 mod records;
 
 use super::*;
+use crate::support::redis::{PASSWORD, Setup, Tls, USER, documented_user};
 
 macro_rules! conformance {
     ($($part:ident::$case:ident)*) => {
@@ -76,36 +77,65 @@ async fn redis_by_tcp_conforms() {
 #[tokio::test]
 async fn redis_by_tcp_in_resp3_conforms() {
     let server = RedisServer::start();
-    conform(&open(&config(redis_target(format!("{}?protocol=resp3", server.url()))))).await;
+    conform(&open(&unhurried(redis_target(format!("{}?protocol=resp3", server.url()))))).await;
 }
 
 #[tokio::test]
 async fn redis_by_unix_socket_conforms() {
     let server = RedisServer::start();
-    conform(&open(&config(redis_target(server.unix_url())))).await;
+    conform(&open(&unhurried(redis_target(server.unix_url())))).await;
 }
 
 #[tokio::test]
 async fn redis_by_tls_with_an_own_ca_conforms() {
     let server = RedisServer::with_tls();
-    let target = StoreTarget::Redis {
-        url: SecretSource::Value(Secret::new(server.url())),
-        password: None,
-        ca_file: Some(server.ca_file()),
-    };
-    conform(&open(&config(target))).await;
+    conform(&open(&unhurried(to(server.url(), |it| it.tls.ca_file = Some(server.ca_file()))))).await;
+}
+
+#[tokio::test]
+async fn redis_by_tls_with_a_client_certificate_and_another_name_conforms() {
+    let server = RedisServer::launch(Setup { tls: Tls::Mutual("redis.internal"), ..Setup::new() });
+    let target = to(server.url(), |it| {
+        it.tls.ca_file = Some(server.ca_file());
+        it.tls.client = Some(client_of(&server));
+        it.tls.server_name = Some("redis.internal".to_owned());
+    });
+    conform(&open(&unhurried(target))).await;
+}
+
+#[tokio::test]
+async fn redis_with_the_documented_user_conforms() {
+    let server = RedisServer::launch(Setup::new().with_user());
+    conform(&open(&unhurried(redis_target(with_user(&server.url()))))).await;
+}
+
+#[tokio::test]
+async fn a_master_behind_sentinels_conforms() {
+    let sentinels = Sentinels::start().await;
+    conform(&open(&unhurried(behind(&sentinels)))).await;
+}
+
+#[tokio::test]
+async fn a_cluster_conforms() {
+    let cluster = RedisCluster::start().await;
+    conform(&open(&unhurried(redis_target(cluster.url())))).await;
+}
+
+#[tokio::test]
+async fn a_cluster_in_resp3_conforms() {
+    let cluster = RedisCluster::start().await;
+    conform(&open(&unhurried(redis_target(format!("{}?protocol=resp3", cluster.url()))))).await;
 }
 
 #[tokio::test]
 async fn redis_with_user_password_file_database_and_prefix_conforms() {
-    let user = ["--user", "sidecar", "on", ">p@ss:word/#?", "~other:*", "+@all"];
-    let server = RedisServer::with_options(&user);
-    let (_folder, path) = password_file("p@ss:word/#?");
-    let mut config = config(StoreTarget::Redis {
-        url: SecretSource::Value(Secret::new(format!("redis://sidecar@127.0.0.1:{}/7", server.port()))),
-        password: Some(SecretSource::File(path)),
-        ca_file: None,
-    });
+    let user = documented_user().into_iter().map(|word| word.replace("~gotrue:", "~other:"));
+    let server = RedisServer::launch(Setup::new().with(["--user"]).with(user));
+    let (_folder, path) = password_file(PASSWORD);
+    let mut config = unhurried(to(format!("{}/7", server.url()), |it| {
+        it.username = Some(USER.to_owned());
+        it.password = Some(SecretSource::File(path));
+    }));
     config.key_prefix = "other".to_owned();
     conform(&open(&config)).await;
 }

@@ -5,20 +5,23 @@ use std::time::Instant;
 use redis::AsyncCommands;
 
 use super::*;
-use crate::support::relay::Relay;
+use crate::support::{
+    redis::{PASSWORD, Setup, Tls, USER},
+    relay::Relay,
+};
 
 /// A login waits so long at most: `store.timeout`, and what a busy machine adds.
 const BOUND: Duration = Duration::from_millis(250 + 250);
 
 /// The error's word, and how long it took to come.
-async fn failure(store: &Store) -> (&'static str, Duration) {
+pub(super) async fn failure(store: &Store) -> (&'static str, Duration) {
     let record = signed_in(somebody(), some_session());
     let started = Instant::now();
     let error = store.apply(&[sign_in(&record)], NOW).await.unwrap_err();
     (error.cause(), started.elapsed())
 }
 
-async fn works(store: &Store) -> bool {
+pub(super) async fn works(store: &Store) -> bool {
     let record = signed_in(somebody(), some_session());
     store.apply(&[sign_in(&record)], NOW).await == Ok(vec![Outcome::Created])
 }
@@ -130,7 +133,7 @@ async fn callers_that_give_up_first_count_too() {
     assert!(works(&store).await);
     relay.swallow();
     for _ in 0..3 {
-        let impatient = tokio::time::timeout(Duration::from_millis(240), works(&store));
+        let impatient = tokio::time::timeout(Duration::from_millis(180), works(&store));
         assert!(impatient.await.is_err());
     }
     assert!(works(&store).await);
@@ -140,11 +143,7 @@ async fn callers_that_give_up_first_count_too() {
 async fn a_wrong_password_fails_fast_and_heals_when_it_is_reloaded() {
     let server = RedisServer::with_options(&["--requirepass", "right"]);
     let (_folder, path) = password_file("wrong-canary");
-    let target = StoreTarget::Redis {
-        url: SecretSource::Value(Secret::new(server.url())),
-        password: Some(SecretSource::File(path.clone())),
-        ca_file: None,
-    };
+    let target = to(server.url(), |it| it.password = Some(SecretSource::File(path.clone())));
     let source = Source::new(&config(target), Duration::from_secs(SESSION_TTL)).unwrap();
     let store = source.connect();
     for _ in 0..3 {
@@ -159,6 +158,87 @@ async fn a_wrong_password_fails_fast_and_heals_when_it_is_reloaded() {
     let error = source.reload().unwrap_err().to_string();
     assert!(error.starts_with("store.password_file: "), "{error}");
     assert!(!format!("{source:?} {store:?} {error}").contains("right"));
+    assert!(works(&source.connect()).await);
+}
+
+#[tokio::test]
+async fn a_password_that_was_rotated_is_read_again_at_once() {
+    let server = RedisServer::launch(Setup::new().with_user());
+    let (_folder, path) = password_file(PASSWORD);
+    let target = to(server.url(), |it| {
+        it.username = Some(USER.to_owned());
+        it.password = Some(SecretSource::File(path.clone()));
+    });
+    let store = open(&config(target));
+    let mut redis = server.client().await;
+    assert!(works(&store).await);
+    let set_user = |words: &[&str]| {
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg(USER).arg(words);
+        command
+    };
+    let _: () = set_user(&["resetpass", ">next"]).query_async(&mut redis).await.unwrap();
+    // connections that stand are left alone by Redis; a new one is needed after they were cut
+    let _: u64 =
+        redis::cmd("CLIENT").arg("KILL").arg("USER").arg(USER).query_async(&mut redis).await.unwrap();
+    assert_eq!(failure(&store).await.0, "auth");
+    std::fs::write(&path, "next").unwrap();
+    let written = Instant::now();
+    while !works(&store).await {
+        assert!(written.elapsed() < Duration::from_secs(3), "the file is not read again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn certificates_that_were_rotated_are_read_again_at_once() {
+    let mut server = RedisServer::launch(Setup { tls: Tls::Mutual("127.0.0.1"), ..Setup::new() });
+    let target = to(server.url(), |it| {
+        it.tls.ca_file = Some(server.ca_file());
+        it.tls.client = Some(client_of(&server));
+    });
+    let store = open(&config(target));
+    assert!(works(&store).await);
+    server.new_certificates();
+    server.restart();
+    let restarted = Instant::now();
+    while !works(&store).await {
+        assert!(restarted.elapsed() < Duration::from_secs(3), "the files are not read again");
+    }
+}
+
+#[tokio::test]
+async fn without_the_certificate_that_it_wants_tls_fails() {
+    let server = RedisServer::launch(Setup { tls: Tls::Mutual("127.0.0.1"), ..Setup::new() });
+    let store = open(&config(to(server.url(), |it| it.tls.ca_file = Some(server.ca_file()))));
+    let (cause, waited) = failure(&store).await;
+    assert_eq!(cause, "tls");
+    assert!(waited < BOUND, "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_refused() {
+    let server = RedisServer::launch(Setup { tls: Tls::Mutual("redis.internal"), ..Setup::new() });
+    for name in [None, Some("redis.external".to_owned())] {
+        let target = to(server.url(), |it| {
+            it.tls.ca_file = Some(server.ca_file());
+            it.tls.client = Some(client_of(&server));
+            it.tls.server_name = name;
+        });
+        assert_eq!(failure(&open(&config(target))).await.0, "tls");
+    }
+}
+
+#[tokio::test]
+async fn another_shape_needs_a_restart() {
+    let server = RedisServer::start();
+    let (_folder, path) = password_file(&server.url());
+    let target = StoreTarget::Redis(Box::new(RedisTarget::at(SecretSource::File(path.clone()))));
+    let source = Source::new(&config(target), Duration::from_secs(SESSION_TTL)).unwrap();
+    assert!(works(&source.connect()).await);
+    std::fs::write(&path, "redis+cluster://127.0.0.1:1").unwrap();
+    let error = source.reload().unwrap_err().to_string();
+    assert!(error.starts_with("store.url: expected the same shape"), "{error}");
     assert!(works(&source.connect()).await);
 }
 
@@ -181,13 +261,9 @@ async fn what_the_user_may_not_do_is_auth() {
 #[tokio::test]
 async fn a_certificate_of_another_ca_is_refused_with_its_reason() {
     let (server, other) = (RedisServer::with_tls(), RedisServer::with_tls());
-    let target = StoreTarget::Redis {
-        url: SecretSource::Value(Secret::new(server.url())),
-        password: None,
-        ca_file: Some(other.ca_file()),
-    };
+    let target = to(server.url(), |it| it.tls.ca_file = Some(other.ca_file()));
     let error = open(&config(target)).ping().await.unwrap_err();
-    assert_eq!(error.cause(), "other");
+    assert_eq!(error.cause(), "tls");
     assert!(error.to_string().contains("certificate"), "{error}");
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use gotrue_sidecar::store::redis::{Amendment, Stamp};
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 
 use super::{differential::assert_nothing_pends, keys::assert_every_key_expires, *};
@@ -129,6 +130,59 @@ async fn a_beginning_that_comes_late_does_not_change_what_was_decided() {
     assert_every_key_expires(&mut redis).await;
     assert_eq!(swept(&store, user, NOW).await, 1);
     assert_eq!(live(&store, user, first.session).await.client_id, first.client_id);
+}
+
+#[tokio::test]
+async fn an_amendment_carries_out_first_what_waits() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (in_steps_of(1, &server), server.client().await);
+    let amend = async |record: &Record| {
+        let Store::Redis(redis) = &store else { panic!("not on Redis") };
+        let amendment = Amendment {
+            user: record.user,
+            session: record.session,
+            compared: Stamp { refreshed_at: record.refreshed_at, counter: None },
+            aal: None,
+            client: Some("client".to_owned()),
+            refreshed: None,
+        };
+        redis.amend(&[amendment], NOW).await.unwrap()
+    };
+    let user = somebody();
+    let records = sign_in_all(&store, user, 3).await;
+    apply(&store, &end(user, Which::Others(some_session()))).await;
+    assert_eq!(amend(&records[1]).await, [false], "it has ended");
+    assert_eq!(
+        keys_of(&mut redis, user).await,
+        [
+            "ending:1".to_owned(),
+            "marks".to_owned(),
+            format!("revoked:{}", records[0].session),
+            format!("revoked:{}", records[1].session),
+            format!("session:{}", records[2].session),
+        ]
+        .into()
+    );
+    assert_eq!(swept(&store, user, NOW).await, 2);
+
+    let user = somebody();
+    let raised = (0..2).map(|_| signed_in(user, some_session()));
+    let raised: Vec<_> =
+        raised.map(|it| Record { aal: Some(Aal::Aal2), factor_id: Some(factor_id(1)), ..it }).collect();
+    for record in &raised {
+        apply(&store, &sign_in(record)).await;
+    }
+    apply(&store, &Change::LowerAal { user, factor: factor_id(1) }).await;
+    assert_eq!(amend(&raised[1]).await, [true]);
+    let fallen = live(&store, user, raised[1].session).await;
+    assert_eq!((fallen.aal, fallen.factor_id, fallen.client_id.as_deref()), (None, None, Some("client")));
+    let of_user = |kind| format!("gotrue:{{{user}}}:{kind}");
+    assert!(!redis.exists::<_, bool>(of_user("ending:1")).await.unwrap(), "nobody waits any more");
+    assert_eq!(redis.zcard::<_, u64>(of_user("sessions")).await.unwrap(), 2);
+    assert_every_key_expires(&mut redis).await;
+    swept(&store, user, NOW).await;
+    assert_nothing_pends(&mut redis).await;
+    assert_eq!(live(&store, user, raised[1].session).await, fallen);
 }
 
 #[tokio::test]

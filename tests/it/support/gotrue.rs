@@ -3,7 +3,8 @@
 //! By default it is npm's `@supabase/lite`, somebody else's server with GoTrue's paths and answers. With
 //! `GOTRUE_BIN` and `DATABASE_URL` in the environment it is that real GoTrue (`real.rs` says what the two
 //! must be), and then the suites run all of what they have. Where the two differ, [`Kind`] has a question
-//! by the name of the difference: a suite asks it, and never which of the two it has.
+//! by the name of the difference: a suite asks it, and never which of the two it has. A test that has nothing to say
+//! without a real one is marked `#[ignore]`, so that every run lists it; `bin/test-gotrue` runs all.
 
 pub(crate) mod lite;
 mod real;
@@ -81,6 +82,12 @@ impl Kind {
         if real::is_given() { Self::Real } else { Self::Lite }
     }
 
+    /// For tests that are marked so: whoever runs them all the same is told what is missing.
+    pub(crate) fn must_be_real() {
+        let missing = "this test needs a real GoTrue: run it with bin/test-gotrue";
+        assert_eq!(Self::of_this_run(), Self::Real, "{missing}");
+    }
+
     /// A changed password ends the user's other sessions.
     pub(crate) fn ends_others_on_password_change(self) -> bool {
         self == Self::Real
@@ -101,23 +108,8 @@ impl Kind {
         self == Self::Real
     }
 
-    /// [`RefreshTokens::V2`] can be had.
-    pub(crate) fn has_v2_refresh_tokens(self) -> bool {
-        self == Self::Real
-    }
-
-    /// [`Signing::Es256`] can be had.
-    pub(crate) fn signs_with_es256(self) -> bool {
-        self == Self::Real
-    }
-
     /// Access tokens have `aal` and `amr`, and rows the address and the agent of whoever signed in.
     pub(crate) fn tells_how_one_signed_in(self) -> bool {
-        self == Self::Real
-    }
-
-    /// Its tables can be reached with SQL.
-    pub(crate) fn opens_its_database(self) -> bool {
         self == Self::Real
     }
 
@@ -144,7 +136,7 @@ impl Gotrue {
         Self::start_with(Settings::default()).await
     }
 
-    /// Panics over settings that this run's kind does not have: ask [`Kind`] first.
+    /// Panics over settings that this run's kind does not have: see [`Kind::must_be_real`].
     pub(crate) async fn start_with(settings: Settings) -> Self {
         match Kind::of_this_run() {
             Kind::Lite => {
@@ -217,7 +209,7 @@ impl Gotrue {
         self.rows().await.into_iter().map(|row| (row.session, row.user)).collect()
     }
 
-    /// Whatever an operator does to the tables; only where [`Kind::opens_its_database`].
+    /// Whatever an operator does to the tables; only of a real GoTrue.
     pub(crate) fn sql(&self, statement: &str) {
         match &self.server {
             Server::Real(real) => real.sql(statement),

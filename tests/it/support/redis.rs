@@ -1,6 +1,7 @@
 //! A real `redis-server` for one test: in a folder of its own, nothing on disk, gone when dropped.
 
 use std::{
+    fs,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -8,57 +9,145 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::certificates;
+use super::{certificates, process::PATIENCE};
+
+/// The user of the documentation.
+pub(crate) const USER: &str = "gotrue-sidecar";
+
+/// Its password in tests, which has to be escaped in an address.
+pub(crate) const PASSWORD: &str = "p@ss:word/1";
+
+/// The same, escaped.
+pub(crate) const PASSWORD_IN_URL: &str = "p%40ss%3Aword%2F1";
 
 /// A server that runs, or was killed and can be started again on the same port.
 pub(crate) struct RedisServer {
     child: Child,
     folder: TempDir,
     port: u16,
-    tls: bool,
-    options: Vec<String>,
+    /// Where nodes of a Cluster talk to each other.
+    bus: u16,
+    setup: Setup,
+}
+
+/// How a server is started.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    /// `redis-server`, or one that behaves as it does.
+    pub(crate) program: PathBuf,
+    /// Its certificate, if it speaks TLS.
+    pub(crate) tls: Tls,
+    /// It is part of a Cluster, whose bus is on a port of its own.
+    pub(crate) cluster: bool,
+    /// More options, as on its command line.
+    pub(crate) options: Vec<String>,
+}
+
+/// Whether a server speaks TLS on its port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// No.
+    Off,
+    /// With a certificate for `127.0.0.1` from a CA of its own: [`RedisServer::ca_file`].
+    Server,
+    /// Likewise, with a certificate for that name; and it wants to see one of the same CA.
+    Mutual(&'static str),
+}
+
+impl Setup {
+    /// A plain one.
+    pub(crate) fn new() -> Self {
+        Self { program: "redis-server".into(), tls: Tls::Off, cluster: false, options: Vec::new() }
+    }
+
+    /// With more options.
+    pub(crate) fn with<S: Into<String>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
+        self.options.extend(options.into_iter().map(Into::into));
+        self
+    }
+
+    /// With the user of the documentation, as its line is there; nobody else may do anything but by unix socket.
+    pub(crate) fn with_user(self) -> Self {
+        self.with(["--user"]).with(documented_user())
+    }
+}
+
+/// The words of the documented line for `users.acl` or `redis.conf`, from the user's name on.
+pub(crate) fn documented_user() -> Vec<String> {
+    documented("user gotrue-sidecar on >PASSWORD ~gotrue:*")
+}
+
+/// The words of a documented line that begins so, without its first, and with the tests' password.
+pub(crate) fn documented(beginning: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/redis.md");
+    let text = fs::read_to_string(path).unwrap();
+    let line = text.lines().find(|line| line.starts_with(beginning));
+    let line = line.unwrap_or_else(|| panic!("docs/redis.md has no line that begins with {beginning}"));
+    let words = line.split_whitespace().skip(1);
+    words.map(|word| if word == ">PASSWORD" { format!(">{PASSWORD}") } else { word.to_owned() }).collect()
 }
 
 impl RedisServer {
     /// On a free TCP port and a unix socket.
     pub(crate) fn start() -> Self {
-        Self::launch(false, &[])
+        Self::launch(Setup::new())
     }
 
     /// With more options, as on its command line.
     pub(crate) fn with_options(options: &[&str]) -> Self {
-        Self::launch(false, options)
+        Self::launch(Setup::new().with(options.iter().copied()))
     }
 
     /// TLS on the port, with a certificate for `127.0.0.1` from a CA of its own: [`Self::ca_file`].
     pub(crate) fn with_tls() -> Self {
-        Self::launch(true, &[])
+        Self::launch(Setup { tls: Tls::Server, ..Setup::new() })
     }
 
-    fn launch(tls: bool, options: &[&str]) -> Self {
+    /// As it is to be.
+    pub(crate) fn launch(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        if tls {
-            certificates::make(folder.path());
+        make_certificates(setup.tls, folder.path());
+        Self::launch_in(folder, setup)
+    }
+
+    /// What one needs that will follow this one, as safe as it and under the same CA.
+    pub(crate) fn replica(&self) -> Replica {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["ca.pem", "cert.pem", "key.pem"].iter().filter(|_| self.setup.tls != Tls::Off) {
+            fs::copy(self.file(name), folder.path().join(name)).unwrap();
         }
-        let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
+        Replica { folder, tls: self.setup.tls }
+    }
+
+    /// Whether the process is there.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    fn launch_in(folder: TempDir, setup: Setup) -> Self {
         // Between finding a free port and using it, another test may take it.
         for _ in 0..5 {
-            let port = free_port();
-            let mut child = spawn(folder.path(), port, tls, &options);
+            let (port, bus) = (free_port(), free_port());
+            let mut child = spawn(folder.path(), port, bus, &setup);
             if is_up(&mut child, folder.path()) {
-                return Self { child, folder, port, tls, options };
+                return Self { child, folder, port, bus, setup };
             }
         }
         panic!("redis-server does not start");
     }
 
+    /// All its certificates are of another CA from now on; it takes them up when it is restarted.
+    pub(crate) fn new_certificates(&self) {
+        make_certificates(self.setup.tls, self.folder.path());
+    }
+
     /// Its address by TCP.
     pub(crate) fn url(&self) -> String {
-        let scheme = if self.tls { "rediss" } else { "redis" };
+        let scheme = if self.setup.tls == Tls::Off { "redis" } else { "rediss" };
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
@@ -72,15 +161,24 @@ impl RedisServer {
         self.port
     }
 
+    /// The port of its Cluster's bus.
+    pub(crate) fn bus(&self) -> u16 {
+        self.bus
+    }
+
     /// The CA that made its certificate.
     pub(crate) fn ca_file(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
+        self.file("ca.pem")
+    }
+
+    /// A file in its folder: `client.pem` and `client-key.pem`, for one that wants to see them.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// A plain connection, by unix socket: what the tests see, whatever the product does.
     pub(crate) async fn client(&self) -> MultiplexedConnection {
-        let client = redis::Client::open(self.unix_url()).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        connected(redis::Client::open(self.unix_url()).unwrap()).await
     }
 
     /// A plain connection to one that wants a password.
@@ -88,7 +186,7 @@ impl RedisServer {
         let mut client = redis::Client::open(self.unix_url()).unwrap().get_connection_info().clone();
         let settings = client.redis_settings().clone().set_password(password);
         client = client.set_redis_settings(settings);
-        redis::Client::open(client).unwrap().get_multiplexed_async_connection().await.unwrap()
+        connected(redis::Client::open(client).unwrap()).await
     }
 
     /// It hangs: accepts, and answers nothing.
@@ -107,11 +205,11 @@ impl RedisServer {
         self.child.wait().unwrap();
     }
 
-    /// It is back on the same port, and has forgotten everything.
+    /// It is back on the same port, and has forgotten everything unless its options make it remember.
     pub(crate) fn restart(&mut self) {
         let _killed = self.child.kill();
         self.child.wait().unwrap();
-        self.child = spawn(self.folder.path(), self.port, self.tls, &self.options);
+        self.child = spawn(self.folder.path(), self.port, self.bus, &self.setup);
         assert!(is_up(&mut self.child, self.folder.path()), "redis-server does not start again");
     }
 
@@ -128,27 +226,66 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn(folder: &Path, port: u16, tls: bool, options: &[String]) -> Child {
-    let mut command = Command::new("redis-server");
+/// What a replica has of its primary.
+pub(crate) struct Replica {
+    folder: TempDir,
+    tls: Tls,
+}
+
+impl Replica {
+    /// Follows the primary at this port of the host.
+    pub(crate) fn start(self, options: &[&str], primary: u16) -> RedisServer {
+        let port = primary.to_string();
+        let mut setup = Setup { tls: self.tls, ..Setup::new() }.with(options.iter().copied());
+        setup = setup.with(["--replicaof", "127.0.0.1", &port]);
+        if self.tls != Tls::Off {
+            setup = setup.with(["--tls-replication", "yes"]);
+        }
+        RedisServer::launch_in(self.folder, setup)
+    }
+}
+
+/// Whoever looks on has patience: the machine may be busy.
+async fn connected(client: redis::Client) -> MultiplexedConnection {
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+}
+
+fn make_certificates(tls: Tls, folder: &Path) {
+    match tls {
+        Tls::Off => {}
+        Tls::Server => certificates::make(folder),
+        Tls::Mutual(name) => certificates::make_for(name, folder),
+    }
+}
+
+fn spawn(folder: &Path, port: u16, bus: u16, setup: &Setup) -> Child {
+    let mut command = Command::new(&setup.program);
     command
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"])
-        .args([if tls { "--tls-port" } else { "--port" }, &port.to_string()])
+        .args([if setup.tls == Tls::Off { "--port" } else { "--tls-port" }, &port.to_string()])
         .arg("--dir")
         .arg(folder)
         .arg("--unixsocket")
         .arg(socket(folder));
-    if tls {
+    if setup.tls != Tls::Off {
+        let authenticate = if setup.tls == Tls::Server { "no" } else { "yes" };
         command
-            .args(["--port", "0", "--tls-auth-clients", "no", "--tls-cert-file"])
+            .args(["--port", "0", "--tls-auth-clients", authenticate, "--tls-cert-file"])
             .arg(folder.join("cert.pem"))
             .arg("--tls-key-file")
             .arg(folder.join("key.pem"))
             .arg("--tls-ca-cert-file")
             .arg(folder.join("ca.pem"));
     }
-    let child = command.args(options).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    if setup.cluster {
+        command.args(["--cluster-enabled", "yes", "--cluster-port", &bus.to_string()]);
+    }
+    let child = command.args(&setup.options).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     child.unwrap_or_else(|error| {
-        panic!("redis-server is not installed: apt-get install redis-server ({error})")
+        panic!("{} is not installed: see bin/setup ({error})", setup.program.display())
     })
 }
 
@@ -171,7 +308,8 @@ fn socket(folder: &Path) -> PathBuf {
     folder.join("redis.sock")
 }
 
-fn free_port() -> u16 {
+/// A port on which nobody listens.
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

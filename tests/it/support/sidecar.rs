@@ -42,15 +42,26 @@ impl Sidecar {
 
     /// With an environment: it is the only one that the sidecar sees.
     pub(crate) fn start_with(flags: &[&str], env: &[(&str, &str)]) -> Self {
-        Self::launch(flags, env, Clock::default())
+        Self::launch(flags, env, |app| app)
     }
 
     /// Whose sessions go by that clock.
     pub(crate) fn start_at(clock: &Clock, flags: &[&str]) -> Self {
-        Self::launch(flags, &[], clock.clone())
+        let clock = clock.clone();
+        Self::launch(flags, &[], |app| app.with_clock(clock))
     }
 
-    fn launch(flags: &[&str], env: &[(&str, &str)], clock: Clock) -> Self {
+    /// Which lets Redis deal with so few sessions of a user at once.
+    pub(crate) fn start_in_steps(step: u32, clock: &Clock, flags: &[&str]) -> Self {
+        let clock = clock.clone();
+        Self::launch(flags, &[], move |app| app.with_clock(clock).with_step(step))
+    }
+
+    fn launch(
+        flags: &[&str],
+        env: &[(&str, &str)],
+        set_up: impl FnOnce(App) -> App + Send + 'static,
+    ) -> Self {
         let args = with_defaults(flags).into_iter().map(OsString::from);
         let env: Vec<(OsString, OsString)> =
             env.iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -65,7 +76,7 @@ impl Sidecar {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (buffer, _guard) = LogBuffer::new(Box::new(lines)).unwrap();
-                let app = App::build(config, Some(buffer)).unwrap().with_clock(clock);
+                let app = set_up(App::build(config, Some(buffer)).unwrap());
                 let addresses = (app.address().unwrap(), app.admin_address().unwrap());
                 started.send((addresses, app.drain(), app.store())).unwrap();
                 Box::pin(app.run()).await.unwrap()
@@ -122,11 +133,20 @@ pub(crate) fn with_defaults(flags: &[&str]) -> Vec<String> {
 
 /// The value of one sample of the `/metrics` at an address, as it stands there.
 pub(crate) async fn sample(admin: SocketAddr, series: &str) -> String {
+    let page = metrics_page(admin).await;
+    sample_in(&page, series).unwrap_or_else(|| panic!("no series {series} in\n{page}")).to_owned()
+}
+
+/// The value of one sample of such a page, if it has that series.
+pub(crate) fn sample_in<'a>(page: &'a str, series: &str) -> Option<&'a str> {
+    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
+}
+
+/// The `/metrics` at an address.
+pub(crate) async fn metrics_page(admin: SocketAddr) -> String {
     let request = http_types::Request::get(format!("http://{admin}/metrics")).body(String::new()).unwrap();
     let answer = http::send(request).await.unwrap();
-    let page = String::from_utf8(answer.body.to_vec()).unwrap();
-    let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no series {series} in\n{page}")).to_owned()
+    String::from_utf8(answer.body.to_vec()).unwrap()
 }
 
 const DEFAULTS: [(&str, &str); 4] = [

@@ -1,0 +1,170 @@
+//! What the store said of sessions: asked once however many want to know, and believed for `check.max_staleness` at
+//! most, from before it was asked, or until a change is heard of.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::{
+    cache::{Cache, Weight},
+    decision::Known,
+};
+use crate::{
+    metrics::CheckCache,
+    session::{SessionId, Sought, UserId},
+    sessions::{Budget, Sessions},
+    store::changes::{Changes, Noted},
+};
+
+/// So many are remembered, by each worker.
+const MOST: usize = 65_536;
+/// They take so much, by each worker.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+type Id = (UserId, SessionId);
+
+/// The states of one worker.
+#[derive(Debug)]
+pub(super) struct States {
+    sessions: Arc<Sessions>,
+    /// `None`: the store is this process's memory. Nothing is to be won by remembering what it says.
+    changes: Option<Arc<Changes>>,
+    /// `check.max_staleness`
+    max_staleness: Duration,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    cache: Cache<Id, Entry>,
+    flights: HashMap<Id, Flight>,
+    next: u64,
+}
+
+/// What was said.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    known: Known,
+    asked: Asked,
+}
+
+/// When, and what was known of changes by then.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: Instant,
+    noted: Noted,
+}
+
+/// A question under way.
+#[derive(Debug)]
+struct Flight {
+    number: u64,
+    asked: Asked,
+    answer: watch::Receiver<Option<Known>>,
+}
+
+impl Weight for Entry {
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl States {
+    /// Nothing is known yet.
+    pub(super) fn new(
+        sessions: Arc<Sessions>,
+        changes: Option<Arc<Changes>>,
+        max_staleness: Duration,
+    ) -> Self {
+        let held = Held { cache: Cache::new(MOST, MOST_BYTES), flights: HashMap::new(), next: 0 };
+        Self { sessions, changes, max_staleness, held: Mutex::new(held) }
+    }
+
+    /// What is remembered and may still be believed at `now`.
+    pub(super) fn remembered(&self, sought: &Sought, now: Instant) -> Option<Known> {
+        let asked = Asked { at: now, noted: self.changes.as_ref()?.noted(sought.user) };
+        let entry = self.lock().cache.get(&(sought.user, sought.session))?;
+        if !self.holds(entry.asked, asked) {
+            return None;
+        }
+        self.sessions.metrics.check_cache_hit(CheckCache::Session);
+        Some(entry.known)
+    }
+
+    /// What the store says, within `limit`.
+    pub(super) async fn ask(self: &Arc<Self>, sought: Sought, limit: Duration) -> Known {
+        let Some(changes) = &self.changes else {
+            return self.sessions.known(&sought, limit).await;
+        };
+        let asked = Asked { at: Instant::now(), noted: changes.noted(sought.user) };
+        let mut answer = self.flight(sought, asked, limit);
+        match timeout(limit, answer.wait_for(Option::is_some)).await {
+            Ok(Ok(known)) => known.unwrap_or(Known::Undecided),
+            Ok(Err(_)) | Err(_) => Known::Undecided,
+        }
+    }
+
+    /// The answer to a question that is under way and as good as one asked now, else to a new one. It goes on when
+    /// nobody waits for it any more.
+    fn flight(
+        self: &Arc<Self>,
+        sought: Sought,
+        asked: Asked,
+        limit: Duration,
+    ) -> watch::Receiver<Option<Known>> {
+        let id = (sought.user, sought.session);
+        let mut held = self.lock();
+        if let Some(flight) = held.flights.get(&id)
+            && self.holds(flight.asked, asked)
+            && flight.answer.has_changed().is_ok()
+        {
+            return flight.answer.clone();
+        }
+        let number = held.next;
+        held.next += 1;
+        let (landing, answer) = watch::channel(None);
+        held.flights.insert(id, Flight { number, asked, answer: answer.clone() });
+        drop(held);
+        let states = Arc::clone(self);
+        tokio::spawn(async move {
+            let known = states.sessions.known(&sought, limit).await;
+            states.landed(id, number, Entry { known, asked });
+            landing.send_replace(Some(known));
+        });
+        answer
+    }
+
+    fn landed(&self, id: Id, number: u64, entry: Entry) {
+        let mut held = self.lock();
+        if held.flights.get(&id).is_some_and(|flight| flight.number == number) {
+            held.flights.remove(&id);
+            if entry.known != Known::Undecided {
+                held.cache.insert(id, entry);
+            }
+        }
+    }
+
+    /// Whether what was asked then answers what is asked now.
+    fn holds(&self, then: Asked, now: Asked) -> bool {
+        then.noted == now.noted && now.at.saturating_duration_since(then.at) < self.max_staleness
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions {
+    /// What the store says of a session, within `limit`; it counts as seen.
+    async fn known(self: &Arc<Self>, sought: &Sought, limit: Duration) -> Known {
+        let state = self.state_of(sought, &mut Budget::new(limit)).await;
+        state.as_ref().map_or(Known::Undecided, Known::from)
+    }
+}

@@ -1,0 +1,76 @@
+//! A store outage, seen from both ends: what clients notice (contract §9, I5), and what the store holds afterwards.
+//! The sidecar is its own binary, Redis is real; GoTrue is scripted, so that signing in costs nothing.
+
+mod breaker;
+
+use std::time::Duration;
+
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::support::{
+    client::{Client, Tokens},
+    issuer::{self, SECRET},
+    process::{Process, eventually},
+    redis::RedisServer,
+    relay::{Does, Relay},
+    upstream::Upstream,
+};
+
+const OPEN: &str = "gotrue_sidecar_store_breaker_open";
+
+/// A sidecar with its own way to a Redis, through a relay.
+struct Replica {
+    process: Process,
+    relay: Relay,
+}
+
+impl Replica {
+    async fn start(upstream: &Upstream, redis: &RedisServer, more: &[&str]) -> Self {
+        let relay = Relay::to(redis.port()).await;
+        let mut flags = vec![
+            format!("--upstream-url={}", upstream.url),
+            format!("--store-url=redis://127.0.0.1:{}", relay.port),
+            format!("--jwt-secret={SECRET}"),
+            "--jwt-jwks=off".to_owned(),
+        ];
+        flags.extend(more.iter().map(|&flag| flag.to_owned()));
+        let process = Process::start(&flags.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        process.metric_becomes("gotrue_sidecar_store_up", 1).await;
+        Self { process, relay }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.process.url)
+    }
+
+    async fn sign_in(&self) -> Tokens {
+        self.client().sign_in("a@b.example").await
+    }
+
+    /// Signs in until nobody waits for the store any more.
+    async fn opens(&self) {
+        let began = Instant::now();
+        while self.process.metric(OPEN).await == 0 {
+            assert!(began.elapsed() < Duration::from_secs(20), "{}", self.process.stderr());
+            self.sign_in().await;
+        }
+    }
+
+    /// Signs in until the store is used again.
+    async fn closes(&self) {
+        let began = Instant::now();
+        while self.process.metric(OPEN).await > 0 {
+            assert!(began.elapsed() < Duration::from_secs(20), "{}", self.process.stderr());
+            self.sign_in().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// How often Redis has run a script.
+async fn scripts_run(redis: &RedisServer) -> u64 {
+    let stats: String =
+        ::redis::cmd("INFO").arg("commandstats").query_async(&mut redis.client().await).await.unwrap();
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
+}

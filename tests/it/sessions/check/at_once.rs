@@ -1,0 +1,281 @@
+//! What is revoked anywhere is refused everywhere (I11): at once where Redis tells of it, within
+//! `check.max_staleness` where it does not.
+
+use tokio::{
+    task::{JoinSet, spawn},
+    time::Instant,
+};
+
+use super::*;
+use crate::support::{
+    process::Process,
+    relay::{Does, Relay},
+};
+
+/// Whoever notices a change within this has not waited for time to pass.
+const NEVER: [&str; 2] = ["--check-max-staleness", "60s"];
+
+/// A sidecar's flags that lead to Redis through a relay.
+async fn through(relay: &Relay, world: &World, flags: &[&str]) -> Sidecar {
+    let store = format!("redis://127.0.0.1:{}", relay.port);
+    let more = ["--upstream-url", &world.upstream.url, "--store-url", &store, "--store-timeout", "2s"];
+    let sidecar = Sidecar::start_at(&world.clock, &[&more[..], &UNHURRIED, flags].concat());
+    hears(&sidecar).await;
+    sidecar
+}
+
+/// Has a sidecar remember a session as live.
+async fn remembered(sidecar: &Sidecar, token: &str) {
+    // the first question touches the record, which is heard of
+    for _ in 0..3 {
+        assert_eq!(check(sidecar, token).await.status, 200);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn is_refused(sidecar: &Sidecar, token: &str) -> bool {
+    check(sidecar, token).await.status == 403
+}
+
+/// Threat: a session that was ended on one replica lives on in another one's memory.
+#[tokio::test]
+async fn an_ending_by_another_replica_is_heard_of() {
+    let world = World::checking(&NEVER).await;
+    let other = world.replica(&[&NEVER[..], &["--session-api-enabled", "true"]].concat());
+    hears(&world.sidecar).await;
+    for ends in ["DELETE", "logout", "revoke-all"] {
+        let login = Login::new(NOW);
+        world.know(&[&login]).await;
+        let token = login.access(&world.signer);
+        remembered(&world.sidecar, &token).await;
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        let target = match ends {
+            "DELETE" => (Method::DELETE, format!("/sessions/{}", login.session)),
+            "logout" => (Method::POST, "/logout?scope=local".to_owned()),
+            _ => (Method::DELETE, "/sessions?scope=global".to_owned()),
+        };
+        let answer = send_through(&other, target.0, &target.1, &headers, "").await;
+        assert_eq!(answer.status, 204, "{ends}");
+        // in its own memory there is nothing to wait for
+        assert!(is_refused(&other, &token).await, "{ends}");
+        until(ends, async || is_refused(&world.sidecar, &token).await).await;
+    }
+}
+
+/// An operator with redis-cli and nothing else.
+#[tokio::test]
+async fn what_is_done_by_hand_is_heard_of() {
+    let world = World::checking(&[&NEVER[..], &["--check-unknown", "deny"]].concat()).await;
+    hears(&world.sidecar).await;
+    let users = [NOW; 4].map(Login::new);
+    world.know(&users.each_ref()).await;
+    let tokens = users.each_ref().map(|login| login.access(&world.signer));
+    let [buried, deleted, banned, flushed] = &users;
+    for token in &tokens {
+        remembered(&world.sidecar, token).await;
+    }
+    world.bury(buried).await;
+    let record = format!("gotrue:{{{}}}:session:{}", deleted.user, deleted.session);
+    let _: i64 = world.redis(&["DEL", &record]).await;
+    let marks = format!("gotrue:{{{}}}:marks", banned.user);
+    let _: i64 = world.redis(&["HSET", &marks, "suspended_until", &(NOW + 60).to_string()]).await;
+    for (token, what) in tokens.iter().zip(["tombstone", "DEL", "ban"]) {
+        until(what, async || is_refused(&world.sidecar, token).await).await;
+    }
+    assert_eq!(world.check(flushed).await.status, 200);
+    let () = world.redis(&["FLUSHALL"]).await;
+    until("FLUSHALL", async || is_refused(&world.sidecar, &tokens[3]).await).await;
+}
+
+#[tokio::test]
+async fn a_ban_and_its_end_are_heard_of() {
+    let login = Login::new(NOW);
+    let world = World::checking(&NEVER).await;
+    let other = world.replica(&NEVER);
+    world.know(&[&login]).await;
+    hears(&other).await;
+    let token = login.access(&world.signer);
+    remembered(&other, &token).await;
+    for (until_then, at, status) in [(Some(NOW + 60), 1, 403), (None, 2, 200)] {
+        let ban = Change::Suspend { user: login.user, until: until_then, decided_ms: NOW_MS + at };
+        world.store.apply(&[ban], NOW).await.unwrap();
+        until("the ban, or its end", async || check(&other, &token).await.status == status).await;
+    }
+}
+
+/// Threat: the connection over which Redis tells of changes is dead, and nobody knows; or one message is lost.
+#[tokio::test]
+async fn without_being_told_a_revocation_is_noticed_in_time() {
+    let staleness = Duration::from_secs(1);
+    let world = World::checking(&[]).await;
+    for loss in ["pushes", "everything"] {
+        let relay = Relay::to(world.redis.port()).await;
+        let sidecar = through(&relay, &world, &["--check-max-staleness", "1s"]).await;
+        let login = Login::new(NOW);
+        world.know(&[&login]).await;
+        let token = login.access(&world.signer);
+        remembered(&sidecar, &token).await;
+        match loss {
+            "pushes" => relay.does(Does::LosePushes),
+            _ => relay.swallow(),
+        }
+        world.bury(&login).await;
+        let buried = Instant::now();
+        loop {
+            let asked = buried.elapsed();
+            // with everything gone it cannot be decided before there is a new connection
+            let status = check(&sidecar, &token).await.status.as_u16();
+            if status == 403 {
+                break;
+            }
+            assert!(status == 503 || asked < staleness, "{loss}: {status} after {asked:?}");
+            assert!(asked < Duration::from_secs(20), "{loss}: never refused");
+        }
+        if loss == "everything" {
+            // and the dead connection is found out
+            until("changes are told of again", async || relay.connections() > 2).await;
+            hears(&sidecar).await;
+        }
+    }
+}
+
+/// Redis is away, comes back, and tells again.
+#[tokio::test]
+async fn after_a_restart_changes_are_told_of_again() {
+    let mut world = World::checking(&NEVER).await;
+    let login = Login::new(NOW);
+    world.know(&[&login]).await;
+    hears(&world.sidecar).await;
+    let token = login.access(&world.signer);
+    remembered(&world.sidecar, &token).await;
+    world.redis.kill();
+    until("it is known that nobody tells", async || world.count("gotrue_sidecar_check_push_up").await == 0)
+        .await;
+    // what was remembered is not believed any more
+    until("nothing is remembered", async || check(&world.sidecar, &token).await.status == 503).await;
+    world.redis.restart();
+    hears(&world.sidecar).await;
+    world.know(&[&login]).await;
+    remembered(&world.sidecar, &token).await;
+    world.bury(&login).await;
+    until("it is heard of again", async || is_refused(&world.sidecar, &token).await).await;
+}
+
+/// A managed Redis, or an ACL, that has no client tracking.
+#[tokio::test]
+async fn a_redis_that_tells_of_nothing_is_asked_in_time() {
+    let world = World::checking(&[]).await;
+    let acl = ["ACL", "SETUSER", "default", "-client|tracking"];
+    let () = world.redis(&acl).await;
+    let login = Login::new(NOW);
+    world.know(&[&login]).await;
+    let sidecar = world.replica(&["--check-max-staleness", "1s"]);
+    let token = login.access(&world.signer);
+    remembered(&sidecar, &token).await;
+    world.bury(&login).await;
+    until("it is noticed", async || is_refused(&sidecar, &token).await).await;
+    assert_eq!(sample(sidecar.admin, "gotrue_sidecar_check_push_up").await, "0");
+}
+
+/// One line when it changes, not one for each attempt.
+#[tokio::test]
+async fn the_log_says_once_whether_changes_are_told_of() {
+    let mut redis = RedisServer::start();
+    let (upstream, store) = ("--upstream-url=http://127.0.0.1:1", format!("--store-url={}", redis.url()));
+    let process = Process::start(&[upstream, &store, "--jwt-secret", SECRET]).await;
+    process.line("the store tells of changes as they happen").await;
+    redis.kill();
+    process.line("the store does not tell of changes").await;
+    tokio::time::sleep(Duration::from_secs(3)).await; // some attempts
+    redis.restart();
+    process.nth_line(2, "the store tells of changes as they happen").await;
+    assert_eq!(process.count("the store does not tell of changes"), 1, "{}", process.stderr());
+    let () = redis_cli(&redis, &["ACL", "SETUSER", "default", "-client|tracking"]).await;
+    let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+    let _: i64 = redis_cli(&redis, &kill).await;
+    process.nth_line(2, "the store does not tell of changes").await;
+    process.line("refuses our user or password, or what the user may do").await;
+}
+
+/// I11, measured: sessions end through one replica while both are busy, and the other one's answers change.
+#[tokio::test]
+async fn a_thousand_revocations_under_load() {
+    const SESSIONS: usize = 1000;
+    const BUSY: usize = 4;
+    let world = World::checking(&["--session-api-enabled", "true"]).await;
+    let other = world.replica(&NEVER);
+    hears(&other).await;
+    let logins: Vec<_> = (0..SESSIONS + 200).map(|_| Login::new(NOW)).collect();
+    for some in logins.chunks(100) {
+        world.know(&some.iter().collect::<Vec<_>>()).await;
+    }
+    let tokens: Vec<_> = logins.iter().map(|login| login.access(&world.signer)).collect();
+    let (ending, staying) = tokens.split_at(SESSIONS);
+    let mut load = JoinSet::new();
+    for (replica, turn) in
+        [world.sidecar.admin, other.admin].into_iter().flat_map(|it| (0..BUSY).map(move |n| (it, n)))
+    {
+        let staying = staying.to_vec();
+        load.spawn(async move {
+            let mut gateway = Gateway::to(replica).await;
+            for turn in (turn..).step_by(BUSY) {
+                assert_eq!(gateway.check(&staying[turn % staying.len()]).await, 200);
+            }
+        });
+    }
+    let mut gateway = Gateway::to(other.admin).await;
+    let mut took = Vec::new();
+    for token in ending {
+        assert_eq!(gateway.check(token).await, 200);
+        let bearer = format!("Bearer {token}");
+        let target = "/sessions?scope=global";
+        let ended =
+            send_through(&world.sidecar, Method::DELETE, target, &[("authorization", &bearer)], "").await;
+        let began = Instant::now();
+        assert_eq!(ended.status, 204);
+        while gateway.check(token).await != 403 {
+            assert!(began.elapsed() < Duration::from_secs(20), "never refused");
+        }
+        took.push(began.elapsed());
+    }
+    load.abort_all();
+    took.sort_unstable();
+    let (median, p99, max) = (took[SESSIONS / 2], took[SESSIONS * 99 / 100], took[SESSIONS - 1]);
+    println!(
+        "{SESSIONS} revocations, from the 204 of one replica to the 403 of the other: median {median:?}, p99 {p99:?}, max {max:?}"
+    );
+    // the contract's second, and what a busy machine takes to ask
+    assert!(max < Duration::from_secs(3), "{max:?}");
+}
+
+/// A connection that is kept.
+struct Gateway {
+    sender: hyper::client::conn::http1::SendRequest<http_body_util::Empty<bytes::Bytes>>,
+}
+
+impl Gateway {
+    async fn to(admin: std::net::SocketAddr) -> Self {
+        let stream = tokio::net::TcpStream::connect(admin).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        spawn(connection);
+        Self { sender }
+    }
+
+    async fn check(&mut self, token: &str) -> u16 {
+        use http_body_util::BodyExt;
+        let request = Request::get("/check").header("host", "sidecar");
+        let request = request.header("authorization", format!("Bearer {token}"));
+        self.sender.ready().await.unwrap();
+        let (head, body) = self
+            .sender
+            .send_request(request.body(http_body_util::Empty::new()).unwrap())
+            .await
+            .unwrap()
+            .into_parts();
+        body.collect().await.unwrap();
+        head.status.as_u16()
+    }
+}

@@ -1,0 +1,85 @@
+//! A store that does not answer (contract §9): 503, or with `check.on_store_error: open` the token's own verdict.
+
+use tokio::time::Instant;
+
+use super::*;
+
+#[tokio::test]
+async fn without_the_store_nothing_is_decided_unless_told_otherwise() {
+    let modes: [(&[&str], u16); 2] = [(&[], 503), (&["--check-on-store-error", "open"], 200)];
+    for (flags, expected) in modes {
+        let (known, new) = (Login::new(NOW), Login::new(NOW));
+        let flags = [&["--store-timeout", "100ms", "--check-max-staleness", "0s"], flags].concat();
+        let mut world = World::checking(&flags).await;
+        world.know(&[&known, &new]).await;
+        assert_eq!(world.check(&known).await.status, 200);
+        for refuses in [false, true] {
+            if refuses {
+                world.redis.go_on();
+                world.redis.kill();
+            } else {
+                world.redis.hang();
+            }
+            for login in [&known, &new] {
+                let answer = world.check(login).await;
+                assert_eq!(answer.status.as_u16(), expected);
+                if expected == 503 {
+                    assert_eq!(said(&answer), UNAVAILABLE);
+                    assert_eq!(answer.header("retry-after"), Some("1"));
+                } else {
+                    assert_eq!(identity(&answer)[0], login.user.to_string());
+                }
+            }
+        }
+        assert_eq!(
+            world.checked(if expected == 503 { "error" } else { "allow" }).await,
+            4 + usize::from(expected == 200)
+        );
+        world.redis.restart();
+        world.know(&[&known]).await;
+        until("the store is asked again", async || world.check(&known).await.status == 200).await;
+    }
+}
+
+/// What was just heard is believed while the store is away, no longer than it would be otherwise.
+#[tokio::test]
+async fn an_outage_that_is_not_noticed_yet_costs_nothing_and_brings_nothing_back() {
+    let [known, revoked] = [NOW; 2].map(Login::new);
+    let world = World::checking(&["--store-timeout", "100ms", "--check-max-staleness", "2s"]).await;
+    world.know(&[&known, &revoked]).await;
+    world.revoke(&revoked).await;
+    hears(&world.sidecar).await;
+    let asked = Instant::now();
+    let (yes, no) = (world.check(&known).await, world.check(&revoked).await);
+    assert_eq!((yes.status.as_u16(), said(&no)), (200, REVOKED));
+    world.redis.hang();
+    until("nothing is remembered any more", async || {
+        let at = asked.elapsed();
+        let status = world.check(&known).await.status.as_u16();
+        let no = world.check(&revoked).await.status.as_u16();
+        assert!(matches!(no, 403 | 503), "{no}");
+        // nothing is believed that was asked longer ago
+        assert!(status == 503 || at < Duration::from_secs(2), "{status} after {at:?}");
+        status == 503 && no == 503
+    })
+    .await;
+    world.redis.go_on();
+    until("the store is asked again", async || world.check(&known).await.status == 200).await;
+    assert_eq!(said(&world.check(&revoked).await), REVOKED);
+}
+
+/// `check.timeout` bounds what a gateway waits for, whatever `store.timeout` grants others.
+#[tokio::test]
+async fn a_check_takes_no_longer_than_its_timeout() {
+    let login = Login::new(NOW);
+    let flags = ["--jwt-secret", SECRET, "--check-timeout", "100ms", "--store-timeout", "30s"];
+    let world = World::with(&flags, always(no_content())).await;
+    world.know(&[&login]).await;
+    world.redis.hang();
+    let began = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(said(&world.check(&login).await), UNAVAILABLE);
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    world.redis.go_on();
+}
