@@ -31,7 +31,7 @@ async fn behaves(mut site: Site, ask: impl AsyncFn(Option<&str>) -> Said) {
     site.redis.hang();
     assert_eq!(ask(Some(&issuer::somebody().access)).await, nobody(503));
     site.redis.go_on();
-    site.sidecar.signal(Signal::STOP);
+    site.sidecar.hang();
     assert_eq!(ask(Some(&tokens.access)).await, nobody(503));
     site.sidecar.signal(Signal::KILL);
     site.sidecar.ended().await;

@@ -31,7 +31,7 @@ async fn only_the_check_lets_through_and_the_page_says_what_else_happens() {
         seen.push(gateway.get("/refused", &bearer(&issuer::somebody().access)).await);
     }
     site.redis.go_on();
-    site.sidecar.signal(Signal::STOP);
+    site.sidecar.hang();
     for (gateway, seen) in gateways.iter().zip(&mut seen) {
         if gateway.gives_up {
             seen.push(gateway.get("/refused", &bearer(&allowed.access)).await);
