@@ -52,7 +52,8 @@ class Rendered:
         return next(each for each in self.sidecar["volumeMounts"] if each["name"] == name)
 
     def pods(self):
-        return [each["spec"]["template"] for each in self.all("Deployment")]
+        jobs = [each["spec"]["jobTemplate"] for each in self.all("CronJob")]
+        return [each["spec"]["template"] for each in self.all("Deployment") + jobs]
 
     def containers(self):
         for template in self.pods():
@@ -183,6 +184,27 @@ class Manifests:
             for endpoint in monitor["spec"]["podMetricsEndpoints"]:
                 self.assertEqual((endpoint["port"], endpoint["path"]), ("admin", "/metrics"))
 
+    def test_the_audit_is_the_sidecars_image_with_its_settings_and_a_database(self):
+        it = self.it
+        for job in it.all("CronJob"):
+            self.assertEqual(job["spec"]["concurrencyPolicy"], "Forbid")
+            pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+            audit, = pod["containers"]
+            self.assertEqual(audit["image"], it.sidecar["image"])
+            self.assertEqual(audit["args"][0], "audit")
+            self.assertEqual(audit["volumeMounts"], it.sidecar["volumeMounts"])
+            self.assertEqual(pod["volumes"], it.pod["volumes"])
+            environment = {each["name"]: each for each in audit["env"]}
+            self.assertEqual([environment["SIDECAR_CONFIG"]], it.sidecar["env"])
+            self.assertIn("secretKeyRef", environment["SIDECAR_DATABASE_URL"]["valueFrom"])
+
+    def test_alerts_ask_for_metrics_that_exist(self):
+        catalogue = set(re.findall(r'"(gotrue_sidecar_\w+)"', Path("src/metrics/catalogue.rs").read_text()))
+        for rule in self.it.all("PrometheusRule"):
+            for alert in (each for group in rule["spec"]["groups"] for each in group["rules"]):
+                named = set(re.findall(r"gotrue_sidecar_\w+", alert["expr"]))
+                self.assertTrue(named and named <= catalogue, alert["alert"])
+
     def test_the_dockerfile_has_the_same_ports_and_user(self):
         it, dockerfile = self.it, Path("Dockerfile").read_text()
         exposed = re.search(r"^EXPOSE (.*)$", dockerfile, re.MULTILINE).group(1).split()
@@ -211,8 +233,10 @@ class Dev(Manifests, unittest.TestCase):
 class Prod(Manifests, unittest.TestCase):
     overlay = "prod"
 
-    def test_prod_is_monitored_and_keeps_its_secrets_elsewhere(self):
+    def test_prod_is_monitored_and_audited_and_keeps_its_secrets_elsewhere(self):
         self.assertTrue(self.it.all("PodMonitor"))
+        self.assertTrue(self.it.all("PrometheusRule"))
+        self.assertTrue(self.it.all("CronJob"))
         self.assertFalse(self.it.all("Secret"))
 
 

@@ -23,7 +23,8 @@
 //! |---|---|---|
 //! | sessions, tombstones, marks | [`store`]: Redis, or [`store::memory`] | every replica, or this process |
 //! | connections to GoTrue | [`upstream::Upstream`] | one worker |
-//! | the connection to Redis | [`store::Store`], made by [`store::Source`] | one worker |
+//! | connections to Redis, its master or its slots | [`store::Store`], made by [`store::Source`] | one worker |
+//! | address, password and certificates for Redis | [`store::Source`] | this process, replaced as a whole |
 //! | whether the store is worth asking | [`breaker::Breaker`] | this process |
 //! | clients' connections | [`listener::Connections`], each with its [`wire::pace::Pace`] | one worker |
 //! | one request | [`exchange::Exchange`], until its answer has ended | nobody |

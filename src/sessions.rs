@@ -277,7 +277,7 @@ impl Sessions {
         // what came too late only because little of the budget was left says nothing about the store
         let hardly_asked = result.as_ref().err() == Some(&store::Error::Timeout) && took < self.budget / 2;
         permit.tell(if hardly_asked { Sign::Nothing } else { Sign::of(&result) });
-        if error.is_none() {
+        if result.is_ok() {
             self.go_on_sweeping();
         }
         result

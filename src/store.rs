@@ -193,7 +193,7 @@ impl Store {
         }
     }
 
-    /// Parts of the store that can be out of order by themselves: 1, for a Cluster 64 groups of slots.
+    /// How many parts it has that can be away while the others work: 1, for a Cluster 64 groups of slots.
     pub fn lanes(&self) -> usize {
         match self {
             Self::Redis(redis) => redis.lanes(),
@@ -217,26 +217,21 @@ impl Store {
         }
     }
 
-    /// As [`ping`](Self::ping), for one part.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn ping_lane(&self, lane: usize) -> Result<(), Error> {
+    /// Asks each part of the store, by [`lane`](Self::lanes), whether it would take a change. Makes none, and no
+    /// key.
+    pub async fn ping_each(&self) -> Vec<Result<(), Error>> {
         match self {
-            Self::Redis(redis) => redis.ping_lane(lane).await,
-            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.ping_each().await,
+            Self::Memory(_) => vec![Ok(())],
         }
     }
 
-    /// Asks whether every part of the store would take a change. Makes none, and no key.
+    /// As [`ping_each`](Self::ping_each), for all parts together.
     ///
     /// # Errors
     /// When one would not.
     pub async fn ping(&self) -> Result<(), Error> {
-        match self {
-            Self::Redis(redis) => redis.ping().await,
-            Self::Memory(_) => Ok(()),
-        }
+        self.ping_each().await.into_iter().collect()
     }
 }
 

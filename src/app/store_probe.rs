@@ -61,16 +61,16 @@ impl StoreProbe {
     /// Asks once.
     pub(super) async fn ask(&mut self) {
         let began = Instant::now();
-        let asked = tokio::time::timeout(self.timeout, self.store.ping()).await;
-        let failure = asked.unwrap_or(Err(Error::Timeout)).err();
-        let result = failure.as_ref().map_or("ok", Error::cause);
+        let answers = self.store.ping_each().await;
+        let failure = answers.iter().find_map(|answer| answer.as_ref().err());
+        let result = failure.map_or("ok", Error::cause);
         self.metrics.store_command(StoreCommand::Ping, result, began.elapsed());
         let well = failure.is_none();
         if !well && !self.breaker.is_closed() {
             self.store.renew(); // a half-open connection would keep the way back hidden
         }
-        for lane in 0..self.breaker.lanes() {
-            self.breaker.probed(lane, well);
+        for (lane, answer) in answers.iter().enumerate() {
+            self.breaker.probed(lane, answer.is_ok());
         }
         if self.well.replace(well) == Some(well) {
             return;

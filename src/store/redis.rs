@@ -47,6 +47,9 @@ use crate::{
 /// So many of a user's sessions are dealt with by one script; a few milliseconds of Redis' time. More are swept.
 const STEP: u32 = 256;
 
+/// Commands that ask one part whether it works.
+const PROBES: usize = 2;
+
 /// Makes one [`Redis`] for each worker.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -92,6 +95,7 @@ impl Source {
             session_ttl: self.session_ttl.as_secs(),
             step: self.step,
             changes: Arc::clone(&self.changes),
+            wait_replicas: self.config.wait_replicas,
         }
     }
 
@@ -133,6 +137,7 @@ pub struct Redis {
     session_ttl: Seconds,
     step: u32,
     changes: Arc<Changes>,
+    wait_replicas: u32,
 }
 
 impl Redis {
@@ -152,6 +157,9 @@ impl Redis {
         let mut batch = Batch::with_capacity(changes.len());
         for change in changes {
             batch.add(&self.keys.marks(change.user()), self.script(change, now));
+        }
+        if changes.iter().any(is_ending) {
+            batch.replicas = self.wait_replicas;
         }
         let replies = self.make(batch, changes, now).await;
         // made, or perhaps made: this process need not wait for Redis to tell it of its own changes
@@ -256,25 +264,10 @@ impl Redis {
         self.route.lane_of(&self.keys.refresh(token))
     }
 
-    /// See [`Store::ping`](super::Store::ping).
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn ping(&self) -> Result<(), Error> {
-        self.ping_all(0..self.lanes()).await
-    }
-
-    /// See [`Store::ping_lane`](super::Store::ping_lane).
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn ping_lane(&self, lane: usize) -> Result<(), Error> {
-        self.ping_all(lane..lane + 1).await
-    }
-
-    async fn ping_all(&self, lanes: std::ops::Range<usize>) -> Result<(), Error> {
-        let mut batch = Batch::with_capacity(lanes.len() * 2);
-        for lane in lanes {
+    /// See [`Store::ping_each`](super::Store::ping_each).
+    pub async fn ping_each(&self) -> Vec<Result<(), Error>> {
+        let mut batch = Batch::with_capacity(self.lanes() * PROBES);
+        for lane in 0..self.lanes() {
             let probe = self.keys.probe(&self.route.tag_of(lane));
             // A write that writes nothing, because the key is not there: a replica, a full Redis and one that
             // cannot save refuse it, and would answer PING.
@@ -283,10 +276,13 @@ impl Redis {
             batch.add(&probe, write);
             // and whether scripts are allowed
             let mut call = self.scripts.lookup.call(&[probe.clone(), probe.clone(), probe.clone()]);
-            call.arg(0).arg(0).arg(rules::TOUCH_AFTER);
+            call.arg(0).arg(0).arg(rules::TOUCH_AFTER).arg("");
             batch.add(&probe, call);
         }
-        self.route.send(&batch).await?.iter().try_for_each(reply::sound)
+        let replies = self.route.try_each(&batch).await;
+        let (of_lanes, _) = replies.as_chunks::<PROBES>();
+        let well = |reply: &Result<Value, Error>| reply.as_ref().map_err(Clone::clone).and_then(reply::sound);
+        of_lanes.iter().map(|replies| replies.iter().try_for_each(well)).collect()
     }
 
     async fn run(&self, key: &str, command: Cmd) -> Result<Vec<Value>, Error> {
@@ -372,6 +368,17 @@ impl Redis {
                 batch.add(&key, set);
             }
         }
+    }
+}
+
+/// What must not be lost with a server: that somebody is to be kept out.
+fn is_ending(change: &Change) -> bool {
+    match change {
+        Change::End { .. } | Change::Suspend { until: Some(_), .. } => true,
+        Change::Suspend { until: None, .. }
+        | Change::Record { .. }
+        | Change::Banned { .. }
+        | Change::LowerAal { .. } => false,
     }
 }
 

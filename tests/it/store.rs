@@ -8,6 +8,7 @@ mod faults;
 mod keys;
 mod load;
 mod pending;
+mod replicas;
 mod sentinel;
 
 use std::{
@@ -28,7 +29,7 @@ use gotrue_sidecar::{
 use crate::support::{
     redis::{PASSWORD_IN_URL, RedisServer, USER},
     redis_cluster::RedisCluster,
-    redis_sentinel::Sentinels,
+    redis_sentinel::{self, Sentinels},
 };
 
 /// When tests begin, seconds.
@@ -93,7 +94,7 @@ fn with_user(url: &str) -> String {
 
 /// The master behind these Sentinels.
 fn behind(sentinels: &Sentinels) -> StoreTarget {
-    let (user, password) = sentinels.login();
+    let (user, password) = redis_sentinel::LOGIN;
     to(sentinels.url(), |it| {
         it.sentinel.username = Some(user.to_owned());
         it.sentinel.password = Some(SecretSource::Value(Secret::new(password)));

@@ -198,3 +198,45 @@ mutation 'enforce keeps from signing in' src/proxy.rs it 'sessions::bans' <<'EOF
 ---
             if sessions.enforce {
 EOF
+
+# The audit
+
+mutation 'the audit passes over rows that the store lacks' src/drift/compare.rs it 'drift::causes' <<'EOF'
+        Held::Nothing { .. } => differ(Cause::Unknown),
+---
+        Held::Nothing { .. } => Finding::Agree,
+EOF
+
+mutation 'a repair amends what has changed since' src/store/amend.lua it 'drift::races drift::causes store::pending' <<'EOF'
+if not stored[1] or stored[1] ~= ARGV[3] or (stored[2] or '') ~= ARGV[4] then
+---
+if not stored[1] then
+EOF
+
+mutation 'a repair does not look at what waits' src/store/amend.lua it 'store::pending' <<'EOF'
+if carry_out_waiting() then
+---
+if false then
+EOF
+
+# What the mirror never saw
+
+mutation 'a mark says nothing of sessions without a record' src/store/lookup.lua it 'store::conformance sessions::revoked' <<'EOF'
+tonumber(ARGV[4]))
+---
+nil)
+EOF
+
+# Sweeps
+
+mutation 'a sweep that broke off is forgotten' src/sessions.rs it 'sessions::sweeps' <<'EOF'
+                    self.unswept.add(user);
+---
+                    self.unswept.done();
+EOF
+
+mutation 'an index of expired survivors stays for ever' src/store/carry_out.lua it 'store::pending' <<'EOF'
+      extend(chain.base .. ':sessions', math.max(fate.longest - now, 1)) -- also where all of them expired meanwhile
+---
+      if fate.longest > now then extend(chain.base .. ':sessions', fate.longest - now) end
+EOF

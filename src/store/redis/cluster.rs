@@ -23,7 +23,10 @@ use super::{
     reply,
     slots::SlotMap,
 };
-use crate::{config::store_url::Address, store::Error};
+use crate::{
+    config::store_url::Address,
+    store::{About, Error},
+};
 
 /// The map is not fetched more often than this.
 const FRESH: Duration = Duration::from_millis(500);
@@ -81,6 +84,12 @@ struct Group {
     places: Vec<usize>,
 }
 
+/// How one command went.
+type Answer = Result<Value, Error>;
+
+/// How the commands of one node went.
+type Sent = Result<Vec<Value>, Error>;
+
 /// What one round brought.
 #[derive(Default)]
 struct Round {
@@ -101,13 +110,39 @@ impl Cluster {
     /// # Errors
     /// When some of them have no reply.
     pub(super) async fn send(&self, batch: &Batch) -> Result<Vec<Value>, Error> {
-        match timeout(self.shared.terms.timeout, self.deliver(batch)).await {
-            Ok(replies) => replies,
+        match timeout(self.shared.terms.timeout, self.try_each(batch)).await {
+            Ok(replies) => replies.into_iter().collect(),
             Err(_elapsed) => {
                 self.fetch_beside();
                 Err(Error::Timeout)
             }
         }
+    }
+
+    /// As [`send`](Self::send), and says of each command by itself how it went. A master that hangs keeps the others'
+    /// replies waiting, for a few times `store.timeout` at most.
+    pub(super) async fn try_each(&self, batch: &Batch) -> Vec<Result<Value, Error>> {
+        let mut replies = vec![Err(Error::Timeout); batch.len()];
+        let mut left: Vec<Errand> =
+            (0..batch.len()).map(|place| Errand { place, way: Way::Master }).collect();
+        let mut pause = PAUSE;
+        for _ in 0..ATTEMPTS {
+            let round = self.round(batch, &left, &mut replies).await;
+            if round.again.is_empty() {
+                break;
+            }
+            if round.pause {
+                sleep(pause).await;
+                pause *= 2;
+            }
+            left = round.again;
+        }
+        replies
+    }
+
+    /// Makes the next calls over new connections.
+    pub(super) fn renew(&self) {
+        self.shared.state().nodes.values().for_each(|node| node.renew());
     }
 
     /// Sends a pipeline to one of the masters.
@@ -116,7 +151,7 @@ impl Cluster {
     /// When there are no replies.
     pub(super) async fn send_to(&self, master: &Address, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
         let node = self.shared.node(master);
-        node.send(pipeline).await
+        node.send(pipeline, 0).await
     }
 
     /// Every master there is now.
@@ -129,54 +164,29 @@ impl Cluster {
         Ok(state.map.as_ref().map(|map| map.masters().to_vec()).unwrap_or_default())
     }
 
-    /// Makes the next call to each node over a new connection.
-    pub(super) fn renew(&self) {
-        self.shared.state().nodes.values().for_each(|node| node.renew());
-    }
-
-    async fn deliver(&self, batch: &Batch) -> Result<Vec<Value>, Error> {
-        let mut replies = vec![Value::Nil; batch.len()];
-        let mut left: Vec<Errand> =
-            (0..batch.len()).map(|place| Errand { place, way: Way::Master }).collect();
-        let mut pause = PAUSE;
-        for _ in 0..ATTEMPTS {
-            let round = self.round(batch, left, &mut replies).await?;
-            if round.again.is_empty() {
-                break;
-            }
-            if round.pause {
-                sleep(pause).await;
-                pause *= 2;
-            }
-            left = round.again;
-        }
-        Ok(replies)
-    }
-
-    async fn round(&self, batch: &Batch, left: Vec<Errand>, replies: &mut [Value]) -> Result<Round, Error> {
-        let groups = self.groups(batch, left).await?;
+    async fn round(&self, batch: &Batch, left: &[Errand], replies: &mut [Answer]) -> Round {
         let mut round = Round::default();
-        for (group, sent) in send_all(batch, groups).await {
+        for (group, sent) in send_all(batch, self.groups(batch, left, replies).await).await {
             match sent {
-                Ok(sent) => self.take(batch, &group, sent, replies, &mut round)?,
-                Err(error) => round.again.extend(self.after_loss(batch, &group, error).await?),
+                Ok(sent) => self.take(batch, &group, sent, replies, &mut round),
+                Err(error) => self.after_loss(batch, &group, &error, replies, &mut round).await,
             }
         }
-        Ok(round)
+        round
     }
 
-    /// Who gets which commands.
-    async fn groups(&self, batch: &Batch, left: Vec<Errand>) -> Result<Vec<Group>, Error> {
-        if self.shared.state().map.is_none() {
-            self.fetch().await?;
+    /// Who gets which commands. Those whose master nobody knows have their answer with that.
+    async fn groups(&self, batch: &Batch, left: &[Errand], replies: &mut [Answer]) -> Vec<Group> {
+        let (mut groups, mut nobodys) = self.shared.groups(batch, left);
+        if nobodys.is_empty() {
+            return groups;
         }
-        match self.shared.groups(batch, &left) {
-            Some(groups) => Ok(groups),
-            None => {
-                self.fetch().await?;
-                self.shared.groups(batch, &left).ok_or(Error::ClusterDown)
-            }
+        let failure = self.fetch().await.err().unwrap_or(Error::ClusterDown);
+        (groups, nobodys) = self.shared.groups(batch, left);
+        for place in nobodys {
+            set(replies, place, Err(failure.clone()));
         }
+        groups
     }
 
     /// Sorts a node's replies into those that count and those that say where to ask instead. These count, too,
@@ -186,19 +196,15 @@ impl Cluster {
         batch: &Batch,
         group: &Group,
         sent: Vec<Value>,
-        replies: &mut [Value],
+        replies: &mut [Answer],
         round: &mut Round,
-    ) -> Result<(), Error> {
-        if sent.len() != group.places.len() {
-            return Err(Error::Protocol);
-        }
+    ) {
         for (&place, reply) in group.places.iter().zip(sent) {
             match redirect::said(&reply, group.node.address.as_ref()) {
                 Said::Reply => {}
                 Said::Moved(to) => {
-                    let slot = batch.slots.get(place).copied().unwrap_or_default();
-                    if let Some(map) = &mut self.shared.state().map {
-                        map.moved(slot, &to);
+                    if let (Some(map), Some(slot)) = (&mut self.shared.state().map, batch.slots.get(place)) {
+                        map.moved(*slot, &to);
                     }
                     self.fetch_beside();
                     round.again.push(Errand { place, way: Way::Master });
@@ -210,29 +216,29 @@ impl Cluster {
                 }
                 Said::Down => self.fetch_beside(),
             }
-            if let Some(slot) = replies.get_mut(place) {
-                *slot = reply;
-            }
+            set(replies, place, Ok(reply));
         }
-        Ok(())
     }
 
-    /// What is to be sent again because the slots of a node that was lost are elsewhere now.
-    async fn after_loss(&self, batch: &Batch, group: &Group, error: Error) -> Result<Vec<Errand>, Error> {
-        if self.fetch().await.is_err() {
-            return Err(error);
-        }
+    /// Sends again what a node was to get that was lost, as far as its slots are elsewhere now.
+    async fn after_loss(
+        &self,
+        batch: &Batch,
+        group: &Group,
+        error: &Error,
+        replies: &mut [Answer],
+        round: &mut Round,
+    ) {
+        let lost = error.about() == About::Store;
+        let fetched = lost && self.fetch().await.is_ok();
         let state = self.shared.state();
-        let map = state.map.as_ref();
-        let elsewhere = |place: &&usize| {
-            let slot = batch.slots.get(**place).copied().unwrap_or_default();
-            map.and_then(|map| map.master(slot))
-                .is_some_and(|master| Some(master) != group.node.address.as_ref())
-        };
-        if group.places.iter().filter(elsewhere).count() < group.places.len() {
-            return Err(error);
+        for &place in &group.places {
+            let master = batch.slots.get(place).and_then(|slot| state.map.as_ref()?.master(*slot));
+            if fetched && master.is_some_and(|master| Some(master) != group.node.address.as_ref()) {
+                round.again.push(Errand { place, way: Way::Master });
+            }
+            set(replies, place, Err(error.clone()));
         }
-        Ok(group.places.iter().map(|&place| Errand { place, way: Way::Master }).collect())
     }
 
     async fn fetch(&self) -> Result<(), Error> {
@@ -255,36 +261,37 @@ impl Shared {
         self.state().node(&self.terms, address)
     }
 
-    /// `None`: some slot has no master, as far as is known.
-    fn groups(&self, batch: &Batch, left: &[Errand]) -> Option<Vec<Group>> {
+    /// Who gets which commands; and the places of those whose slot has no master, as far as is known.
+    fn groups(&self, batch: &Batch, left: &[Errand]) -> (Vec<Group>, Vec<usize>) {
         let mut state = self.state();
-        let mut groups: Vec<Group> = Vec::new();
-        for Errand { place, way } in left {
+        let (mut groups, mut nobodys): (Vec<Group>, _) = (Vec::new(), Vec::new());
+        for &Errand { place, ref way } in left {
+            let slot = batch.slots.get(place);
             let (address, asking) = match way {
-                Way::Ask(address) => (address.clone(), true),
-                Way::Master => {
-                    let slot = batch.slots.get(*place).copied()?;
-                    (state.map.as_ref()?.master(slot)?.clone(), false)
-                }
+                Way::Ask(address) => (Some(address.clone()), true),
+                Way::Master => (slot.and_then(|slot| state.map.as_ref()?.master(*slot).cloned()), false),
+            };
+            let Some(address) = address else {
+                nobodys.push(place);
+                continue;
             };
             let same =
                 |group: &&mut Group| group.asking == asking && group.node.address.as_ref() == Some(&address);
-            match groups.iter_mut().find(same) {
-                Some(group) => group.places.push(*place),
-                None => {
-                    let node = state.node(&self.terms, &address);
-                    groups.push(Group { node, asking, places: vec![*place] });
-                }
+            if let Some(group) = groups.iter_mut().find(same) {
+                group.places.push(place);
+            } else {
+                let node = state.node(&self.terms, &address);
+                groups.push(Group { node, asking, places: vec![place] });
             }
         }
-        Some(groups)
+        (groups, nobodys)
     }
 
     /// Nodes that may have a map: those in the last one and in the configuration, a few of them, others each time.
     fn asked(&self) -> Vec<Arc<Node>> {
         let configured = self.terms.access.target();
         let mut state = self.state();
-        let mut asked: Vec<Address> = state.map.iter().flat_map(|map| map.masters()).cloned().collect();
+        let mut asked: Vec<Address> = state.map.iter().flat_map(SlotMap::masters).cloned().collect();
         asked.extend(configured.addresses.iter().cloned());
         let mut known = std::collections::HashSet::new();
         asked.retain(|address| known.insert(address.clone()));
@@ -319,11 +326,17 @@ impl std::fmt::Debug for Shared {
     }
 }
 
+fn set(replies: &mut [Answer], place: usize, answer: Answer) {
+    if let Some(reply) = replies.get_mut(place) {
+        *reply = answer;
+    }
+}
+
 /// Sends each node its commands, all at once.
-async fn send_all(batch: &Batch, groups: Vec<Group>) -> Vec<(Group, Result<Vec<Value>, Error>)> {
+async fn send_all(batch: &Batch, groups: Vec<Group>) -> Vec<(Group, Sent)> {
     match <[Group; 1]>::try_from(groups) {
         Ok([only]) if !only.asking && only.places.len() == batch.len() => {
-            let sent = only.node.send(&batch.pipeline).await;
+            let sent = only.node.send(&batch.pipeline, batch.replicas).await;
             vec![(only, sent)]
         }
         Ok(only) => send_each(batch, only.into()).await,
@@ -331,13 +344,14 @@ async fn send_all(batch: &Batch, groups: Vec<Group>) -> Vec<(Group, Result<Vec<V
     }
 }
 
-async fn send_each(batch: &Batch, groups: Vec<Group>) -> Vec<(Group, Result<Vec<Value>, Error>)> {
+async fn send_each(batch: &Batch, groups: Vec<Group>) -> Vec<(Group, Sent)> {
     let mut sending = JoinSet::new();
     let asking = cmd("ASKING");
     for group in groups {
-        let pipeline = batch.some(&group.places, group.asking.then_some(&asking));
+        let (pipeline, replicas) =
+            (batch.some(&group.places, group.asking.then_some(&asking)), batch.replicas);
         sending.spawn(async move {
-            let mut sent = group.node.send(&pipeline).await;
+            let mut sent = group.node.send(&pipeline, replicas).await;
             if let (true, Ok(replies)) = (group.asking, &mut sent) {
                 let mut number = 0;
                 replies.retain(|_| {
@@ -376,7 +390,7 @@ async fn fetch(shared: Arc<Shared>) -> Result<(), Error> {
 async fn ask(node: &Node) -> Result<SlotMap, Error> {
     let mut pipeline = Pipeline::with_capacity(1);
     pipeline.cmd("CLUSTER").arg("SLOTS");
-    let replies = node.send(&pipeline).await?;
+    let replies = node.send(&pipeline, 0).await?;
     let ranges = redirect::ranges(reply::first(&replies)?, node.address.as_ref())?;
     if ranges.is_empty() {
         return Err(Error::ClusterDown); // it was never told of others, or forgot them

@@ -78,6 +78,17 @@ impl Link {
         replies
     }
 
+    /// Waits until there is a connection, for as long as for an answer.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) async fn connected(&self) -> Result<(), Error> {
+        match timeout(self.timeout, self.connection()).await {
+            Ok(connected) => connected.map(drop).map_err(|error| reply::error_of(&error)),
+            Err(_elapsed) => Err(Error::Timeout),
+        }
+    }
+
     /// Makes the next call over a new connection. Calls that are under way keep theirs.
     pub(super) fn renew(&self) {
         let mut current = self.current();

@@ -1,11 +1,20 @@
 //! One server that holds data.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use ::redis::{Cmd, Pipeline, Value};
 
 use super::{access::Access, link::Link, reply, scripts::Scripts, slots::slot_of, target::Role};
 use crate::{config::store_url::Address, store::Error};
+
+/// So many wait for replicas of one server at once.
+const PATIENT: usize = 8;
+
+/// This part of the time that is left Redis waits for replicas; the rest is for the way there and back.
+const WAITED: f64 = 0.8;
 
 /// What all nodes are made with.
 #[derive(Clone, Debug)]
@@ -24,35 +33,85 @@ pub(super) struct Node {
     /// Where it is; else at the first address of the configuration.
     pub(super) address: Option<Address>,
     link: Link,
-    scripts: Arc<Scripts>,
+    /// For what waits for replicas. Redis does nothing else on a connection meanwhile, so each is for one at a time.
+    patient: Mutex<Vec<Arc<Link>>>,
+    terms: Terms,
 }
 
 impl Node {
     /// Connects to nothing yet.
     pub(super) fn new(terms: &Terms, address: Option<Address>) -> Self {
-        let link = Link::new(Arc::clone(&terms.access), address.clone(), Role::Server, terms.timeout);
-        Self { address, link, scripts: Arc::clone(&terms.scripts) }
+        let link = link(terms, address.as_ref());
+        Self { address, link, patient: Mutex::new(Vec::new()), terms: terms.clone() }
     }
 
-    /// Makes the next call over a new connection.
+    /// Makes the next call over a new connection. Calls that are under way keep theirs.
     pub(super) fn renew(&self) {
         self.link.renew();
+        self.patient().iter().for_each(|link| link.renew());
     }
 
-    /// Sends a pipeline; teaches the server the scripts when it does not know them (a restart, `SCRIPT FLUSH`)
-    /// and sends it once more: they are all known or none is, so nothing was done out of order.
+    /// Sends a pipeline, and waits for so many replicas to have what it changed.
     ///
     /// # Errors
-    /// When there are no replies.
-    pub(super) async fn send(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
-        let replies = self.link.send(pipeline).await?;
+    /// When there are no replies; [`Error::Replicas`] when all was done, but on fewer replicas.
+    pub(super) async fn send(&self, pipeline: &Pipeline, replicas: u32) -> Result<Vec<Value>, Error> {
+        if replicas == 0 {
+            return self.send_over(&self.link, pipeline).await;
+        }
+        let Some(link) = self.idle() else {
+            // the others wait in vain, or there are very many: at least it is done
+            let replies = self.send_over(&self.link, pipeline).await?;
+            return if replies.iter().all(is_sound) { Err(Error::Replicas) } else { Ok(replies) };
+        };
+        let began = Instant::now();
+        link.connected().await?;
+        let left = self.terms.timeout.saturating_sub(began.elapsed()).mul_f64(WAITED);
+        let mut waiting = pipeline.clone();
+        waiting.cmd("WAIT").arg(replicas).arg(left.as_millis().max(1).to_string()); // 0 would be for ever
+        let mut replies = self.send_over(&link, &waiting).await?;
+        let reached = reply::count(&replies.pop().ok_or(Error::Protocol)?)?;
+        // what was refused or is to be asked of somebody else was not done at all
+        if reached < u64::from(replicas) && replies.iter().all(is_sound) {
+            return Err(Error::Replicas);
+        }
+        Ok(replies)
+    }
+
+    /// Teaches the server the scripts when it does not know them (a restart, `SCRIPT FLUSH`) and sends the pipeline
+    /// once more: they are all known or none is, so nothing was done out of order.
+    async fn send_over(&self, link: &Link, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        let replies = link.send(pipeline).await?;
         if !replies.iter().any(reply::is_unknown_script) {
             return Ok(replies);
         }
-        let loaded = self.link.send(&self.scripts.loading()).await?;
+        let loaded = link.send(&self.terms.scripts.loading()).await?;
         loaded.iter().try_for_each(reply::sound)?;
-        self.link.send(pipeline).await
+        link.send(pipeline).await
     }
+
+    /// One on which nobody waits.
+    fn idle(&self) -> Option<Arc<Link>> {
+        let mut links = self.patient();
+        let idle = links.iter().find(|link| Arc::strong_count(link) == 1).map(Arc::clone);
+        if idle.is_none() && links.len() < PATIENT {
+            links.push(Arc::new(link(&self.terms, self.address.as_ref())));
+            return links.last().map(Arc::clone);
+        }
+        idle
+    }
+
+    fn patient(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {
+        self.patient.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn link(terms: &Terms, address: Option<&Address>) -> Link {
+    Link::new(Arc::clone(&terms.access), address.cloned(), Role::Server, terms.timeout)
+}
+
+fn is_sound(reply: &Value) -> bool {
+    reply::sound(reply).is_ok()
 }
 
 /// Commands that go out at once, each with the slot of its keys.
@@ -62,12 +121,14 @@ pub(super) struct Batch {
     pub(super) pipeline: Pipeline,
     /// The slot of each.
     pub(super) slots: Vec<u16>,
+    /// So many replicas shall have what they change.
+    pub(super) replicas: u32,
 }
 
 impl Batch {
     /// With room for so many.
     pub(super) fn with_capacity(commands: usize) -> Self {
-        Self { pipeline: Pipeline::with_capacity(commands), slots: Vec::with_capacity(commands) }
+        Self { pipeline: Pipeline::with_capacity(commands), slots: Vec::with_capacity(commands), replicas: 0 }
     }
 
     /// With one.

@@ -184,6 +184,15 @@ pub(super) fn yes(reply: &Value) -> Result<bool, Error> {
     }
 }
 
+/// How many.
+pub(super) fn count(reply: &Value) -> Result<u64, Error> {
+    sound(reply)?;
+    match reply {
+        Value::Int(count) => u64::try_from(*count).map_err(|_| Error::Protocol),
+        _ => Err(Error::Protocol),
+    }
+}
+
 /// Whose token it is, as the hint says; a hint that does not read as one is none.
 pub(super) fn hint(reply: &Value) -> Result<Option<(UserId, SessionId)>, Error> {
     sound(reply)?;
@@ -264,6 +273,7 @@ fn server_error(error: &RedisError) -> Error {
         () if said("OOM") => Error::OutOfMemory,
         () if said("READONLY") => Error::ReadOnly,
         () if said("WRONGTYPE") => Error::Protocol,
+        () if said("non local key") => Error::Moved, // a script in a slot that is just moving
         () if said("NOAUTH") || said("WRONGPASS") => Error::Auth,
         () => Error::Other(Code::new(error.code().unwrap_or_default())),
     }

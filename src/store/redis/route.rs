@@ -1,5 +1,7 @@
 //! Where commands go: to the one server, to the master that Sentinels name, or to the masters of a Cluster.
 
+use std::sync::Arc;
+
 use ::redis::{Pipeline, Value};
 
 use super::{
@@ -20,7 +22,7 @@ const LANES: u16 = 64;
 #[derive(Debug)]
 pub(super) enum Route {
     /// One server.
-    Single(Node),
+    Single(Arc<Node>),
     /// Of several servers, one is the master.
     Sentinel(Sentinel),
     /// Several masters.
@@ -35,18 +37,9 @@ impl Route {
     /// Connects to nothing yet.
     pub(super) fn new(terms: Terms) -> Self {
         match terms.access.target().shape.clone() {
-            Shape::Single => Self::Single(Node::new(&terms, None)),
+            Shape::Single => Self::Single(Arc::new(Node::new(&terms, None))),
             Shape::Sentinel { master } => Self::Sentinel(Sentinel::new(terms, master)),
             Shape::Cluster => Self::Cluster(Cluster::new(terms)),
-        }
-    }
-
-    /// See [`Store::renew`](crate::store::Store::renew).
-    pub(super) fn renew(&self) {
-        match self {
-            Self::Single(node) => node.renew(),
-            Self::Sentinel(sentinel) => sentinel.renew(),
-            Self::Cluster(cluster) => cluster.renew(),
         }
     }
 
@@ -77,8 +70,8 @@ impl Route {
     /// When some of them have no reply.
     pub(super) async fn send(&self, batch: &Batch) -> Result<Vec<Value>, Error> {
         match self {
-            Self::Single(node) => node.send(&batch.pipeline).await,
-            Self::Sentinel(sentinel) => sentinel.send(&batch.pipeline).await,
+            Self::Single(node) => node.send(&batch.pipeline, batch.replicas).await,
+            Self::Sentinel(sentinel) => sentinel.send(&batch.pipeline, batch.replicas).await,
             Self::Cluster(cluster) => cluster.send(batch).await,
         }
     }
@@ -92,6 +85,26 @@ impl Route {
             Self::Single(_) => Ok(vec![None]),
             Self::Sentinel(sentinel) => Ok(vec![sentinel.master().await?]),
             Self::Cluster(cluster) => Ok(cluster.masters().await?.into_iter().map(Some).collect()),
+        }
+    }
+
+    /// As [`send`](Self::send), and says of each command by itself how it went.
+    pub(super) async fn try_each(&self, batch: &Batch) -> Vec<Result<Value, Error>> {
+        if let Self::Cluster(cluster) = self {
+            return cluster.try_each(batch).await;
+        }
+        match self.send(batch).await {
+            Ok(replies) => replies.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); batch.len()],
+        }
+    }
+
+    /// Makes the next calls over new connections.
+    pub(super) fn renew(&self) {
+        match self {
+            Self::Single(node) => node.renew(),
+            Self::Sentinel(sentinel) => sentinel.renew(),
+            Self::Cluster(cluster) => cluster.renew(),
         }
     }
 
@@ -116,8 +129,8 @@ impl Route {
     pub(super) async fn send_to(&self, part: &Part, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
         match (self, &part.0) {
             (Self::Cluster(cluster), Some(master)) => cluster.send_to(master, pipeline).await,
-            (Self::Sentinel(sentinel), _) => sentinel.send(pipeline).await,
-            (Self::Single(node), _) => node.send(pipeline).await,
+            (Self::Sentinel(sentinel), _) => sentinel.send(pipeline, 0).await,
+            (Self::Single(node), _) => node.send(pipeline, 0).await,
             (Self::Cluster(_), None) => Err(Error::Protocol),
         }
     }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::store_url::Address,
-    store::{Code, Error},
+    store::{About, Code, Error},
 };
 
 /// How often they are asked who is the master.
@@ -78,13 +78,13 @@ impl Sentinel {
         Self { watched: AtomicBool::new(false), shared: Arc::new(shared) }
     }
 
-    /// Sends a pipeline to the master; once more, if another one is found because this one does not do its work.
+    /// Sends a pipeline to the master, for so many replicas; once more, if another one is found because this one does not do its work.
     ///
     /// # Errors
     /// When there are no replies.
-    pub(super) async fn send(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+    pub(super) async fn send(&self, pipeline: &Pipeline, replicas: u32) -> Result<Vec<Value>, Error> {
         self.watch();
-        match timeout(self.shared.terms.timeout, self.deliver(pipeline)).await {
+        match timeout(self.shared.terms.timeout, self.deliver(pipeline, replicas)).await {
             Ok(replies) => replies,
             Err(_elapsed) => {
                 let shared = Arc::clone(&self.shared);
@@ -108,29 +108,29 @@ impl Sentinel {
         Ok(master.address.clone())
     }
 
-    /// Makes the next call to the master over a new connection.
+    /// Makes the next call over a new connection.
     pub(super) fn renew(&self) {
-        if let Some(master) = self.shared.master().as_ref() {
+        if let Some(master) = &*self.shared.master() {
             master.renew();
         }
     }
 
-    async fn deliver(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+    async fn deliver(&self, pipeline: &Pipeline, replicas: u32) -> Result<Vec<Value>, Error> {
         let known = self.shared.master().clone();
         let master = match known {
             Some(master) => master,
             None => self.look().await?,
         };
-        let sent = master.send(pipeline).await;
+        let sent = master.send(pipeline, replicas).await;
         let doubtful = match &sent {
             Ok(replies) => replies.iter().any(is_no_master),
-            Err(_) => true,
+            Err(error) => error.about() == About::Store,
         };
         if !doubtful {
             return sent;
         }
         match self.look().await {
-            Ok(other) if !Arc::ptr_eq(&other, &master) => other.send(pipeline).await,
+            Ok(other) if !Arc::ptr_eq(&other, &master) => other.send(pipeline, replicas).await,
             _ => sent,
         }
     }
@@ -185,7 +185,7 @@ impl Shared {
         let node = Arc::new(Node::new(&self.terms, Some(address)));
         let mut role = Pipeline::with_capacity(1);
         role.cmd("ROLE");
-        let replies = node.send(&role).await?;
+        let replies = node.send(&role, 0).await?;
         reply::is_master(reply::first(&replies)?)?;
         *self.master() = Some(Arc::clone(&node));
         Ok(node)

@@ -172,8 +172,7 @@ impl Redis {
                 call.arg("refreshed_at").arg(refreshed.refreshed_at);
                 call.arg("counter").arg(counter(refreshed)).arg("expires_at").arg(0);
             }
-            let [record, ..] = &keys;
-            batch.add(record, call);
+            batch.add(&self.keys.marks(it.user), call);
         }
         let replies = self.route.send(&batch).await?;
         replies.iter().map(reply::yes).collect()

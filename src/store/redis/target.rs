@@ -60,7 +60,14 @@ struct Read {
     password: Option<Secret>,
     sentinel_password: Option<Secret>,
     ca: Option<Vec<u8>>,
-    client: Option<(Vec<u8>, Vec<u8>)>,
+    client: Option<Pair>,
+}
+
+/// Chain and key of a client certificate, PEM.
+#[derive(Clone, PartialEq)]
+struct Pair {
+    chain: Vec<u8>,
+    key: Vec<u8>,
 }
 
 impl Target {
@@ -198,7 +205,7 @@ fn certificates_in(key: &'static str, path: &Path) -> Result<Vec<u8>, OpenError>
     }
 }
 
-fn client_certificate(tls: &StoreTls) -> Result<Option<(Vec<u8>, Vec<u8>)>, OpenError> {
+fn client_certificate(tls: &StoreTls) -> Result<Option<Pair>, OpenError> {
     let Some(files) = &tls.client else {
         return Ok(None);
     };
@@ -212,13 +219,15 @@ fn client_certificate(tls: &StoreTls) -> Result<Option<(Vec<u8>, Vec<u8>)>, Open
             path,
         });
     }
-    Ok(Some((chain, key)))
+    Ok(Some(Pair { chain, key }))
 }
 
 /// Lets the client parse the certificates once; the address is replaced by each server's.
 fn tls_of(config: &StoreTls, read: &Read) -> Result<Tls, OpenError> {
-    let client_tls =
-        read.client.clone().map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+    let client_tls = read
+        .client
+        .clone()
+        .map(|Pair { chain, key }| ClientTlsConfig { client_cert: chain, client_key: key });
     let certificates = TlsCertificates { client_tls, root_cert: read.ca.clone() };
     let client =
         Client::build_with_tls("rediss://host", certificates).map_err(|_| OpenError::Certificates)?;
@@ -234,7 +243,7 @@ fn tcp_settings() -> TcpSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Tls as Pair;
+    use crate::config::Tls as Files;
 
     fn at(url: &str) -> RedisTarget {
         RedisTarget::at(SecretSource::Value(Secret::new(url)))
@@ -314,7 +323,7 @@ mod tests {
         assert!(said.starts_with("store.ca_file: ") && said.contains("/does/not/exist"), "{said}");
         let said = refusal(&|it| it.tls.ca_file = Some(empty.clone()));
         assert!(said.contains("PEM") && said.contains("empty.pem"), "{said}");
-        let pair = || Pair { cert_file: empty.clone(), key_file: empty.clone() };
+        let pair = || Files { cert_file: empty.clone(), key_file: empty.clone() };
         let said = refusal(&|it| it.tls.client = Some(pair()));
         assert!(said.starts_with("store.client_cert_file: expected PEM certificates in "), "{said}");
         let said = refusal(&|it| it.password = Some(SecretSource::File(missing.clone())));

@@ -1,7 +1,11 @@
 //! The documented user may do what the sidecar does, and nothing else: the lines in `docs/redis.md` are held
 //! against the commands in `src/store`.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::support::redis::documented;
 
@@ -16,7 +20,7 @@ const CONTAINERS: [&str; 3] = ["cluster", "script", "sentinel"];
 fn the_documented_user_may_do_what_the_sidecar_does_and_no_more() {
     let mut used: BTreeSet<String> = BY_THE_CLIENT.map(str::to_owned).into();
     for (path, text) in sources() {
-        let after: &[&str] = if path.ends_with(".lua") {
+        let after: &[&str] = if path.extension().is_some_and(|extension| extension == "lua") {
             &["redis.call('", "redis.pcall('"]
         } else {
             &["cmd(\"", ".arg(\"EVALSHA"]
@@ -54,7 +58,7 @@ fn command(text: &str) -> String {
 }
 
 /// The store's files, without their tests.
-fn sources() -> Vec<(String, String)> {
+fn sources() -> Vec<(PathBuf, String)> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store")];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -64,7 +68,7 @@ fn sources() -> Vec<(String, String)> {
             } else {
                 let text = fs::read_to_string(&path).unwrap();
                 let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
-                found.push((path.display().to_string(), code));
+                found.push((path, code));
             }
         }
     }

@@ -149,7 +149,9 @@ async fn a_lost_master_takes_only_its_users_along() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let (lane, other) = (store.lane_of(lost), store.lane_of(here));
-    assert!(store.ping_lane(lane).await.is_err() && store.ping_lane(other).await.is_ok(), "{lane} {other}");
+    let answers = store.ping_each().await;
+    assert!(answers[lane].is_err() && answers[other].is_ok(), "{lane} {other}: {answers:?}");
+    assert_eq!(answers.len(), store.lanes());
     assert!(store.ping().await.is_err());
     cluster.nodes[1].restart();
     until_it_works(&store, lost).await;
@@ -161,7 +163,7 @@ async fn a_replica_takes_over_from_a_killed_master() {
     let store = open(&unhurried(redis_target(cluster.url())));
     let user = user_on(&cluster, 0).await;
     let before = try_sign_in(&store, user).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await; // replication is not waited for
+    cluster.replicated(0, &format!("gotrue:{{{user}}}:marks")).await;
     cluster.nodes[0].kill();
     let watching = async {
         cluster.promoted(3).await;

@@ -6,7 +6,7 @@ mod questions;
 mod records;
 
 use super::*;
-use crate::support::redis::{PASSWORD, Setup, Tls, USER, documented_user};
+use crate::support::redis::{PASSWORD, Setup, Tls, USER, documented_user, valkey};
 
 macro_rules! conformance {
     ($($part:ident::$case:ident)*) => {
@@ -125,6 +125,18 @@ async fn a_cluster_conforms() {
 async fn a_cluster_in_resp3_conforms() {
     let cluster = RedisCluster::start().await;
     conform(&open(&unhurried(redis_target(format!("{}?protocol=resp3", cluster.url()))))).await;
+}
+
+#[tokio::test]
+async fn valkey_conforms() {
+    let server = RedisServer::launch(Setup { program: valkey(), ..Setup::new() }.with_user());
+    conform(&open(&unhurried(redis_target(with_user(&server.url()))))).await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_valkey_conforms() {
+    let cluster = RedisCluster::start_with(Setup { program: valkey(), ..Setup::new() }, 3, 0).await;
+    conform(&open(&unhurried(redis_target(cluster.url())))).await;
 }
 
 #[tokio::test]

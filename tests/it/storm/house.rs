@@ -174,6 +174,9 @@ impl House {
             Fault::Password => self.write_password(),
             Fault::Failover | Fault::Flush => {}
         }
+        if self.cell.shape == Shape::Cluster {
+            cluster::is_whole(&self.nodes, self.password).await;
+        }
     }
 
     /// Waits until another server has the data; where nobody else sees to that, makes it so.
@@ -255,6 +258,7 @@ impl House {
         for node in &self.nodes {
             let mut redis = node.client(self.password).await;
             for key in ["masterauth", "requirepass"] {
+                node.server.lock().await.option_is(&format!("--{key}"), new);
                 redis::cmd("CONFIG").arg(&["SET", key, new]).exec_async(&mut redis).await.unwrap();
             }
             let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];

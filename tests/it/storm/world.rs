@@ -160,9 +160,9 @@ impl Witness {
     pub(super) fn forget(&self) {
         let mut notes = self.notes();
         let live = self.gotrue.sessions();
-        notes
-            .changed
-            .retain(|session, (at, _)| live.contains_key(session) || at.elapsed() < Duration::from_mins(2));
+        notes.changed.retain(|session, (at, _)| {
+            live.contains_key(session) || at.elapsed() < Duration::from_secs(2 * 60)
+        });
     }
 }
 
@@ -223,7 +223,7 @@ impl World {
 
     /// What the replicas logged, for whoever has to find out.
     pub(super) fn logs(&self) -> String {
-        self.replicas.iter().map(|process| process.stderr()).collect::<Vec<_>>().join("\n---\n")
+        self.replicas.iter().map(Process::stderr).collect::<Vec<_>>().join("\n---\n")
     }
 }
 

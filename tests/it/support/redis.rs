@@ -79,6 +79,28 @@ impl Setup {
     }
 }
 
+/// Waits until so many replicas have everything that was written before. Writes a key, and takes it away.
+pub(crate) async fn replicated(mut master: MultiplexedConnection, key: &str, replicas: usize) {
+    for _ in 0..10 {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SET").arg(format!("{key}:written")).arg("").arg("PX").arg(1).ignore();
+        let _: redis::Value = pipeline.query_async(&mut master).await.unwrap_or(redis::Value::Nil);
+        let mut wait = redis::cmd("WAIT");
+        let reached: redis::RedisResult<usize> = wait.arg(replicas).arg(400).query_async(&mut master).await;
+        if reached.is_ok_and(|reached| reached >= replicas) {
+            return;
+        }
+    }
+    panic!("never: the replicas have everything");
+}
+
+/// A Valkey that bin/setup has brought.
+pub(crate) fn valkey() -> PathBuf {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/valkey/valkey-server");
+    assert!(program.exists(), "{} is not there: run bin/setup", program.display());
+    program
+}
+
 /// The words of the documented line for `users.acl` or `redis.conf`, from the user's name on.
 pub(crate) fn documented_user() -> Vec<String> {
     documented("user gotrue-sidecar on >PASSWORD ~gotrue:*")
@@ -124,6 +146,12 @@ impl RedisServer {
             fs::copy(self.file(name), folder.path().join(name)).unwrap();
         }
         Replica { folder, tls: self.setup.tls }
+    }
+
+    /// Another value for one of its options, from the next restart on.
+    pub(crate) fn option_is(&mut self, name: &str, value: &str) {
+        let at = self.setup.options.iter().position(|option| option == name).unwrap();
+        value.clone_into(&mut self.setup.options[at + 1]);
     }
 
     /// Whether the process is there.

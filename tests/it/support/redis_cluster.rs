@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue, RedisResult};
 
 use super::{
-    redis::{PASSWORD_IN_URL, RedisServer, Setup, USER},
+    redis::{PASSWORD_IN_URL, RedisServer, Setup, USER, replicated},
     until,
 };
 
@@ -161,6 +161,11 @@ impl RedisCluster {
             }
         }
         panic!("never: a replica takes over");
+    }
+
+    /// Waits until the replica of the master that has this key has everything.
+    pub(crate) async fn replicated(&self, master: usize, key: &str) {
+        replicated(self.nodes[master].client().await, key, 1).await;
     }
 
     /// Waits until a replica is a master.

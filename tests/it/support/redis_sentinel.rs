@@ -10,7 +10,7 @@ use redis::{RedisResult, aio::MultiplexedConnection};
 use tempfile::TempDir;
 
 use super::{
-    redis::{PASSWORD, PASSWORD_IN_URL, RedisServer, Setup, USER, documented, free_port},
+    redis::{PASSWORD, PASSWORD_IN_URL, RedisServer, Setup, USER, documented, free_port, replicated},
     until,
 };
 
@@ -22,6 +22,9 @@ const NAME: &str = "mymaster";
 
 /// How long a server is silent before it counts as gone, milliseconds. A busy machine is silent, too.
 const DOWN_AFTER: u32 = 1000;
+
+/// User and password for the Sentinels.
+pub(crate) const LOGIN: (&str, &str) = (USER, PASSWORD);
 
 /// Servers and Sentinels.
 pub(crate) struct Sentinels {
@@ -87,11 +90,6 @@ impl Sentinels {
         format!("redis+sentinel://{USER}:{PASSWORD_IN_URL}@{}/{NAME}", sentinels.join(","))
     }
 
-    /// User and password for the Sentinels.
-    pub(crate) fn login(&self) -> (&'static str, &'static str) {
-        (USER, PASSWORD)
-    }
-
     /// The place in `servers` of the one that the Sentinels name.
     pub(crate) async fn master(&self) -> usize {
         for sentinel in &self.sentinels {
@@ -109,6 +107,11 @@ impl Sentinels {
     /// Who may do everything, on one of the servers.
     pub(crate) async fn client(&self, server: usize) -> MultiplexedConnection {
         self.servers[server].client_with(ADMIN).await
+    }
+
+    /// Waits until both replicas have everything that the master has.
+    pub(crate) async fn replicated(&self, master: usize) {
+        replicated(self.client(master).await, "written by a test", 2).await;
     }
 
     /// Makes another server the master while all are well; back when the first Sentinel names it.

@@ -54,8 +54,9 @@ pub(super) async fn form(nodes: &[Node], password: &str) {
         redis::cmd("CLUSTER").arg(&meet).exec_async(&mut first).await.unwrap();
     }
     for node in nodes {
-        agrees(node, nodes.len(), password).await;
+        says(node, &[&format!("cluster_known_nodes:{}\r", nodes.len())], password).await;
     }
+    is_whole(nodes, password).await;
     if let Some(replica) = nodes.get(SLOTS.len()) {
         let id: String = redis::cmd("CLUSTER").arg("MYID").query_async(&mut first).await.unwrap();
         let mut redis = replica.client(password).await;
@@ -64,15 +65,22 @@ pub(super) async fn form(nodes: &[Node], password: &str) {
     }
 }
 
-async fn agrees(node: &Node, nodes: usize, password: &str) {
+/// Waits until every node that runs serves, and none misses a slot.
+pub(super) async fn is_whole(nodes: &[Node], password: &str) {
+    for node in nodes {
+        if node.server.lock().await.is_running() {
+            says(node, &["cluster_state:ok", "cluster_slots_ok:16384"], password).await;
+        }
+    }
+}
+
+async fn says(node: &Node, all: &[&str], password: &str) {
     let redis = node.client(password).await;
-    let agrees = async || {
+    let says = async || {
         let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(&mut redis.clone()).await.ok()?;
-        let known = format!("cluster_known_nodes:{nodes}\r");
-        let all = ["cluster_state:ok", "cluster_slots_ok:16384", &known];
         all.iter().all(|words| info.contains(words)).then_some(())
     };
-    eventually(agrees, || "the nodes do not agree".to_owned()).await;
+    eventually(says, || format!("a node does not say {all:?}")).await;
 }
 
 /// Connections to those that are there and have slots.
