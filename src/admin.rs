@@ -6,7 +6,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use http::{
     header::{ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE},
 };
 use hyper::body::Incoming;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, runtime::RuntimeMetrics};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -49,6 +49,8 @@ pub struct State {
     pub check: Option<Arc<Check>>,
     /// The sweep's clock.
     pub clock: Arc<CoarseClock>,
+    /// Every runtime of the process, for the count of tasks.
+    pub runtimes: Arc<Runtimes>,
 }
 
 impl State {
@@ -65,7 +67,28 @@ impl State {
             drain: drain.clone(),
             check: None,
             clock: Arc::clone(clock),
+            runtimes: Arc::default(),
         }
+    }
+}
+
+/// The runtimes of a process, each added by whoever makes it.
+#[derive(Debug, Default)]
+pub struct Runtimes(Mutex<Vec<RuntimeMetrics>>);
+
+impl Runtimes {
+    /// One more.
+    pub fn add(&self, runtime: RuntimeMetrics) {
+        self.lock().push(runtime);
+    }
+
+    /// How many tasks all of them have.
+    fn tasks(&self) -> usize {
+        self.lock().iter().map(RuntimeMetrics::num_alive_tasks).sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<RuntimeMetrics>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -172,7 +195,7 @@ fn answer<B>(request: &Request<B>, caller: Caller, state: &State) -> Response<Bo
     match (path, request.method()) {
         ("/livez", &Method::GET | &Method::HEAD) => plain(StatusCode::OK, "ok"),
         ("/readyz", &Method::GET | &Method::HEAD) => readyz(request.uri().query(), &state.readiness),
-        ("/metrics", &Method::GET | &Method::HEAD) => metrics(request.headers(), &state.metrics),
+        ("/metrics", &Method::GET | &Method::HEAD) => metrics(request.headers(), state),
         ("/drain", &Method::POST) => drain(caller, &state.drain),
         _ => {
             let text = format_args!("this path takes {allowed}");
@@ -196,11 +219,12 @@ fn is_verbose(query: Option<&str>) -> bool {
     parameters.any(|parameter| parameter.split('=').next() == Some("verbose"))
 }
 
-fn metrics(headers: &HeaderMap, metrics: &Metrics) -> Response<Body> {
+fn metrics(headers: &HeaderMap, state: &State) -> Response<Body> {
     let accept: Vec<&str> =
         headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok()).collect();
     let format = Format::accepted_by(&accept.join(","));
-    page(StatusCode::OK, format.content_type(), metrics.render(format))
+    state.metrics.tasks(state.runtimes.tasks());
+    page(StatusCode::OK, format.content_type(), state.metrics.render(format))
 }
 
 fn drain(caller: Caller, drain: &Drain) -> Response<Body> {

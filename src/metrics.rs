@@ -89,6 +89,11 @@ impl Metrics {
         self.handles.connections.decrement(1.0);
     }
 
+    /// So many tasks have not ended.
+    pub fn tasks(&self, count: usize) {
+        self.handles.tasks.set(whole(u64::try_from(count).unwrap_or(u64::MAX)));
+    }
+
     /// A request ended with `status` after `took`; `overhead` of that was the sidecar's own, which is
     /// not known where the client left before its answer began.
     pub fn request(
@@ -229,7 +234,7 @@ impl Metrics {
     }
 }
 
-/// A number of seconds or sessions.
+/// A number of seconds, sessions or tasks.
 #[expect(clippy::cast_precision_loss, reason = "exact below 2^52")]
 fn whole(number: u64) -> f64 {
     number as f64
@@ -254,6 +259,7 @@ mod tests {
             "proxy_overhead_seconds_bucket{le=\"0.00005\"}",
             "http_requests_in_flight",
             "connections",
+            "tasks",
             "refused_total{reason=\"store_unavailable\"}",
             "upstream_errors_total{reason=\"reset\"}",
             "store_up",

@@ -99,21 +99,6 @@ pub enum Store {
 }
 
 impl Store {
-    /// How many parts it has that can be away while the others work; at least one.
-    pub fn lanes(&self) -> usize {
-        1
-    }
-
-    /// In which of them the user is.
-    pub fn lane_of(&self, _user: UserId) -> usize {
-        0
-    }
-
-    /// Which of them is asked first for the session of a refresh token.
-    pub fn lane_of_token(&self, _token: &RefreshRef) -> usize {
-        0
-    }
-
     /// Makes the next call over a new connection: those that stand are from before an outage.
     pub fn renew(&self) {
         match self {
@@ -208,10 +193,45 @@ impl Store {
         }
     }
 
-    /// Asks whether the store would take a change. Makes none, and no key.
+    /// Parts of the store that can be out of order by themselves: 1, for a Cluster 64 groups of slots.
+    pub fn lanes(&self) -> usize {
+        match self {
+            Self::Redis(redis) => redis.lanes(),
+            Self::Memory(_) => 1,
+        }
+    }
+
+    /// The part where everything of a user is; below [`lanes`](Self::lanes).
+    pub fn lane_of(&self, user: UserId) -> usize {
+        match self {
+            Self::Redis(redis) => redis.lane_of(user),
+            Self::Memory(_) => 0,
+        }
+    }
+
+    /// The part where it is noted which session a refresh token belongs to.
+    pub fn lane_of_token(&self, token: &RefreshRef) -> usize {
+        match self {
+            Self::Redis(redis) => redis.lane_of_token(token),
+            Self::Memory(_) => 0,
+        }
+    }
+
+    /// As [`ping`](Self::ping), for one part.
     ///
     /// # Errors
-    /// When it would not.
+    /// As there.
+    pub async fn ping_lane(&self, lane: usize) -> Result<(), Error> {
+        match self {
+            Self::Redis(redis) => redis.ping_lane(lane).await,
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Asks whether every part of the store would take a change. Makes none, and no key.
+    ///
+    /// # Errors
+    /// When one would not.
     pub async fn ping(&self) -> Result<(), Error> {
         match self {
             Self::Redis(redis) => redis.ping().await,

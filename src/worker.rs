@@ -123,6 +123,7 @@ pub struct Listeners {
 /// When the system gives no thread or no runtime.
 pub fn start(index: usize, listeners: Listeners, setup: Setup) -> io::Result<JoinHandle<()>> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    setup.admin.runtimes.add(runtime.metrics());
     let starting = setup.terms.tasks.token(); // so that a drain does not find nothing to wait for yet
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         if let Err(error) = runtime.block_on(serve(listeners, setup, starting)) {

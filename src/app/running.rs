@@ -1,7 +1,7 @@
 //! Runs a built sidecar, and takes it down in the order of the drain: not ready, still accepting;
 //! then no new connections, what was begun is finished, recordings included; then the end.
 
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use super::{App, Error};
 use crate::{
@@ -28,6 +28,7 @@ impl App {
         let (end, tasks, mut phases) = (setup.end.clone(), setup.terms.tasks.clone(), drain.phases());
         let readiness = setup.admin.readiness.clone();
         let mut threads = Vec::new();
+        setup.admin.runtimes.add(Handle::current().metrics());
         for index in 0..workers {
             let listeners = Listeners {
                 public: listener.try_clone().map_err(Error::System)?,

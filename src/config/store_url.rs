@@ -110,8 +110,10 @@ fn single(text: &str) -> Option<RedisUrl> {
         ConnectionAddr::Unix(path) => (false, Address::Unix(path.clone())),
         _ => return None,
     };
+    // several hosts are for the other forms
+    let one = !matches!(&address, Address::Tcp { host, .. } if host.contains(','));
     let login = info.redis_settings().clone();
-    (known && login.db() >= 0).then(|| RedisUrl {
+    (known && one && login.db() >= 0).then(|| RedisUrl {
         shape: Shape::Single,
         tls,
         addresses: vec![address],

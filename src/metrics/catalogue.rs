@@ -75,6 +75,8 @@ families! {
         "Requests whose answer is not complete yet.";
     CONNECTIONS = "gotrue_sidecar_connections", Kind::Gauge, [],
         "Open client connections.";
+    TASKS = "gotrue_sidecar_tasks", Kind::Gauge, [],
+        "Tasks that have not ended: connections of every kind, requests under way, changes that no request waits for.";
     REFUSED = "gotrue_sidecar_refused_total", Kind::Counter, ["reason"],
         "Requests that the sidecar answered itself, with an error.";
     UPSTREAM_ERRORS = "gotrue_sidecar_upstream_errors_total", Kind::Counter, ["reason"],

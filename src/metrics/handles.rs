@@ -25,6 +25,7 @@ pub(super) struct Handles {
     pub(super) overhead: Histogram,
     pub(super) in_flight: Gauge,
     pub(super) connections: Gauge,
+    pub(super) tasks: Gauge,
     pub(super) refused: [Counter; Refusal::ALL.len()],
     pub(super) upstream_errors: [Counter; UpstreamFailure::ALL.len()],
     pub(super) store_up: Gauge,
@@ -86,6 +87,7 @@ impl Handles {
             overhead: series.histogram(&catalogue::PROXY_OVERHEAD, &[]),
             in_flight: series.gauge(&catalogue::HTTP_REQUESTS_IN_FLIGHT, &[]),
             connections: series.gauge(&catalogue::CONNECTIONS, &[]),
+            tasks: series.gauge(&catalogue::TASKS, &[]),
             refused: Refusal::ALL.map(|reason| series.counter(&catalogue::REFUSED, &[reason.as_str()])),
             upstream_errors: UpstreamFailure::ALL
                 .map(|reason| series.counter(&catalogue::UPSTREAM_ERRORS, &[reason.as_str()])),

@@ -35,9 +35,9 @@ impl Keys {
         format!("{}:{{{user}}}:marks", self.prefix)
     }
 
-    /// Never there: what is asked for to learn whether Redis takes writes.
-    pub(super) fn probe(&self) -> String {
-        format!("{}:probe", self.prefix)
+    /// Never there: what is asked for to learn whether Redis takes writes. In the slot of that tag.
+    pub(super) fn probe(&self, tag: &str) -> String {
+        format!("{}:{{{tag}}}:probe", self.prefix)
     }
 
     /// What every key of a user begins with.

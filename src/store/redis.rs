@@ -4,20 +4,32 @@
 //! surprise is [`Error::Protocol`].
 
 mod access;
+mod cluster;
+mod flight;
 mod link;
+mod node;
 mod push;
 mod record;
+mod redirect;
 mod reply;
+mod route;
 mod scripts;
+mod sentinel;
+mod slots;
 mod survey;
 mod target;
 
 use std::{sync::Arc, time::Duration};
 
-use ::redis::{Cmd, Pipeline, Value};
+use ::redis::{Cmd, Value, cmd};
 
 pub use self::survey::{Amendment, Held, Known, LastAudit, Scan, Stamp};
-use self::{access::Access, link::Link, scripts::Scripts, target::Role};
+use self::{
+    access::Access,
+    node::{Batch, Terms},
+    route::Route,
+    scripts::Scripts,
+};
 use super::{
     Error, OpenError, Swept,
     changes::{Changes, Heard},
@@ -73,8 +85,13 @@ impl Source {
 
     /// A store with a connection of its own, made when it is first needed.
     pub fn connect(&self) -> Redis {
+        let terms = Terms {
+            access: Arc::clone(&self.access),
+            scripts: Arc::clone(&self.scripts),
+            timeout: self.config.timeout,
+        };
         Redis {
-            link: Link::new(Arc::clone(&self.access), None, Role::Server, self.config.timeout),
+            route: Route::new(terms),
             scripts: Arc::clone(&self.scripts),
             keys: Keys::new(&self.config.key_prefix),
             session_ttl: self.session_ttl.as_secs(),
@@ -103,10 +120,10 @@ impl Source {
     }
 }
 
-/// One worker's connection to Redis and what is said over it.
+/// One worker's connections to Redis and what is said over them.
 #[derive(Debug)]
 pub struct Redis {
-    link: Link,
+    route: Route,
     scripts: Arc<Scripts>,
     keys: Keys,
     session_ttl: Seconds,
@@ -117,7 +134,7 @@ pub struct Redis {
 impl Redis {
     /// See [`Store::renew`](super::Store::renew).
     pub(super) fn renew(&self) {
-        self.link.renew();
+        self.route.renew();
     }
 
     /// See [`Store::apply`](super::Store::apply).
@@ -125,24 +142,31 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn apply(&self, changes: &[Change], now: Seconds) -> Result<Vec<Outcome>, Error> {
-        if changes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipeline = Pipeline::with_capacity(changes.len());
-        for change in changes {
-            pipeline.add_command(self.script(change, now));
-        }
-        for change in changes {
-            if let Change::Record { record, .. } = change {
-                self.add_hints(&mut pipeline, record, now);
-            }
-        }
-        let replies = self.run(&pipeline).await;
+        let outcomes = self.make(changes, now).await;
         // made, or perhaps made: this process need not wait for Redis to tell it of its own changes
         for change in changes {
             self.changes.of(change.user());
         }
-        let replies = replies?;
+        outcomes
+    }
+
+    async fn make(&self, changes: &[Change], now: Seconds) -> Result<Vec<Outcome>, Error> {
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut batch = Batch::with_capacity(changes.len());
+        for change in changes {
+            batch.add(&self.keys.marks(change.user()), self.script(change, now));
+        }
+        if self.route.is_spread() {
+            let mut hints = Batch::with_capacity(changes.len());
+            self.add_hints(&mut hints, changes, now);
+            // A hint may lie on a server that is lost, which is no reason to lose the change.
+            let (replies, _hinted) = tokio::join!(self.route.send(&batch), self.route.send(&hints));
+            return replies?.iter().map(reply::outcome).collect();
+        }
+        self.add_hints(&mut batch, changes, now);
+        let replies = self.route.send(&batch).await?;
         for hint in replies.get(changes.len()..).unwrap_or_default() {
             reply::sound(hint)?;
         }
@@ -160,7 +184,8 @@ impl Redis {
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
         call.arg(began.map_or(String::new(), |began| began.to_string()));
-        let replies = self.run(Pipeline::with_capacity(1).add_command(call)).await?;
+        let [record, ..] = &keys;
+        let replies = self.run(record, call).await?;
         reply::state(user, session, reply::first(&replies)?)
     }
 
@@ -169,15 +194,15 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn list(&self, user: UserId, wanted: Wanted, now: Seconds) -> Result<Listed, Error> {
-        let mut call = self.scripts.list.call(&[self.keys.index(user), self.keys.marks(user)]);
+        let keys = [self.keys.index(user), self.keys.marks(user)];
+        let mut call = self.scripts.list.call(&keys);
         call.arg(now);
         match wanted {
             Wanted::Page { skip, take } => call.arg(skip).arg(take).arg(rules::IN_ORDER).arg(""),
             Wanted::One(session) => call.arg(0).arg(1).arg(rules::IN_ORDER).arg(session.to_string()),
         };
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.add_command(call);
-        let replies = self.run(&pipeline).await?;
+        let [index, _] = &keys;
+        let replies = self.run(index, call).await?;
         reply::listed(user, reply::first(&replies)?)
     }
 
@@ -186,13 +211,15 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn session_of(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
-        let mut get = Pipeline::with_capacity(1);
-        get.cmd("GET").arg(self.keys.refresh(token));
-        let Some((user, session)) = reply::hint(reply::first(&self.run(&get).await?)?)? else {
+        let hint = self.keys.refresh(token);
+        let mut get = cmd("GET");
+        get.arg(&hint);
+        let Some((user, session)) = reply::hint(reply::first(&self.run(&hint, get).await?)?)? else {
             return Ok(None);
         };
-        let resolve = self.scripts.resolve.call(&[self.keys.record(user, session), self.keys.marks(user)]);
-        let replies = self.run(Pipeline::with_capacity(1).add_command(resolve)).await?;
+        let marks = self.keys.marks(user);
+        let resolve = self.scripts.resolve.call(&[self.keys.record(user, session), marks.clone()]);
+        let replies = self.run(&marks, resolve).await?;
         let agrees = reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str()));
         Ok(agrees.then_some((user, session)))
     }
@@ -202,10 +229,26 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn sweep(&self, user: UserId, now: Seconds) -> Result<Swept, Error> {
-        let mut call = self.scripts.sweep.call(&[self.keys.marks(user)]);
+        let marks = self.keys.marks(user);
+        let mut call = self.scripts.sweep.call(std::slice::from_ref(&marks));
         call.arg(now).arg(self.step);
-        let replies = self.run(Pipeline::with_capacity(1).add_command(call)).await?;
+        let replies = self.run(&marks, call).await?;
         reply::swept(reply::first(&replies)?)
+    }
+
+    /// See [`Store::lanes`](super::Store::lanes).
+    pub fn lanes(&self) -> usize {
+        self.route.lanes()
+    }
+
+    /// See [`Store::lane_of`](super::Store::lane_of).
+    pub fn lane_of(&self, user: UserId) -> usize {
+        self.route.lane_of(&self.keys.marks(user))
+    }
+
+    /// See [`Store::lane_of_token`](super::Store::lane_of_token).
+    pub fn lane_of_token(&self, token: &RefreshRef) -> usize {
+        self.route.lane_of(&self.keys.refresh(token))
     }
 
     /// See [`Store::ping`](super::Store::ping).
@@ -213,23 +256,36 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn ping(&self) -> Result<(), Error> {
-        let mut pipeline = Pipeline::with_capacity(1);
-        // A write that writes nothing, because the key is not there: a replica, a full Redis and one that
-        // cannot save refuse it, and would answer PING.
-        pipeline.cmd("SET").arg(self.keys.probe()).arg("").arg("XX").arg("EX").arg(1);
-        reply::sound(reply::first(&self.run(&pipeline).await?)?)
+        self.ping_all(0..self.lanes()).await
     }
 
-    /// Sends a pipeline; teaches Redis the scripts when it does not know them (a restart, `SCRIPT FLUSH`)
-    /// and sends it once more: they are all known or none is, so nothing was done out of order.
-    async fn run(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
-        let replies = self.link.send(pipeline).await?;
-        if !replies.iter().any(reply::is_unknown_script) {
-            return Ok(replies);
+    /// See [`Store::ping_lane`](super::Store::ping_lane).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ping_lane(&self, lane: usize) -> Result<(), Error> {
+        self.ping_all(lane..lane + 1).await
+    }
+
+    async fn ping_all(&self, lanes: std::ops::Range<usize>) -> Result<(), Error> {
+        let mut batch = Batch::with_capacity(lanes.len() * 2);
+        for lane in lanes {
+            let probe = self.keys.probe(&self.route.tag_of(lane));
+            // A write that writes nothing, because the key is not there: a replica, a full Redis and one that
+            // cannot save refuse it, and would answer PING.
+            let mut write = cmd("SET");
+            write.arg(&probe).arg("").arg("XX").arg("EX").arg(1);
+            batch.add(&probe, write);
+            // and whether scripts are allowed
+            let mut call = self.scripts.lookup.call(&[probe.clone(), probe.clone(), probe.clone()]);
+            call.arg(0).arg(0).arg(rules::TOUCH_AFTER);
+            batch.add(&probe, call);
         }
-        let loaded = self.link.send(&self.scripts.loading()).await?;
-        loaded.iter().try_for_each(reply::sound)?;
-        self.link.send(pipeline).await
+        self.route.send(&batch).await?.iter().try_for_each(reply::sound)
+    }
+
+    async fn run(&self, key: &str, command: Cmd) -> Result<Vec<Value>, Error> {
+        self.route.send(&Batch::of(key, command)).await
     }
 
     fn script(&self, change: &Change, now: Seconds) -> Cmd {
@@ -298,13 +354,18 @@ impl Redis {
         call
     }
 
-    /// Which session the record's tokens belong to. Hints in other slots: they may be wrong, so they
-    /// are set whatever the script decides.
-    fn add_hints(&self, pipeline: &mut Pipeline, record: &Record, now: Seconds) {
-        let ttl = rules::record_ttl(self.session_ttl, record.expires_at, now);
-        for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
-            let owner = format!("{}/{}", record.user, record.session);
-            pipeline.cmd("SETEX").arg(self.keys.refresh(token)).arg(ttl).arg(owner);
+    /// Which session each record's tokens belong to. Hints in other slots: they may be wrong, so they are set
+    /// whatever the scripts decide.
+    fn add_hints(&self, batch: &mut Batch, changes: &[Change], now: Seconds) {
+        for change in changes {
+            let Change::Record { record, .. } = change else { continue };
+            let ttl = rules::record_ttl(self.session_ttl, record.expires_at, now);
+            for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
+                let key = self.keys.refresh(token);
+                let mut set = cmd("SETEX");
+                set.arg(&key).arg(ttl).arg(format!("{}/{}", record.user, record.session));
+                batch.add(&key, set);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use gotrue_sidecar::{
 
 use crate::support::documents::{assert_in_readme, is_there, read, sources};
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "docs/architecture.md",
     "docs/check.md",
@@ -19,6 +19,7 @@ const PAGES: [&str; 7] = [
     "k8s/README.md",
     "docs/session-api.md",
     "docs/security.md",
+    "docs/faults.md",
 ];
 
 /// One test, because each of them may write the file.

@@ -33,6 +33,7 @@ mod pass_through;
 mod replay;
 mod sessions;
 mod store;
+mod storm;
 mod support;
 mod tls;
 mod upstream;

@@ -7,10 +7,12 @@ use gotrue_sidecar::{
     route::Route,
 };
 use http::{Method, Request};
+use tokio::net::TcpStream;
 
 use crate::support::{
     http::send,
     sidecar::Sidecar,
+    until,
     upstream::{Step, Upstream},
 };
 
@@ -105,4 +107,18 @@ async fn waiting_for_gotrue_is_no_overhead_when_the_client_leaves() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(sidecar.metric("gotrue_sidecar_proxy_overhead_seconds_count").await.abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn tasks_are_counted_on_every_thread_and_gone_with_what_they_were_for() {
+    let upstream = Upstream::start(|_| vec![Step::Close]).await;
+    let sidecar = Sidecar::start(&["--upstream-url", &upstream.url]);
+    let rest = sidecar.metric("gotrue_sidecar_tasks").await;
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        open.push(TcpStream::connect(sidecar.address).await.unwrap());
+    }
+    until("they are counted", async || sidecar.metric("gotrue_sidecar_tasks").await >= rest + 15.0).await;
+    drop(open);
+    until("they are gone", async || sidecar.metric("gotrue_sidecar_tasks").await < rest + 5.0).await;
 }

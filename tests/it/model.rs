@@ -18,7 +18,7 @@
 //! `PROPTEST_CASES` sets how many histories are tried; a failing one is printed, made small.
 
 mod driver;
-mod gotrue;
+pub(crate) mod gotrue;
 mod world;
 
 use proptest::{

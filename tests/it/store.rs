@@ -1,12 +1,14 @@
 //! The session store: one behaviour, whichever it is.
 
 mod acl;
+mod cluster;
 mod conformance;
 mod differential;
 mod faults;
 mod keys;
 mod load;
 mod pending;
+mod sentinel;
 
 use std::{
     path::PathBuf,
@@ -23,7 +25,11 @@ use gotrue_sidecar::{
     store::{Source, Store},
 };
 
-use crate::support::redis::{PASSWORD_IN_URL, RedisServer, USER};
+use crate::support::{
+    redis::{PASSWORD_IN_URL, RedisServer, USER},
+    redis_cluster::RedisCluster,
+    redis_sentinel::Sentinels,
+};
 
 /// When tests begin, seconds.
 const NOW: Seconds = 1_800_000_000;
@@ -44,6 +50,11 @@ fn config(target: StoreTarget) -> config::Store {
         wait_replicas: 0,
         memory_max_sessions: 20_000,
     }
+}
+
+/// With more time than a busy machine needs, where time is not what a test is about.
+fn unhurried(target: StoreTarget) -> config::Store {
+    config::Store { timeout: Duration::from_secs(5), ..config(target) }
 }
 
 /// A Redis that needs more than its address to get into.
@@ -78,6 +89,15 @@ fn on(server: &RedisServer) -> Store {
 /// An address with the documented user in it.
 fn with_user(url: &str) -> String {
     url.replace("://", &format!("://{USER}:{PASSWORD_IN_URL}@"))
+}
+
+/// The master behind these Sentinels.
+fn behind(sentinels: &Sentinels) -> StoreTarget {
+    let (user, password) = sentinels.login();
+    to(sentinels.url(), |it| {
+        it.sentinel.username = Some(user.to_owned());
+        it.sentinel.password = Some(SecretSource::Value(Secret::new(password)));
+    })
 }
 
 /// The certificate of whom a server with [`Tls::Mutual`](crate::support::redis::Tls::Mutual) lets in.

@@ -4,8 +4,9 @@ use std::{collections::HashMap, error::Error as _, io, sync::Arc};
 
 use ::redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
-use super::record;
+use super::{record, redirect, sentinel::Said};
 use crate::{
+    config::store_url::Address,
     session::{Listed, Outcome, Reason, Seconds, SessionId, State, UserId},
     store::{Code, Error, Swept},
 };
@@ -204,7 +205,32 @@ fn pairs(items: &[Value]) -> HashMap<&str, &str> {
     pairs.iter().filter_map(|[name, value]| Some((text(name)?, text(value)?))).collect()
 }
 
-fn text(value: &Value) -> Option<&str> {
+/// Whether a reply to `ROLE` is that of a master.
+pub(super) fn is_master(reply: &Value) -> Result<(), Error> {
+    sound(reply)?;
+    match reply {
+        Value::Array(items) if items.first().and_then(text) == Some("master") => Ok(()),
+        Value::Array(_) => Err(Error::ReadOnly),
+        _ => Err(Error::Protocol),
+    }
+}
+
+/// What the Sentinel at `asked` says of the master: its address, and what else it knows of it.
+pub(super) fn said_of_master(address: &Value, master: &Value, asked: &Address) -> Result<Said, Error> {
+    sound(master)?;
+    let Value::Array(items) = address else {
+        return Err(Error::Protocol);
+    };
+    let [Some(host), Some(port)] = items.iter().map(text).collect::<Vec<_>>()[..] else {
+        return Err(Error::Protocol);
+    };
+    let port = port.parse().map_err(|_| Error::Protocol)?;
+    let master_at = redirect::address(host, port, Some(asked)).ok_or(Error::Protocol)?;
+    let epoch = fields_of(master).get("config-epoch").and_then(|epoch| epoch.parse().ok());
+    Ok(Said { epoch: epoch.unwrap_or(0), master: master_at })
+}
+
+pub(super) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => str::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),

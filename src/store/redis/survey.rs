@@ -3,11 +3,14 @@
 //!
 //! Whether a session is ended is worked out by what answers every request (`known_of` in `common.lua`).
 
-use ::redis::{Pipeline, Value};
+use ::redis::{Pipeline, Value, cmd};
 
 use super::{
-    Redis, record,
+    Redis,
+    node::Batch,
+    record,
     reply::{self, Surveyed},
+    route::Part,
 };
 use crate::{
     session::{Aal, Seconds, SessionId, UserId},
@@ -79,7 +82,8 @@ pub struct Amendment {
 #[derive(Debug, Default)]
 pub struct Scan {
     cursor: u64,
-    begun: bool,
+    /// What is to be looked through, the one at hand last. `None` before it was begun.
+    left: Option<Vec<Part>>,
 }
 
 /// What the last audit found.
@@ -106,13 +110,15 @@ impl Redis {
         if sessions.is_empty() {
             return Ok(Vec::new());
         }
-        let mut pipeline = Pipeline::with_capacity(sessions.len());
+        let mut batch = Batch::with_capacity(sessions.len());
         for &(user, session) in sessions {
-            let mut call = self.scripts.survey.call(&self.keys_of(user, session));
+            let keys = self.keys_of(user, session);
+            let mut call = self.scripts.survey.call(&keys);
             call.arg(session.to_string());
-            pipeline.add_command(call);
+            let [record, ..] = &keys;
+            batch.add(record, call);
         }
-        let replies = self.run(&pipeline).await?;
+        let replies = self.route.send(&batch).await?;
         if replies.len() != sessions.len() {
             return Err(Error::Protocol);
         }
@@ -125,16 +131,22 @@ impl Redis {
     /// # Errors
     /// As [`Redis::survey`].
     pub async fn scan(&self, scan: &mut Scan) -> Result<Option<Vec<(UserId, SessionId)>>, Error> {
-        if scan.begun && scan.cursor == 0 {
-            return Ok(None);
+        if scan.left.is_none() {
+            scan.left = Some(self.route.parts().await?);
         }
+        let Some(part) = scan.left.as_ref().and_then(|left| left.last()) else {
+            return Ok(None);
+        };
         let mut pipeline = Pipeline::with_capacity(1);
         // a key prefix holds no sign that means something in a pattern (config/parse.rs)
         pipeline.cmd("SCAN").arg(scan.cursor).arg("MATCH").arg(self.keys.every_record());
         pipeline.arg("COUNT").arg(SCAN_STEP);
-        let replies = self.run(&pipeline).await?;
+        let replies = self.route.send_to(part, &pipeline).await?;
         let (cursor, keys) = reply::scanned(reply::first(&replies)?)?;
-        *scan = Scan { cursor, begun: true };
+        scan.cursor = cursor;
+        if cursor == 0 {
+            scan.left.as_mut().and_then(Vec::pop);
+        }
         Ok(Some(keys.into_iter().filter_map(|key| self.keys.session_of_record(key)).collect()))
     }
 
@@ -146,10 +158,11 @@ impl Redis {
         if amendments.is_empty() {
             return Ok(Vec::new());
         }
-        let mut pipeline = Pipeline::with_capacity(amendments.len());
+        let mut batch = Batch::with_capacity(amendments.len());
         for it in amendments {
             let counter = |stamp: Stamp| stamp.counter.map_or(String::new(), |counter| counter.to_string());
-            let mut call = self.scripts.amend.call(&self.keys_of(it.user, it.session));
+            let keys = self.keys_of(it.user, it.session);
+            let mut call = self.scripts.amend.call(&keys);
             call.arg(now).arg(it.session.to_string());
             call.arg(it.compared.refreshed_at).arg(counter(it.compared));
             call.arg(it.refreshed.map_or(0, |_| self.session_ttl));
@@ -159,9 +172,10 @@ impl Redis {
                 call.arg("refreshed_at").arg(refreshed.refreshed_at);
                 call.arg("counter").arg(counter(refreshed)).arg("expires_at").arg(0);
             }
-            pipeline.add_command(call);
+            let [record, ..] = &keys;
+            batch.add(record, call);
         }
-        let replies = self.run(&pipeline).await?;
+        let replies = self.route.send(&batch).await?;
         replies.iter().map(reply::yes).collect()
     }
 
@@ -171,13 +185,14 @@ impl Redis {
     /// When the store did not take it.
     pub async fn leave_audit(&self, audit: &LastAudit) -> Result<(), Error> {
         let key = self.keys.audit();
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("HSET").arg(&key);
+        let mut set = cmd("HSET");
+        set.arg(&key);
         for (name, value) in audit.fields() {
-            pipeline.arg(name).arg(value);
+            set.arg(name).arg(value);
         }
-        pipeline.cmd("EXPIRE").arg(&key).arg(REMEMBERED);
-        self.run(&pipeline).await?.iter().try_for_each(reply::sound)
+        let mut batch = Batch::of(&key, set);
+        batch.add(&key, cmd("EXPIRE").arg(&key).arg(REMEMBERED).to_owned());
+        self.route.send(&batch).await?.iter().try_for_each(reply::sound)
     }
 
     /// See [`Store::last_audit`](crate::store::Store::last_audit).
@@ -185,9 +200,10 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn last_audit(&self) -> Result<Option<LastAudit>, Error> {
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.cmd("HMGET").arg(self.keys.audit()).arg(&LastAudit::NAMES);
-        let replies = self.run(&pipeline).await?;
+        let key = self.keys.audit();
+        let mut get = cmd("HMGET");
+        get.arg(&key).arg(&LastAudit::NAMES);
+        let replies = self.run(&key, get).await?;
         let texts = reply::texts(reply::first(&replies)?)?;
         let numbers: Option<Vec<u64>> = texts.into_iter().map(|text| text?.parse().ok()).collect();
         Ok(match numbers.as_deref() {

@@ -43,7 +43,6 @@ pub(super) enum Role {
     /// It holds data, and tells of changes: in the third version of the protocol only.
     Teller,
     /// It knows where the master is.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the next step asks them"))]
     Sentinel,
 }
 

@@ -10,15 +10,15 @@
 //! `LIVE_OPERATIONS=5000 bin/test-gotrue workload --nocapture --test-threads=1` is the long mode.
 
 mod device;
-mod dice;
 mod judge;
 mod operation;
 mod world;
 
 use std::{str::FromStr, sync::Arc, time::Instant};
 
-use self::{dice::Dice, world::World};
+use self::world::World;
 use crate::support::{
+    dice::Dice,
     gotrue::{Gotrue, Kind, RefreshTokens, Settings, Signing},
     pod::{before, keys_without_ttl},
     redis::RedisServer,

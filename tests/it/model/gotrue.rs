@@ -11,7 +11,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use gotrue_sidecar::{
     clock::Clock,
     rfc3339,
-    session::{SessionId, UserId},
+    session::{Seconds, SessionId, UserId},
     token::RefreshToken,
 };
 use serde_json::{Value, json};
@@ -22,9 +22,11 @@ use crate::support::{
 };
 
 /// A GoTrue without a network.
-pub(super) struct Gotrue {
+pub(crate) struct Gotrue {
     clock: Clock,
     signer: Signer,
+    /// How long an access token lives, in seconds.
+    life: Seconds,
     state: Mutex<State>,
 }
 
@@ -42,27 +44,32 @@ const NO_USER: Refusal = ("403 Forbidden", "user_not_found");
 const NO_TOKEN: Refusal = ("400 Bad Request", "refresh_token_not_found");
 
 impl Gotrue {
-    pub(super) fn new(clock: &Clock) -> Self {
-        Self { clock: clock.clone(), signer: Signer::trusted(), state: Mutex::default() }
+    pub(crate) fn new(clock: &Clock) -> Self {
+        Self::with_life(clock, 3600)
+    }
+
+    /// Whose access tokens live for so many seconds.
+    pub(crate) fn with_life(clock: &Clock, life: Seconds) -> Self {
+        Self { clock: clock.clone(), signer: Signer::trusted(), life, state: Mutex::default() }
     }
 
     /// Nobody has ever signed in.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         *self.state() = State::default();
     }
 
     /// The sessions it has.
-    pub(super) fn sessions(&self) -> BTreeMap<SessionId, Login> {
+    pub(crate) fn sessions(&self) -> BTreeMap<SessionId, Login> {
         self.state().sessions.clone()
     }
 
     /// Whether the user is banned.
-    pub(super) fn bans(&self, user: UserId) -> bool {
+    pub(crate) fn bans(&self, user: UserId) -> bool {
         self.state().banned.contains(&user)
     }
 
     /// What a client knows of a session from its tokens.
-    pub(super) fn login_of(access: &str, refresh: &str) -> Login {
+    pub(crate) fn login_of(access: &str, refresh: &str) -> Login {
         let claims = claims(access);
         let time = |name: &str| claims[name].as_u64().unwrap();
         let mut login = Login {
@@ -85,7 +92,7 @@ impl Gotrue {
     }
 
     /// Does what a request asks for, and says what it answers.
-    pub(super) fn commit(&self, seen: &Seen) -> Vec<u8> {
+    pub(crate) fn commit(&self, seen: &Seen) -> Vec<u8> {
         self.answer(seen).unwrap_or_else(|(status, code)| {
             let body = json!({"code": 0, "error_code": code, "msg": ""}).to_string();
             answer(status, &[("Content-Type", "application/json"), ("X-Sb-Error-Code", code)], &body)
@@ -113,6 +120,7 @@ impl Gotrue {
             "POST /token?grant_type=refresh_token" => {
                 self.refresh(&mut state, body["refresh_token"].as_str().unwrap())
             }
+            "GET /settings" => Ok(ok("{}")),
             _ => self.of_user(&mut state, seen, request),
         }
     }
@@ -124,7 +132,8 @@ impl Gotrue {
         if state.banned.contains(&user) {
             return Err(("400 Bad Request", "user_banned"));
         }
-        let login = Login::of(user, self.clock.seconds());
+        let now = self.clock.seconds();
+        let login = Login { expires: now + self.life, ..Login::of(user, now) };
         state.sessions.insert(login.session, login.clone());
         Ok(login.answer(&self.signer))
     }
@@ -133,15 +142,16 @@ impl Gotrue {
     fn refresh(&self, state: &mut State, token: &str) -> Result<Vec<u8>, Refusal> {
         let now = self.clock.seconds();
         let is = |login: &Login, counter: u64| Login { counter, ..login.clone() }.refresh() == token;
+        let session = RefreshToken::new(token).session().ok_or(NO_TOKEN)?;
         let named = |login: &&Login| (0..=login.counter).any(|counter| is(login, counter));
-        let login = state.sessions.values().find(named).cloned().ok_or(NO_TOKEN)?;
+        let login = state.sessions.get(&session).filter(named).cloned().ok_or(NO_TOKEN)?;
         if state.banned.contains(&login.user) {
             return Err(("400 Bad Request", "user_banned"));
         }
         let renewed = if is(&login, login.counter) {
-            login.refreshed(now)
+            Login { expires: now + self.life, ..login.refreshed(now) }
         } else {
-            Login { issued: now, expires: now + 3600, ..login }
+            Login { issued: now, expires: now + self.life, ..login }
         };
         state.sessions.insert(renewed.session, renewed.clone());
         Ok(renewed.answer(&self.signer))

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use gotrue_sidecar::{
     audit::{Actor, By},
-    config::{self, Secret, SecretSource, StoreTarget},
+    breaker::Breaker,
+    config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
     metrics::Metrics,
     mirror::Mirror,
     session::{Outcome, Wanted},
@@ -20,15 +21,19 @@ use super::*;
 fn in_small_steps(redis: &RedisServer) -> Arc<Sessions> {
     let url = SecretSource::Value(Secret::new(redis.url()));
     let config = config::Store {
-        target: StoreTarget::Redis { url, password: None, ca_file: None },
+        target: StoreTarget::Redis(Box::new(RedisTarget::at(url))),
         key_prefix: "gotrue".to_owned(),
         timeout: Duration::from_secs(5),
         ref_key: None,
         memory_max_sessions: 1,
+        wait_replicas: 0,
     };
     let store = Source::new(&config, Duration::from_secs(3600)).unwrap().with_step(2).connect();
+    let metrics = Arc::new(Metrics::new().unwrap());
     Arc::new(Sessions {
         store,
+        breaker: Arc::new(Breaker::new(1, Arc::clone(&metrics))),
+        connected_at: 0.into(),
         mirror: Mirror::new(None, Duration::ZERO),
         budget: config.timeout,
         lookup: true,
@@ -36,7 +41,7 @@ fn in_small_steps(redis: &RedisServer) -> Arc<Sessions> {
         seen: Seen::default(),
         unswept: Unswept::default(),
         clock: Clock::standing_at(NOW_MS),
-        metrics: Arc::new(Metrics::new().unwrap()),
+        metrics,
         tasks: TaskTracker::new(),
     })
 }

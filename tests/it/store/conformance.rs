@@ -77,19 +77,19 @@ async fn redis_by_tcp_conforms() {
 #[tokio::test]
 async fn redis_by_tcp_in_resp3_conforms() {
     let server = RedisServer::start();
-    conform(&open(&config(redis_target(format!("{}?protocol=resp3", server.url()))))).await;
+    conform(&open(&unhurried(redis_target(format!("{}?protocol=resp3", server.url()))))).await;
 }
 
 #[tokio::test]
 async fn redis_by_unix_socket_conforms() {
     let server = RedisServer::start();
-    conform(&open(&config(redis_target(server.unix_url())))).await;
+    conform(&open(&unhurried(redis_target(server.unix_url())))).await;
 }
 
 #[tokio::test]
 async fn redis_by_tls_with_an_own_ca_conforms() {
     let server = RedisServer::with_tls();
-    conform(&open(&config(to(server.url(), |it| it.tls.ca_file = Some(server.ca_file()))))).await;
+    conform(&open(&unhurried(to(server.url(), |it| it.tls.ca_file = Some(server.ca_file()))))).await;
 }
 
 #[tokio::test]
@@ -100,13 +100,31 @@ async fn redis_by_tls_with_a_client_certificate_and_another_name_conforms() {
         it.tls.client = Some(client_of(&server));
         it.tls.server_name = Some("redis.internal".to_owned());
     });
-    conform(&open(&config(target))).await;
+    conform(&open(&unhurried(target))).await;
 }
 
 #[tokio::test]
 async fn redis_with_the_documented_user_conforms() {
     let server = RedisServer::launch(Setup::new().with_user());
-    conform(&open(&config(redis_target(with_user(&server.url()))))).await;
+    conform(&open(&unhurried(redis_target(with_user(&server.url()))))).await;
+}
+
+#[tokio::test]
+async fn a_master_behind_sentinels_conforms() {
+    let sentinels = Sentinels::start().await;
+    conform(&open(&unhurried(behind(&sentinels)))).await;
+}
+
+#[tokio::test]
+async fn a_cluster_conforms() {
+    let cluster = RedisCluster::start().await;
+    conform(&open(&unhurried(redis_target(cluster.url())))).await;
+}
+
+#[tokio::test]
+async fn a_cluster_in_resp3_conforms() {
+    let cluster = RedisCluster::start().await;
+    conform(&open(&unhurried(redis_target(format!("{}?protocol=resp3", cluster.url()))))).await;
 }
 
 #[tokio::test]
@@ -114,7 +132,7 @@ async fn redis_with_user_password_file_database_and_prefix_conforms() {
     let user = documented_user().into_iter().map(|word| word.replace("~gotrue:", "~other:"));
     let server = RedisServer::launch(Setup::new().with(["--user"]).with(user));
     let (_folder, path) = password_file(PASSWORD);
-    let mut config = config(to(format!("{}/7", server.url()), |it| {
+    let mut config = unhurried(to(format!("{}/7", server.url()), |it| {
         it.username = Some(USER.to_owned());
         it.password = Some(SecretSource::File(path));
     }));

@@ -14,14 +14,14 @@ use crate::support::{
 const BOUND: Duration = Duration::from_millis(250 + 250);
 
 /// The error's word, and how long it took to come.
-async fn failure(store: &Store) -> (&'static str, Duration) {
+pub(super) async fn failure(store: &Store) -> (&'static str, Duration) {
     let record = signed_in(somebody(), some_session());
     let started = Instant::now();
     let error = store.apply(&[sign_in(&record)], NOW).await.unwrap_err();
     (error.cause(), started.elapsed())
 }
 
-async fn works(store: &Store) -> bool {
+pub(super) async fn works(store: &Store) -> bool {
     let record = signed_in(somebody(), some_session());
     store.apply(&[sign_in(&record)], NOW).await == Ok(vec![Outcome::Created])
 }
@@ -133,7 +133,7 @@ async fn callers_that_give_up_first_count_too() {
     assert!(works(&store).await);
     relay.swallow();
     for _ in 0..3 {
-        let impatient = tokio::time::timeout(Duration::from_millis(240), works(&store));
+        let impatient = tokio::time::timeout(Duration::from_millis(180), works(&store));
         assert!(impatient.await.is_err());
     }
     assert!(works(&store).await);

@@ -31,14 +31,29 @@ pub(crate) fn sources(folder: &str) -> String {
 /// Fails unless `expected` stands in README.md between the markers `<!-- name -->` and
 /// `<!-- /name -->`. With `UPDATE_DOCS=1` it is put there instead.
 pub(crate) fn assert_in_readme(name: &str, expected: &str) {
-    let readme = read("README.md");
-    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
-    let (before, rest) = readme.split_once(&begin).unwrap_or_else(|| panic!("README.md has no {begin}"));
-    let (between, after) = rest.split_once(&end).unwrap_or_else(|| panic!("README.md has no {end}"));
     if env::var_os("UPDATE_DOCS").is_some() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-        fs::write(path, format!("{before}{begin}{expected}{end}{after}")).unwrap();
+        put_between("README.md", name, expected);
     } else {
-        assert!(between == expected, "README.md is out of date: UPDATE_DOCS=1 cargo test --test it docs");
+        let there = between("README.md", name) == expected;
+        assert!(there, "README.md is out of date: UPDATE_DOCS=1 cargo test --test it docs");
     }
+}
+
+/// What stands in a page between the markers.
+pub(crate) fn between(page: &str, name: &str) -> String {
+    parts(&read(page), page, name)[1].clone()
+}
+
+/// Puts a text there.
+pub(crate) fn put_between(page: &str, name: &str, text: &str) {
+    let [before, _, after] = parts(&read(page), page, name);
+    fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(page), before + text + &after).unwrap();
+}
+
+/// A page up to the first marker, between both, and from the second on.
+fn parts(text: &str, page: &str, name: &str) -> [String; 3] {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{page} has no {begin}"));
+    let (between, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{page} has no {end}"));
+    [before.to_owned() + &begin, between.to_owned(), end + after]
 }

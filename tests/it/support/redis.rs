@@ -1,6 +1,7 @@
 //! A real `redis-server` for one test: in a folder of its own, nothing on disk, gone when dropped.
 
 use std::{
+    fs,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -8,11 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::certificates;
+use super::{certificates, process::PATIENCE};
 
 /// The user of the documentation.
 pub(crate) const USER: &str = "gotrue-sidecar";
@@ -28,6 +29,8 @@ pub(crate) struct RedisServer {
     child: Child,
     folder: TempDir,
     port: u16,
+    /// Where nodes of a Cluster talk to each other.
+    bus: u16,
     setup: Setup,
 }
 
@@ -81,7 +84,7 @@ pub(crate) fn documented_user() -> Vec<String> {
 /// The words of a documented line that begins so, without its first, and with the tests' password.
 pub(crate) fn documented(beginning: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/redis.md");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = fs::read_to_string(path).unwrap();
     let line = text.lines().find(|line| line.starts_with(beginning));
     let line = line.unwrap_or_else(|| panic!("docs/redis.md has no line that begins with {beginning}"));
     let words = line.split_whitespace().skip(1);
@@ -108,12 +111,30 @@ impl RedisServer {
     pub(crate) fn launch(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         make_certificates(setup.tls, folder.path());
+        Self::launch_in(folder, setup)
+    }
+
+    /// What one needs that will follow this one, as safe as it and under the same CA.
+    pub(crate) fn replica(&self) -> Replica {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["ca.pem", "cert.pem", "key.pem"].iter().filter(|_| self.setup.tls != Tls::Off) {
+            fs::copy(self.file(name), folder.path().join(name)).unwrap();
+        }
+        Replica { folder, tls: self.setup.tls }
+    }
+
+    /// Whether the process is there.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    fn launch_in(folder: TempDir, setup: Setup) -> Self {
         // Between finding a free port and using it, another test may take it.
         for _ in 0..5 {
-            let port = free_port();
-            let mut child = spawn(folder.path(), port, &setup);
+            let (port, bus) = (free_port(), free_port());
+            let mut child = spawn(folder.path(), port, bus, &setup);
             if is_up(&mut child, folder.path()) {
-                return Self { child, folder, port, setup };
+                return Self { child, folder, port, bus, setup };
             }
         }
         panic!("redis-server does not start");
@@ -140,6 +161,11 @@ impl RedisServer {
         self.port
     }
 
+    /// The port of its Cluster's bus.
+    pub(crate) fn bus(&self) -> u16 {
+        self.bus
+    }
+
     /// The CA that made its certificate.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.file("ca.pem")
@@ -152,8 +178,7 @@ impl RedisServer {
 
     /// A plain connection, by unix socket: what the tests see, whatever the product does.
     pub(crate) async fn client(&self) -> MultiplexedConnection {
-        let client = redis::Client::open(self.unix_url()).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        connected(redis::Client::open(self.unix_url()).unwrap()).await
     }
 
     /// A plain connection to one that wants a password.
@@ -161,7 +186,7 @@ impl RedisServer {
         let mut client = redis::Client::open(self.unix_url()).unwrap().get_connection_info().clone();
         let settings = client.redis_settings().clone().set_password(password);
         client = client.set_redis_settings(settings);
-        redis::Client::open(client).unwrap().get_multiplexed_async_connection().await.unwrap()
+        connected(redis::Client::open(client).unwrap()).await
     }
 
     /// It hangs: accepts, and answers nothing.
@@ -180,11 +205,11 @@ impl RedisServer {
         self.child.wait().unwrap();
     }
 
-    /// It is back on the same port, and has forgotten everything.
+    /// It is back on the same port, and has forgotten everything unless its options make it remember.
     pub(crate) fn restart(&mut self) {
         let _killed = self.child.kill();
         self.child.wait().unwrap();
-        self.child = spawn(self.folder.path(), self.port, &self.setup);
+        self.child = spawn(self.folder.path(), self.port, self.bus, &self.setup);
         assert!(is_up(&mut self.child, self.folder.path()), "redis-server does not start again");
     }
 
@@ -201,6 +226,33 @@ impl Drop for RedisServer {
     }
 }
 
+/// What a replica has of its primary.
+pub(crate) struct Replica {
+    folder: TempDir,
+    tls: Tls,
+}
+
+impl Replica {
+    /// Follows the primary at this port of the host.
+    pub(crate) fn start(self, options: &[&str], primary: u16) -> RedisServer {
+        let port = primary.to_string();
+        let mut setup = Setup { tls: self.tls, ..Setup::new() }.with(options.iter().copied());
+        setup = setup.with(["--replicaof", "127.0.0.1", &port]);
+        if self.tls != Tls::Off {
+            setup = setup.with(["--tls-replication", "yes"]);
+        }
+        RedisServer::launch_in(self.folder, setup)
+    }
+}
+
+/// Whoever looks on has patience: the machine may be busy.
+async fn connected(client: redis::Client) -> MultiplexedConnection {
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+}
+
 fn make_certificates(tls: Tls, folder: &Path) {
     match tls {
         Tls::Off => {}
@@ -209,7 +261,7 @@ fn make_certificates(tls: Tls, folder: &Path) {
     }
 }
 
-fn spawn(folder: &Path, port: u16, setup: &Setup) -> Child {
+fn spawn(folder: &Path, port: u16, bus: u16, setup: &Setup) -> Child {
     let mut command = Command::new(&setup.program);
     command
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"])
@@ -229,7 +281,7 @@ fn spawn(folder: &Path, port: u16, setup: &Setup) -> Child {
             .arg(folder.join("ca.pem"));
     }
     if setup.cluster {
-        command.args(["--cluster-enabled", "yes", "--cluster-port", &free_port().to_string()]);
+        command.args(["--cluster-enabled", "yes", "--cluster-port", &bus.to_string()]);
     }
     let child = command.args(&setup.options).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     child.unwrap_or_else(|error| {

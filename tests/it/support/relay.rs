@@ -25,6 +25,8 @@ pub(crate) enum Does {
     LosePushes,
     /// These bytes come instead, for whatever is asked. Nothing is executed.
     Say(&'static [u8]),
+    /// Nothing arrives on either side, and nobody is told: the connection is half open.
+    Lose,
 }
 
 /// Listens until it is dropped.
@@ -37,6 +39,8 @@ pub(crate) struct Relay {
 
 struct State {
     does: Does,
+    /// Where new connections lead.
+    port: u16,
     connections: u64,
     /// Connections below this number are half open: what is sent on them gets lost.
     lost_below: u64,
@@ -47,12 +51,12 @@ impl Relay {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
-        let state = Arc::new(Mutex::new(State { does: Does::Pass, connections: 0, lost_below: 0 }));
+        let state = Arc::new(Mutex::new(State { does: Does::Pass, port, connections: 0, lost_below: 0 }));
         let shared = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
             while let Ok((here, _)) = listener.accept().await {
                 let mut state = shared.lock().unwrap();
-                let number = state.connections;
+                let (number, port) = (state.connections, state.port);
                 state.connections += 1;
                 tokio::spawn(carry(here, port, number, Arc::clone(&shared)));
             }
@@ -68,6 +72,11 @@ impl Relay {
     /// How many connections there have been.
     pub(crate) fn connections(&self) -> u64 {
         self.state.lock().unwrap().connections
+    }
+
+    /// New connections lead to a Redis on this port.
+    pub(crate) fn leads_to(&self, port: u16) {
+        self.state.lock().unwrap().port = port;
     }
 
     /// The connections that stand look half open from now on; new ones are well.
@@ -108,7 +117,7 @@ async fn asked(
     loop {
         let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
         let carried = match does() {
-            None => Ok(()),
+            None | Some(Does::Lose) => Ok(()),
             Some(Does::Say(bytes)) => back.lock().await.write_all(bytes).await,
             Some(_) => to.write_all(&buffer[..read]).await,
         };
@@ -128,7 +137,7 @@ async fn answered(
         let Ok(read @ 1..) = from.read(&mut buffer).await else { return };
         let does = does();
         let carried = match does {
-            None => continue,
+            None | Some(Does::Lose) => continue,
             Some(Does::Delay(time)) => {
                 sleep(time).await;
                 &buffer[..read]

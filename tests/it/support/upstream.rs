@@ -206,6 +206,14 @@ impl Upstream {
         self.shared.seen.lock().unwrap().clone()
     }
 
+    /// Forgets what arrived so far: for tests that go on for long.
+    pub(crate) fn forget(&self) {
+        self.shared.seen.lock().unwrap().clear();
+        for connection in self.shared.connections.lock().unwrap().iter_mut() {
+            connection.bytes = Vec::new();
+        }
+    }
+
     /// Connections on which something arrived, also those whose request never became whole.
     pub(crate) fn connections(&self) -> Vec<Connection> {
         let connections = self.shared.connections.lock().unwrap();

@@ -6,12 +6,12 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::{
-    dice::Dice,
     operation::Operation as Op,
     world::{Person, Span, World, now},
 };
 use crate::support::{
     client::{Client, Tokens, admin::signed, new_email},
+    dice::Dice,
     http::Answer,
 };
 

@@ -1,7 +1,6 @@
 //! What a device can do, how often it does it, and who has it.
 
-use super::dice::Dice;
-use crate::support::gotrue::Kind;
+use crate::support::{dice::Dice, gotrue::Kind};
 
 /// One thing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

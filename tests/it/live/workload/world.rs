@@ -14,9 +14,10 @@ use gotrue_sidecar::session::{SessionId, UserId};
 use http::StatusCode;
 use tokio::task::JoinSet;
 
-use super::{device::Device, dice::Dice, judge::Rule, operation::Operation};
+use super::{device::Device, judge::Rule, operation::Operation};
 use crate::support::{
     client::{Client, PASSWORD, Tokens, admin::Admin, new_email, second_factor::Factor},
+    dice::Dice,
     gotrue::{Gotrue, Kind},
     http::Answer,
 };

@@ -1,0 +1,385 @@
+//! The masters of a Cluster, each with its part of the slots.
+//!
+//! Commands go to the master that has their slot, those of one master in one pipeline, all masters at once: one
+//! round-trip time. Which master that is, a map says. It is corrected by what a node says of a slot (`MOVED`), and
+//! fetched anew, from whichever node answers first, when a node is lost or says that something has changed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ::redis::{Pipeline, Value, cmd};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    flight::Flight,
+    node::{Batch, Node, Terms},
+    redirect::{self, Said},
+    reply,
+    slots::SlotMap,
+};
+use crate::{config::store_url::Address, store::Error};
+
+/// The map is not fetched more often than this.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// So many nodes are asked for it at once.
+const ASKED: usize = 6;
+
+/// So often a command is sent at most: once more for each redirection, and while its slot is between two nodes.
+const ATTEMPTS: u32 = 5;
+
+/// The first pause before a command whose slot is between two nodes is sent again; then twice as long each time.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// All masters.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    terms: Terms,
+    state: Mutex<State>,
+    fetch: Flight<Result<(), Error>>,
+}
+
+#[derive(Default)]
+struct State {
+    map: Option<SlotMap>,
+    nodes: HashMap<Address, Arc<Node>>,
+    /// Who is asked first for the next map.
+    turn: usize,
+}
+
+/// Which node a command goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    /// Its slot's master.
+    Master,
+    /// This one, which is just getting the slot.
+    Ask(Address),
+}
+
+/// A command that is still to be sent.
+#[derive(Clone, Debug)]
+struct Errand {
+    /// Its place in the batch.
+    place: usize,
+    way: Way,
+}
+
+/// Commands that go to one node.
+struct Group {
+    node: Arc<Node>,
+    asking: bool,
+    places: Vec<usize>,
+}
+
+/// What one round brought.
+#[derive(Default)]
+struct Round {
+    again: Vec<Errand>,
+    /// Slots are between two nodes.
+    pause: bool,
+}
+
+impl Cluster {
+    /// Connects to nothing yet.
+    pub(super) fn new(terms: Terms) -> Self {
+        let state = Mutex::new(State::default());
+        Self { shared: Arc::new(Shared { terms, state, fetch: Flight::new() }) }
+    }
+
+    /// Sends commands to where their slots are; the replies are in their order.
+    ///
+    /// # Errors
+    /// When some of them have no reply.
+    pub(super) async fn send(&self, batch: &Batch) -> Result<Vec<Value>, Error> {
+        match timeout(self.shared.terms.timeout, self.deliver(batch)).await {
+            Ok(replies) => replies,
+            Err(_elapsed) => {
+                self.fetch_beside();
+                Err(Error::Timeout)
+            }
+        }
+    }
+
+    /// Sends a pipeline to one of the masters.
+    ///
+    /// # Errors
+    /// When there are no replies.
+    pub(super) async fn send_to(&self, master: &Address, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        let node = self.shared.node(master);
+        node.send(pipeline).await
+    }
+
+    /// Every master there is now.
+    ///
+    /// # Errors
+    /// When no node says.
+    pub(super) async fn masters(&self) -> Result<Vec<Address>, Error> {
+        self.fetch().await?;
+        let state = self.shared.state();
+        Ok(state.map.as_ref().map(|map| map.masters().to_vec()).unwrap_or_default())
+    }
+
+    /// Makes the next call to each node over a new connection.
+    pub(super) fn renew(&self) {
+        self.shared.state().nodes.values().for_each(|node| node.renew());
+    }
+
+    async fn deliver(&self, batch: &Batch) -> Result<Vec<Value>, Error> {
+        let mut replies = vec![Value::Nil; batch.len()];
+        let mut left: Vec<Errand> =
+            (0..batch.len()).map(|place| Errand { place, way: Way::Master }).collect();
+        let mut pause = PAUSE;
+        for _ in 0..ATTEMPTS {
+            let round = self.round(batch, left, &mut replies).await?;
+            if round.again.is_empty() {
+                break;
+            }
+            if round.pause {
+                sleep(pause).await;
+                pause *= 2;
+            }
+            left = round.again;
+        }
+        Ok(replies)
+    }
+
+    async fn round(&self, batch: &Batch, left: Vec<Errand>, replies: &mut [Value]) -> Result<Round, Error> {
+        let groups = self.groups(batch, left).await?;
+        let mut round = Round::default();
+        for (group, sent) in send_all(batch, groups).await {
+            match sent {
+                Ok(sent) => self.take(batch, &group, sent, replies, &mut round)?,
+                Err(error) => round.again.extend(self.after_loss(batch, &group, error).await?),
+            }
+        }
+        Ok(round)
+    }
+
+    /// Who gets which commands.
+    async fn groups(&self, batch: &Batch, left: Vec<Errand>) -> Result<Vec<Group>, Error> {
+        if self.shared.state().map.is_none() {
+            self.fetch().await?;
+        }
+        match self.shared.groups(batch, &left) {
+            Some(groups) => Ok(groups),
+            None => {
+                self.fetch().await?;
+                self.shared.groups(batch, &left).ok_or(Error::ClusterDown)
+            }
+        }
+    }
+
+    /// Sorts a node's replies into those that count and those that say where to ask instead. These count, too,
+    /// until there is a better one.
+    fn take(
+        &self,
+        batch: &Batch,
+        group: &Group,
+        sent: Vec<Value>,
+        replies: &mut [Value],
+        round: &mut Round,
+    ) -> Result<(), Error> {
+        if sent.len() != group.places.len() {
+            return Err(Error::Protocol);
+        }
+        for (&place, reply) in group.places.iter().zip(sent) {
+            match redirect::said(&reply, group.node.address.as_ref()) {
+                Said::Reply => {}
+                Said::Moved(to) => {
+                    let slot = batch.slots.get(place).copied().unwrap_or_default();
+                    if let Some(map) = &mut self.shared.state().map {
+                        map.moved(slot, &to);
+                    }
+                    self.fetch_beside();
+                    round.again.push(Errand { place, way: Way::Master });
+                }
+                Said::Ask(way) => round.again.push(Errand { place, way: Way::Ask(way) }),
+                Said::Between => {
+                    round.pause = true;
+                    round.again.push(Errand { place, way: Way::Master });
+                }
+                Said::Down => self.fetch_beside(),
+            }
+            if let Some(slot) = replies.get_mut(place) {
+                *slot = reply;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be sent again because the slots of a node that was lost are elsewhere now.
+    async fn after_loss(&self, batch: &Batch, group: &Group, error: Error) -> Result<Vec<Errand>, Error> {
+        if self.fetch().await.is_err() {
+            return Err(error);
+        }
+        let state = self.shared.state();
+        let map = state.map.as_ref();
+        let elsewhere = |place: &&usize| {
+            let slot = batch.slots.get(**place).copied().unwrap_or_default();
+            map.and_then(|map| map.master(slot))
+                .is_some_and(|master| Some(master) != group.node.address.as_ref())
+        };
+        if group.places.iter().filter(elsewhere).count() < group.places.len() {
+            return Err(error);
+        }
+        Ok(group.places.iter().map(|&place| Errand { place, way: Way::Master }).collect())
+    }
+
+    async fn fetch(&self) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        self.shared.fetch.outcome(FRESH, || fetch(shared)).await.unwrap_or(Err(Error::Timeout))
+    }
+
+    fn fetch_beside(&self) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.fetch.beside(FRESH, || fetch(shared));
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn node(&self, address: &Address) -> Arc<Node> {
+        self.state().node(&self.terms, address)
+    }
+
+    /// `None`: some slot has no master, as far as is known.
+    fn groups(&self, batch: &Batch, left: &[Errand]) -> Option<Vec<Group>> {
+        let mut state = self.state();
+        let mut groups: Vec<Group> = Vec::new();
+        for Errand { place, way } in left {
+            let (address, asking) = match way {
+                Way::Ask(address) => (address.clone(), true),
+                Way::Master => {
+                    let slot = batch.slots.get(*place).copied()?;
+                    (state.map.as_ref()?.master(slot)?.clone(), false)
+                }
+            };
+            let same =
+                |group: &&mut Group| group.asking == asking && group.node.address.as_ref() == Some(&address);
+            match groups.iter_mut().find(same) {
+                Some(group) => group.places.push(*place),
+                None => {
+                    let node = state.node(&self.terms, &address);
+                    groups.push(Group { node, asking, places: vec![*place] });
+                }
+            }
+        }
+        Some(groups)
+    }
+
+    /// Nodes that may have a map: those in the last one and in the configuration, a few of them, others each time.
+    fn asked(&self) -> Vec<Arc<Node>> {
+        let configured = self.terms.access.target();
+        let mut state = self.state();
+        let mut asked: Vec<Address> = state.map.iter().flat_map(|map| map.masters()).cloned().collect();
+        asked.extend(configured.addresses.iter().cloned());
+        let mut known = std::collections::HashSet::new();
+        asked.retain(|address| known.insert(address.clone()));
+        let turn = state.turn % asked.len().max(1);
+        asked.rotate_left(turn);
+        asked.truncate(ASKED);
+        state.turn = state.turn.wrapping_add(ASKED - 1);
+        asked.iter().map(|address| state.node(&self.terms, address)).collect()
+    }
+
+    /// Takes a map up; nodes that are neither in it nor in the configuration are left.
+    fn adopt(&self, map: SlotMap) {
+        let configured = self.terms.access.target();
+        let mut state = self.state();
+        state
+            .nodes
+            .retain(|address, _| map.masters().contains(address) || configured.addresses.contains(address));
+        state.map = Some(map);
+    }
+}
+
+impl State {
+    fn node(&mut self, terms: &Terms, address: &Address) -> Arc<Node> {
+        let node = || Arc::new(Node::new(terms, Some(address.clone())));
+        Arc::clone(self.nodes.entry(address.clone()).or_insert_with(node))
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// Sends each node its commands, all at once.
+async fn send_all(batch: &Batch, groups: Vec<Group>) -> Vec<(Group, Result<Vec<Value>, Error>)> {
+    match <[Group; 1]>::try_from(groups) {
+        Ok([only]) if !only.asking && only.places.len() == batch.len() => {
+            let sent = only.node.send(&batch.pipeline).await;
+            vec![(only, sent)]
+        }
+        Ok(only) => send_each(batch, only.into()).await,
+        Err(several) => send_each(batch, several).await,
+    }
+}
+
+async fn send_each(batch: &Batch, groups: Vec<Group>) -> Vec<(Group, Result<Vec<Value>, Error>)> {
+    let mut sending = JoinSet::new();
+    let asking = cmd("ASKING");
+    for group in groups {
+        let pipeline = batch.some(&group.places, group.asking.then_some(&asking));
+        sending.spawn(async move {
+            let mut sent = group.node.send(&pipeline).await;
+            if let (true, Ok(replies)) = (group.asking, &mut sent) {
+                let mut number = 0;
+                replies.retain(|_| {
+                    number += 1;
+                    number % 2 == 0 // the others answer ASKING
+                });
+            }
+            (group, sent)
+        });
+    }
+    sending.join_all().await
+}
+
+/// Asks some nodes for a map, and takes the first that comes.
+async fn fetch(shared: Arc<Shared>) -> Result<(), Error> {
+    let mut asking = JoinSet::new();
+    for node in shared.asked() {
+        asking.spawn(async move { ask(&node).await });
+    }
+    let mut failure = Error::Timeout;
+    while let Some(next) = asking.join_next().await {
+        match next {
+            Ok(Ok(map)) => {
+                shared.adopt(map);
+                // that the others are silent is for their connections to notice
+                asking.detach_all();
+                return Ok(());
+            }
+            Ok(Err(error)) => failure = error,
+            Err(_broken_off) => {}
+        }
+    }
+    Err(failure)
+}
+
+async fn ask(node: &Node) -> Result<SlotMap, Error> {
+    let mut pipeline = Pipeline::with_capacity(1);
+    pipeline.cmd("CLUSTER").arg("SLOTS");
+    let replies = node.send(&pipeline).await?;
+    let ranges = redirect::ranges(reply::first(&replies)?, node.address.as_ref())?;
+    if ranges.is_empty() {
+        return Err(Error::ClusterDown); // it was never told of others, or forgot them
+    }
+    Ok(SlotMap::new(&ranges))
+}

@@ -1,0 +1,112 @@
+//! Where commands go: to the one server, to the master that Sentinels name, or to the masters of a Cluster.
+
+use ::redis::{Pipeline, Value};
+
+use super::{
+    cluster::Cluster,
+    node::{Batch, Node, Terms},
+    sentinel::Sentinel,
+    slots::{self, SLOTS},
+};
+use crate::{
+    config::store_url::{Address, Shape},
+    store::Error,
+};
+
+/// A Cluster's slots are told apart in so many groups when it is said what is out of order.
+const LANES: u16 = 64;
+
+/// The way for one shape of Redis.
+#[derive(Debug)]
+pub(super) enum Route {
+    /// One server.
+    Single(Node),
+    /// Of several servers, one is the master.
+    Sentinel(Sentinel),
+    /// Several masters.
+    Cluster(Cluster),
+}
+
+/// What has keys of its own: the one server, or one of a Cluster's masters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Part(Option<Address>);
+
+impl Route {
+    /// Connects to nothing yet.
+    pub(super) fn new(terms: Terms) -> Self {
+        match terms.access.target().shape.clone() {
+            Shape::Single => Self::Single(Node::new(&terms, None)),
+            Shape::Sentinel { master } => Self::Sentinel(Sentinel::new(terms, master)),
+            Shape::Cluster => Self::Cluster(Cluster::new(terms)),
+        }
+    }
+
+    /// See [`Store::renew`](crate::store::Store::renew).
+    pub(super) fn renew(&self) {
+        match self {
+            Self::Single(node) => node.renew(),
+            Self::Sentinel(sentinel) => sentinel.renew(),
+            Self::Cluster(cluster) => cluster.renew(),
+        }
+    }
+
+    /// Keys of one pipeline may lie on several servers, of which one may be lost.
+    pub(super) fn is_spread(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
+    /// See [`Store::lanes`](crate::store::Store::lanes).
+    pub(super) fn lanes(&self) -> usize {
+        if self.is_spread() { usize::from(LANES) } else { 1 }
+    }
+
+    /// The lane of a key.
+    pub(super) fn lane_of(&self, key: &str) -> usize {
+        if self.is_spread() { usize::from(slots::slot_of(key) / (SLOTS / LANES)) } else { 0 }
+    }
+
+    /// Something that stands in braces in a key of that lane.
+    pub(super) fn tag_of(&self, lane: usize) -> String {
+        let mut tags = (0..=u16::MAX).map(|number| number.to_string());
+        tags.find(|tag| self.lane_of(tag) == lane).unwrap_or_default()
+    }
+
+    /// Sends commands in one round-trip time; the replies are in their order, errors of single commands among them.
+    ///
+    /// # Errors
+    /// When some of them have no reply.
+    pub(super) async fn send(&self, batch: &Batch) -> Result<Vec<Value>, Error> {
+        match self {
+            Self::Single(node) => node.send(&batch.pipeline).await,
+            Self::Sentinel(sentinel) => sentinel.send(&batch.pipeline).await,
+            Self::Cluster(cluster) => cluster.send(batch).await,
+        }
+    }
+
+    /// What must be looked through one by one to see every key.
+    ///
+    /// # Errors
+    /// When nobody says.
+    pub(super) async fn parts(&self) -> Result<Vec<Part>, Error> {
+        match self {
+            Self::Single(_) | Self::Sentinel(_) => Ok(vec![Part(None)]),
+            Self::Cluster(cluster) => {
+                let masters = cluster.masters().await?;
+                Ok(masters.into_iter().map(|master| Part(Some(master))).collect())
+            }
+        }
+    }
+
+    /// Sends a pipeline to one of the parts.
+    ///
+    /// # Errors
+    /// When there are no replies.
+    pub(super) async fn send_to(&self, part: &Part, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        match (self, &part.0) {
+            (Self::Cluster(cluster), Some(master)) => cluster.send_to(master, pipeline).await,
+            (Self::Sentinel(sentinel), _) => sentinel.send(pipeline).await,
+            (Self::Single(node), _) => node.send(pipeline).await,
+            (Self::Cluster(_), None) => Err(Error::Protocol),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Slots that move, and masters that are lost.
+
+use std::{sync::Arc, time::Instant};
+
+use gotrue_sidecar::store::redis::Scan;
+
+use super::*;
+use crate::support::redis::Setup;
+
+/// A user whose keys lie on that master at the start.
+async fn user_on(cluster: &RedisCluster, master: usize) -> UserId {
+    loop {
+        let user = somebody();
+        if cluster.first_owner(slot_of(cluster, user).await) == master {
+            return user;
+        }
+    }
+}
+
+async fn slot_of(cluster: &RedisCluster, user: UserId) -> usize {
+    cluster.slot(&format!("gotrue:{{{user}}}:marks")).await
+}
+
+/// Signs a user in; how it went.
+async fn try_sign_in(store: &Store, user: UserId) -> Result<Record, gotrue_sidecar::store::Error> {
+    let record = signed_in(user, some_session());
+    store.apply(&[sign_in(&record)], NOW).await.map(|_| record)
+}
+
+async fn until_it_works(store: &Store, user: UserId) -> Duration {
+    let began = Instant::now();
+    while try_sign_in(store, user).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_is_followed() {
+    let cluster = RedisCluster::start().await;
+    let store = open(&unhurried(redis_target(cluster.url())));
+    let user = user_on(&cluster, 0).await;
+    let slot = slot_of(&cluster, user).await;
+    let before = try_sign_in(&store, user).await.unwrap();
+    cluster.move_slot(slot, 0, 1).await;
+    live(&store, user, before.session).await;
+    let after = try_sign_in(&store, user).await.unwrap();
+    cluster.move_slot(slot, 1, 2).await;
+    assert_eq!(apply(&store, &end(user, Which::All)).await, Outcome::Ended(2));
+    for record in [before, after] {
+        assert_eq!(look(&store, user, record.session).await, State::Revoked);
+    }
+}
+
+#[tokio::test]
+async fn a_tombstone_that_stays_behind_for_now_is_not_overlooked() {
+    let cluster = RedisCluster::start().await;
+    let store = open(&unhurried(redis_target(cluster.url())));
+    let user = user_on(&cluster, 0).await;
+    let slot = slot_of(&cluster, user).await;
+    let ended = try_sign_in(&store, user).await.unwrap();
+    apply(&store, &end(user, Which::One(ended.session))).await;
+    cluster.begin_to_move(slot, 0, 1).await;
+    loop {
+        // whatever has gone and whatever has not: it may be refused for now, but it does not come back
+        match store.apply(&[refresh(&refreshed(&ended, 10))], NOW).await {
+            Ok(outcome) => assert_eq!(outcome, [Outcome::Revoked]),
+            Err(error) => assert!(["moved", "cluster_down"].contains(&error.cause()), "{error:?}"),
+        }
+        if cluster.move_keys(slot, 0, 1, 1).await == 0 {
+            break;
+        }
+    }
+    cluster.end_to_move(slot, 0, 1).await;
+    assert_eq!(look(&store, user, ended.session).await, State::Revoked);
+    let outcome = store.apply(&[refresh(&refreshed(&ended, 20))], NOW).await;
+    assert_eq!(outcome, Ok(vec![Outcome::Revoked]));
+}
+
+#[tokio::test]
+async fn resharding_under_load_loses_nothing() {
+    let cluster = RedisCluster::start().await;
+    let store = Arc::new(open(&unhurried(redis_target(cluster.url()))));
+    let users: Vec<UserId> = {
+        let mut users = Vec::new();
+        for _ in 0..20 {
+            users.push(user_on(&cluster, 0).await);
+        }
+        users
+    };
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = tokio::spawn({
+        let (store, users) = (Arc::clone(&store), users.clone());
+        async move {
+            let (mut made, mut failed) = (Vec::new(), 0_u64);
+            while !*stopped.borrow() {
+                for &user in &users {
+                    // as whoever keeps what failed does: every change is made again until it is made
+                    let record = signed_in(user, some_session());
+                    while store.apply(&[sign_in(&record)], NOW).await.is_err() {
+                        failed += 1;
+                    }
+                    made.push(record);
+                }
+            }
+            (made, failed)
+        }
+    });
+    for (number, &user) in users.iter().enumerate() {
+        let slot = slot_of(&cluster, user).await;
+        cluster.move_slot(slot, 0, 1 + number % 2).await;
+    }
+    stop.send(true).unwrap();
+    let (made, failed) = load.await.unwrap();
+    println!("{} sign-ins, {failed} had to be made again", made.len());
+    for record in &made {
+        live(&store, record.user, record.session).await;
+    }
+    let keys = found(&store).await;
+    assert_eq!(keys, made.len(), "every session is on one master");
+}
+
+/// How many records a scan of all masters finds.
+async fn found(store: &Store) -> usize {
+    let Store::Redis(redis) = store else { unreachable!() };
+    let (mut scan, mut found) = (Scan::default(), std::collections::HashSet::new());
+    while let Some(some) = redis.scan(&mut scan).await.unwrap() {
+        found.extend(some);
+    }
+    found.len()
+}
+
+#[tokio::test]
+async fn a_lost_master_takes_only_its_users_along() {
+    let mut cluster = RedisCluster::start().await;
+    let store = open(&unhurried(redis_target(cluster.url())));
+    let (lost, here) = (user_on(&cluster, 1).await, user_on(&cluster, 0).await);
+    for user in [lost, here] {
+        try_sign_in(&store, user).await.unwrap();
+    }
+    cluster.nodes[1].kill();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        let cause = try_sign_in(&store, lost).await.unwrap_err().cause();
+        assert!(["refused", "cluster_down"].contains(&cause), "{cause}");
+        // its hints may lie on the lost one
+        try_sign_in(&store, here).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (lane, other) = (store.lane_of(lost), store.lane_of(here));
+    assert!(store.ping_lane(lane).await.is_err() && store.ping_lane(other).await.is_ok(), "{lane} {other}");
+    assert!(store.ping().await.is_err());
+    cluster.nodes[1].restart();
+    until_it_works(&store, lost).await;
+}
+
+#[tokio::test]
+async fn a_replica_takes_over_from_a_killed_master() {
+    let mut cluster = RedisCluster::start_with(Setup::new(), 3, 1).await;
+    let store = open(&unhurried(redis_target(cluster.url())));
+    let user = user_on(&cluster, 0).await;
+    let before = try_sign_in(&store, user).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await; // replication is not waited for
+    cluster.nodes[0].kill();
+    let watching = async {
+        cluster.promoted(3).await;
+        Instant::now()
+    };
+    let working = async {
+        until_it_works(&store, user).await;
+        Instant::now()
+    };
+    let (promoted, worked) = tokio::join!(watching, working);
+    let late = worked.saturating_duration_since(promoted);
+    println!("works {late:?} after the replica is promoted");
+    assert!(late < Duration::from_secs(3), "{late:?}");
+    live(&store, user, before.session).await;
+}
+
+#[tokio::test]
+async fn a_replica_takes_over_from_a_hanging_master() {
+    let cluster = RedisCluster::start_with(Setup::new(), 3, 1).await;
+    let store = open(&config(redis_target(cluster.url())));
+    let user = user_on(&cluster, 0).await;
+    try_sign_in(&store, user).await.unwrap();
+    cluster.nodes[0].hang();
+    let took = until_it_works(&store, user).await;
+    println!("works {took:?} after the master hangs");
+    cluster.nodes[0].go_on();
+    try_sign_in(&store, user).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_planned_failover_is_followed() {
+    let cluster = RedisCluster::start_with(Setup::new(), 3, 1).await;
+    let store = open(&unhurried(redis_target(cluster.url())));
+    let user = user_on(&cluster, 2).await;
+    let before = try_sign_in(&store, user).await.unwrap();
+    cluster.failover(5).await;
+    live(&store, user, before.session).await;
+    try_sign_in(&store, user).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_is_no_single_server() {
+    let cluster = RedisCluster::start().await;
+    let url = with_user(&cluster.nodes[0].url());
+    let user = user_on(&cluster, 1).await;
+    let store = open(&unhurried(redis_target(url)));
+    let error = try_sign_in(&store, user).await.unwrap_err();
+    assert_eq!(error.cause(), "moved");
+    assert!(error.to_string().contains("redis+cluster://"), "{error}");
+}
+
+#[tokio::test]
+async fn a_single_server_is_no_cluster() {
+    let server = RedisServer::start();
+    let url = server.url().replace("redis://", "redis+cluster://");
+    let (cause, waited) = faults::failure(&open(&config(redis_target(url)))).await;
+    assert_eq!(cause, "other");
+    assert!(waited < Duration::from_millis(500), "{waited:?}");
+}
