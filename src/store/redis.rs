@@ -27,6 +27,7 @@ pub use self::survey::{Amendment, Held, Known, LastAudit, Scan, Stamp};
 use self::{
     access::Access,
     node::{Batch, Terms},
+    push::Ears,
     route::Route,
     scripts::Scripts,
 };
@@ -107,8 +108,13 @@ impl Source {
 
     /// See [`Source::follow_changes`](super::Source::follow_changes).
     pub async fn follow_changes(&self, told: impl Fn(Heard)) {
-        // one subscription for each master
-        push::follow(&self.access, &Keys::new(&self.config.key_prefix), &self.changes, told).await;
+        let ears = Ears {
+            access: Arc::clone(&self.access),
+            keys: Keys::new(&self.config.key_prefix),
+            changes: Arc::clone(&self.changes),
+            turned: Arc::default(),
+        };
+        push::follow(&self.connect().route, &ears, told).await;
     }
 
     /// Reads address and files again, for connections that are made from now on.

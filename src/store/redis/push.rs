@@ -1,16 +1,24 @@
 //! Redis tells of changes as they happen: client-side caching in broadcast mode (`CLIENT TRACKING`), over a
-//! connection of its own to one master. What it says only ever makes somebody forget and ask again, so that a message
+//! connection of its own to every master. What it says only ever makes somebody forget and ask again, so that a message
 //! that is lost, or a Redis that sends none, costs no more than the time that was granted anyway.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use ::redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
-use tokio::{sync::Notify, time::sleep};
+use tokio::{sync::Notify, task::AbortHandle, time::sleep};
 
-use super::{access::Access, reply, target::Role};
-use crate::store::{
-    changes::{Changes, Heard},
-    keys::Keys,
+use super::{access::Access, reply, route::Route, target::Role};
+use crate::{
+    config::store_url::Address,
+    store::{
+        changes::{Changes, Heard},
+        keys::Keys,
+    },
 };
 
 /// Bound on making the connection, and on each answer over it.
@@ -22,49 +30,133 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Before the next attempt, when Redis said that it does not do this, or not for us.
 const REFUSED: Duration = Duration::from_secs(30);
 
-/// Listens to the master that `access` leads to, as long as the future runs. `told` hears how that stands, as often
-/// as it is found out.
-pub(super) async fn follow(access: &Arc<Access>, keys: &Keys, changes: &Arc<Changes>, told: impl Fn(Heard)) {
-    let mut pause = PAUSE.0;
+/// How often it is asked which masters there are.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a listener needs.
+#[derive(Clone, Debug)]
+pub(super) struct Ears {
+    pub(super) access: Arc<Access>,
+    pub(super) keys: Keys,
+    pub(super) changes: Arc<Changes>,
+    /// One of them has something to say of itself.
+    pub(super) turned: Arc<Notify>,
+}
+
+/// One that listens to one master, until it is dropped.
+struct Listener {
+    heard: Arc<Mutex<Heard>>,
+    task: AbortHandle,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Listens to every master that `route` leads to, as long as the future runs. `told` hears how that stands, when it
+/// changes.
+pub(super) async fn follow(route: &Route, ears: &Ears, told: impl Fn(Heard)) {
+    let mut listeners: HashMap<Option<Address>, Listener> = HashMap::new();
+    let mut before = None;
     loop {
-        let lost = Arc::new(Notify::new());
-        match subscribe(access, keys, changes, &lost).await {
-            Ok(mut connection) => {
-                changes.of_everybody(); // nobody told us of what happened before
-                told(Heard::Yes);
-                until_lost(&mut connection, &lost).await;
-                changes.of_everybody();
-                told(Heard::NotNow);
-                pause = PAUSE.0;
+        let mut heard = Heard::NotNow;
+        match route.masters().await {
+            Ok(masters) => {
+                listeners.retain(|master, _| masters.contains(master));
+                for master in masters {
+                    listeners.entry(master.clone()).or_insert_with(|| ears.listener(master));
+                }
             }
-            Err(error) => {
-                told(Heard::No(reply::error_of(&error)));
-                sleep(if is_refusal(&error) { REFUSED } else { pause }).await;
-                pause = (pause * 2).min(PAUSE.1);
-            }
+            Err(error) => heard = Heard::No(error),
+        }
+        // whose masters cannot be asked for now may still be heard
+        if !listeners.is_empty() {
+            heard = together(listeners.values().map(Listener::heard));
+        }
+        if before.as_ref() != Some(&heard) {
+            told(heard.clone());
+            before = Some(heard);
+        }
+        tokio::select! {
+            () = ears.turned.notified() => {}
+            () = sleep(LOOK) => {}
         }
     }
 }
 
-async fn subscribe(
-    access: &Arc<Access>,
-    keys: &Keys,
-    changes: &Arc<Changes>,
-    lost: &Arc<Notify>,
-) -> RedisResult<MultiplexedConnection> {
-    let (heard, from, gone) = (Arc::clone(changes), keys.clone(), Arc::clone(lost));
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE))
-        .set_push_sender(move |push: PushInfo| {
-            hear(&push, &from, &heard, &gone);
-            Ok::<(), Infallible>(())
+/// Changes are told of when every master tells of its own.
+fn together(all: impl Iterator<Item = Heard>) -> Heard {
+    all.reduce(|one, other| match (one, other) {
+        (Heard::No(error), _) | (_, Heard::No(error)) => Heard::No(error),
+        (Heard::NotNow, _) | (_, Heard::NotNow) => Heard::NotNow,
+        (Heard::Yes, Heard::Yes) => Heard::Yes,
+    })
+    .unwrap_or(Heard::NotNow)
+}
+
+impl Listener {
+    fn heard(&self) -> Heard {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Ears {
+    fn listener(&self, master: Option<Address>) -> Listener {
+        let (ears, heard) = (self.clone(), Arc::new(Mutex::new(Heard::NotNow)));
+        let says = Arc::clone(&heard);
+        let task = tokio::spawn(async move {
+            ears.listen(master.as_ref(), |heard| {
+                *says.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+                ears.turned.notify_one();
+            })
+            .await;
         });
-    let mut connection = access.connect(None, Role::Teller, &config).await?;
-    let mut track = ::redis::cmd("CLIENT");
-    track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(keys.of_users());
-    track.exec_async(&mut connection).await?;
-    Ok(connection)
+        Listener { heard, task: task.abort_handle() }
+    }
+
+    async fn listen(&self, master: Option<&Address>, says: impl Fn(Heard)) {
+        let mut pause = PAUSE.0;
+        loop {
+            let lost = Arc::new(Notify::new());
+            match self.subscribe(master, &lost).await {
+                Ok(mut connection) => {
+                    self.changes.of_everybody(); // nobody told us of what happened before
+                    says(Heard::Yes);
+                    until_lost(&mut connection, &lost).await;
+                    self.changes.of_everybody();
+                    says(Heard::NotNow);
+                    pause = PAUSE.0;
+                }
+                Err(error) => {
+                    says(Heard::No(reply::error_of(&error)));
+                    sleep(if is_refusal(&error) { REFUSED } else { pause }).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+            }
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        master: Option<&Address>,
+        lost: &Arc<Notify>,
+    ) -> RedisResult<MultiplexedConnection> {
+        let (heard, from, gone) = (Arc::clone(&self.changes), self.keys.clone(), Arc::clone(lost));
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE))
+            .set_push_sender(move |push: PushInfo| {
+                hear(&push, &from, &heard, &gone);
+                Ok::<(), Infallible>(())
+            });
+        let mut connection = self.access.connect(master, Role::Teller, &config).await?;
+        let mut track = ::redis::cmd("CLIENT");
+        track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(self.keys.of_users());
+        track.exec_async(&mut connection).await?;
+        Ok(connection)
+    }
 }
 
 /// Until the connection is closed, or does not answer any more.
@@ -106,6 +198,20 @@ fn hear(push: &PushInfo, keys: &Keys, changes: &Changes, lost: &Notify) {
 mod tests {
     use super::*;
     use crate::session::UserId;
+
+    #[test]
+    fn changes_are_told_of_when_every_master_tells() {
+        let no = Heard::No(crate::store::Error::Timeout);
+        let table = [
+            (vec![], Heard::NotNow),
+            (vec![Heard::Yes, Heard::Yes], Heard::Yes),
+            (vec![Heard::Yes, Heard::NotNow], Heard::NotNow),
+            (vec![Heard::NotNow, no.clone(), Heard::Yes], no),
+        ];
+        for (all, expected) in table {
+            assert_eq!(together(all.clone().into_iter()), expected, "{all:?}");
+        }
+    }
 
     #[test]
     fn what_is_pushed_is_noted_for_whom_it_concerns() {

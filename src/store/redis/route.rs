@@ -83,6 +83,18 @@ impl Route {
         }
     }
 
+    /// Where the masters are; `None`: at the configuration's own address.
+    ///
+    /// # Errors
+    /// When nobody says.
+    pub(super) async fn masters(&self) -> Result<Vec<Option<Address>>, Error> {
+        match self {
+            Self::Single(_) => Ok(vec![None]),
+            Self::Sentinel(sentinel) => Ok(vec![sentinel.look().await?.address.clone()]),
+            Self::Cluster(cluster) => Ok(cluster.masters().await?.into_iter().map(Some).collect()),
+        }
+    }
+
     /// What must be looked through one by one to see every key.
     ///
     /// # Errors
