@@ -77,17 +77,18 @@ debian_tool() {
 	printf '%s\n' "$home"
 }
 
-# python_env: prints a virtual environment with what .ci/requirements.txt pins.
+# python_env [FILE]: prints a virtual environment with what FILE pins, .ci/requirements.txt if none is given.
 python_env() {
+	local pins=${1:-.ci/requirements.txt}
 	local home
-	home=$CACHE/python/$(sha256sum .ci/requirements.txt | cut -c1-16)
+	home=$CACHE/python/$(sha256sum "$pins" | cut -c1-16)
 	if [ ! -e "$home/ready" ]; then
 		need python3 python3
-		say "installing .ci/requirements.txt" >&2
+		say "installing $pins" >&2
 		rm -rf "$home"
 		python3 -m venv "$home" >&2 || die "python3 cannot make a virtual environment (Debian: python3-venv)"
-		"$home/bin/pip" install --quiet --disable-pip-version-check --requirement .ci/requirements.txt >&2 ||
-			die "pip could not install .ci/requirements.txt"
+		"$home/bin/pip" install --quiet --disable-pip-version-check --requirement "$pins" >&2 ||
+			die "pip could not install $pins"
 		touch "$home/ready"
 	fi
 	printf '%s\n' "$home"

@@ -29,6 +29,7 @@ use crate::{
     mirror::Mirror,
     readiness::Readiness,
     reload::{Purpose, Watched},
+    replay::Queue,
     request_id::RequestIds,
     shutdown::Drain,
     store,
@@ -98,10 +99,10 @@ impl App {
             upstream,
             admin,
             store,
+            queue,
             jwt,
             session,
             session_api,
-            mint,
             check,
             lookup,
             enforce,
@@ -121,8 +122,7 @@ impl App {
         let ledger = ledger(&metrics, log.clone(), log_config);
         let connector =
             Arc::new(Connector::new(&upstream.url, upstream.ca_file.as_deref(), upstream.connect_timeout)?);
-        let host = HeaderValue::from_str(upstream.url.authority.as_str())
-            .unwrap_or(HeaderValue::from_static("gotrue"));
+        let host = host(&upstream);
 
         let mut watched = Watched::default();
         let certificate = tls.map(|files| certificate(files, &mut watched)).transpose()?;
@@ -131,24 +131,23 @@ impl App {
         if let Some(source) = &ref_key {
             watched.watch_secret(Purpose::Keys, source);
         }
-        let endpoint = match &store {
-            Some(_) => keys::endpoint(&jwt.jwks, &upstream, &connector, &host, &ledger.clock)?,
-            None => None, // nobody asks
-        };
+        // without a store nobody asks
+        let endpoint = |_| keys::endpoint(&jwt.jwks, &upstream, &connector, &host, &ledger.clock);
+        let endpoint = store.as_ref().map(endpoint).transpose()?.flatten();
         let verifier = Arc::new(Verifier::new(keys.ring.clone(), endpoint, Arc::clone(&metrics)));
         let mirroring = match store {
             None => None,
             Some(store) => Some(Mirroring {
                 breaker: Arc::new(Breaker::new(1, Arc::clone(&metrics))),
+                queue: Arc::new(Queue::new(queue, Arc::clone(&metrics))),
                 source: Arc::new(store_source(&store, &session, &mut watched)?),
+                session,
                 mirror: Mirror::new(keys::reference_key(ref_key.as_ref(), &keys)?, expired_grace),
                 budget: store.timeout,
                 session_api: session_api.map(Arc::new),
                 check,
                 lookup,
                 enforce,
-                limits: session.limits,
-                mint,
                 clock: Clock::default(),
             }),
         };
@@ -185,6 +184,7 @@ impl App {
             upstream_path: upstream.url.path,
             host,
             store: mirroring,
+            tasks,
             verifier,
             certificate,
             jwt,
@@ -201,10 +201,10 @@ impl App {
     /// Lets sessions go by another clock than the system's.
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
-        if let Some(mirroring) = &mut self.errands.store {
+        if let Some(mirroring) = &mut self.setup.mirroring {
             mirroring.clock = clock.clone();
         }
-        if let Some(mirroring) = &mut self.setup.mirroring {
+        if let Some(mirroring) = &mut self.errands.store {
             mirroring.clock = clock;
         }
         self
@@ -244,6 +244,11 @@ impl App {
     pub fn drain(&self) -> Drain {
         self.drain.clone()
     }
+}
+
+/// GoTrue's host, for requests of our own.
+fn host(upstream: &config::Upstream) -> HeaderValue {
+    HeaderValue::from_str(upstream.url.authority.as_str()).unwrap_or(HeaderValue::from_static("gotrue"))
 }
 
 /// Without `SO_REUSEPORT`: GoTrue sets it, and with both the kernel would share its port between us.

@@ -68,7 +68,7 @@ pub fn changed(change: &Change, outcome: Outcome, by: By<'_>) {
         Change::Record { origin: Origin::SignIn, record, .. } if outcome == Outcome::Revoked => {
             not_recorded(record.user, record.session, result, by);
         }
-        Change::Record { .. } | Change::LowerAal { .. } => {}
+        Change::Record { .. } | Change::Allowed { .. } | Change::LowerAal { .. } => {}
     }
 }
 
@@ -250,9 +250,10 @@ impl<'a> Subject<'a> {
             Change::Record { record, .. } => {
                 Self { which: "one", session: Some(record.session), ..Self::default() }
             }
-            Change::Suspend { .. } | Change::Banned { .. } | Change::LowerAal { .. } => {
-                Self { which: "all", ..Self::default() }
-            }
+            Change::Suspend { .. }
+            | Change::Banned { .. }
+            | Change::Allowed { .. }
+            | Change::LowerAal { .. } => Self { which: "all", ..Self::default() },
         }
     }
 

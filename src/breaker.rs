@@ -233,15 +233,15 @@ impl State {
     /// What calls that began before it opened say later on counts no more.
     fn after(self, event: Event) -> Self {
         match (self, event) {
-            (Self::Closed(_), Event::Worked) => Self::Closed(0),
-            (Self::Closed(failures), Event::Failed | Event::ProbeFailed) if failures + 1 >= FAILURES => {
-                Self::Open
+            (Self::Closed(_), Event::Worked) | (Self::Trying, Event::TrialWorked) => Self::Closed(0),
+            (Self::Closed(failures), Event::Failed | Event::ProbeFailed) if failures + 1 < FAILURES => {
+                Self::Closed(failures + 1)
             }
-            (Self::Closed(failures), Event::Failed | Event::ProbeFailed) => Self::Closed(failures + 1),
+            (Self::Closed(_), Event::Failed | Event::ProbeFailed)
+            | (Self::HalfOpen, Event::ProbeFailed)
+            | (Self::Trying, Event::TrialFailed) => Self::Open,
             (Self::Open, Event::ProbeAnswered) | (Self::Trying, Event::TrialLeft) => Self::HalfOpen,
             (Self::HalfOpen, Event::Asked) => Self::Trying,
-            (Self::Trying, Event::TrialWorked) => Self::Closed(0),
-            (Self::HalfOpen, Event::ProbeFailed) | (Self::Trying, Event::TrialFailed) => Self::Open,
             (state, _) => state,
         }
     }

@@ -57,14 +57,14 @@ pub struct Config {
     pub admin: Admin,
     /// `store.*`: absent for a plain proxy.
     pub store: Option<Store>,
+    /// `store.queue_*`
+    pub queue: Queue,
     /// `jwt.*`
     pub jwt: Jwt,
     /// `session.*`
     pub session: Session,
     /// `session_api.enabled`, and what it needs: absent where it is off.
     pub session_api: Option<SessionApi>,
-    /// `revoke.upstream: mint`: what ends here is ended in GoTrue with a token that is signed here (contract §6.4).
-    pub mint: bool,
     /// `check.*`: absent where it is off.
     pub check: Option<Check>,
     /// `lookup`: Bearer tokens are looked up in the store.
@@ -188,6 +188,15 @@ pub struct Store {
     pub memory_max_sessions: usize,
 }
 
+/// `store.queue_*`: bounds on the changes that wait for the store; 0 for none at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue {
+    /// `store.queue_changes`
+    pub changes: usize,
+    /// `store.queue_bytes`
+    pub bytes: usize,
+}
+
 /// Which store.
 #[derive(Clone, Debug)]
 pub enum StoreTarget {
@@ -280,6 +289,8 @@ pub struct Session {
     pub ttl: Duration,
     /// `session.idle_timeout`, `session.absolute_timeout`
     pub limits: session::Limits,
+    /// `revoke.upstream: mint`: what ends here is ended in GoTrue with a token that is signed here (contract §6.4).
+    pub mint: bool,
 }
 
 /// The session API (contract §7).

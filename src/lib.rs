@@ -25,6 +25,7 @@
 //! | connections to GoTrue | [`upstream::Upstream`] | one worker |
 //! | connections to Redis, its master or its slots | [`store::Store`], made by [`store::Source`] | one worker |
 //! | address, password and certificates for Redis | [`store::Source`] | this process, replaced as a whole |
+//! | changes that wait for the store | [`replay::Queue`] | this process |
 //! | whether the store is worth asking | [`breaker::Breaker`] | this process |
 //! | clients' connections | [`listener::Connections`], each with its [`wire::pace::Pace`] | one worker |
 //! | one request | [`exchange::Exchange`], until its answer has ended | nobody |
@@ -61,6 +62,7 @@ pub mod probe;
 pub mod proxy;
 pub mod readiness;
 pub mod reload;
+pub mod replay;
 pub mod request_id;
 pub mod rfc3339;
 pub mod route;

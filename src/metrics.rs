@@ -24,8 +24,8 @@ pub use self::{
     catalogue::{CATALOGUE, Family, Kind, table},
     exposition::Format,
     labels::{
-        BreakerState, CheckCache, CheckResult, DriftKind, MirrorEvent, MirrorResult, Refusal, StoreCommand,
-        UpstreamFailure,
+        BreakerState, CheckCache, CheckResult, DriftKind, MirrorEvent, MirrorResult, QueuedKind, Refusal,
+        Replayed, StoreCommand, UpstreamFailure,
     },
 };
 use crate::{
@@ -164,6 +164,34 @@ impl Metrics {
         add(results, result as usize, 1);
     }
 
+    /// A change waits for the store.
+    pub fn mirror_queued(&self, event: MirrorEvent) {
+        if let Some(results) = self.handles.mirror_events.get(event as usize) {
+            add(results, MirrorResult::Queued as usize, 1);
+        }
+    }
+
+    /// So many changes wait, and take so many bytes.
+    pub fn queue_is(&self, length: usize, bytes: usize) {
+        self.handles.queue_length.set(whole(length as u64));
+        self.handles.queue_bytes.set(whole(bytes as u64));
+    }
+
+    /// The oldest of them has waited so long.
+    pub fn queue_aged(&self, age: Seconds) {
+        self.handles.queue_age.set(whole(age));
+    }
+
+    /// A change was lost, because too many wait.
+    pub fn queue_dropped(&self, kind: QueuedKind) {
+        add(&self.handles.queue_dropped, kind as usize, 1);
+    }
+
+    /// A change waits no more.
+    pub fn replayed(&self, result: Replayed) {
+        add(&self.handles.replayed, result as usize, 1);
+    }
+
     /// An answer was not mirrored.
     pub fn unrecorded(&self, why: Unrecorded) {
         add(&self.handles.mirror_dropped, why as usize, 1);
@@ -269,6 +297,11 @@ mod tests {
             "store_breaker_transitions_total{to=\"half_open\"}",
             "mirror_events_total{event=\"sign_in\",result=\"failed\"}",
             "mirror_dropped_total{reason=\"too_large\"}",
+            "mirror_queue_length",
+            "mirror_queue_bytes",
+            "mirror_queue_age_seconds",
+            "mirror_queue_dropped_total{kind=\"ending\"}",
+            "mirror_replayed_total{result=\"written\"}",
             "sessions_ended_total{reason=\"logout\"}",
             "check_total{result=\"forbidden\"}",
             "check_duration_seconds_count",

@@ -29,7 +29,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 pub use client::client_ip;
 pub use inspect::Inspection;
-pub use refusal::ByRef;
+pub use refusal::{ByRef, Fate};
 pub use witness::witnessed;
 
 use crate::keys::Verdict;

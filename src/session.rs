@@ -278,6 +278,14 @@ pub enum Change {
         /// Milliseconds since the epoch when the refused request was sent on.
         seen_ms: u64,
     },
+    /// GoTrue handed tokens out that a banned user would not have got: whoever was banned before is so no longer. What
+    /// is left of a record whose session has ended before it could be written.
+    Allowed {
+        /// Whom.
+        user: UserId,
+        /// Milliseconds since the epoch when the request was sent on.
+        allowed_ms: u64,
+    },
     /// A second factor was removed: sessions of this user that stand on it fall to `aal1`. Of a session that
     /// was not seen to be raised nobody here knows the factor; its next refresh tells.
     LowerAal {
@@ -296,6 +304,7 @@ impl Change {
             Self::End { user, .. }
             | Self::Suspend { user, .. }
             | Self::Banned { user, .. }
+            | Self::Allowed { user, .. }
             | Self::LowerAal { user, .. } => *user,
         }
     }

@@ -3,6 +3,8 @@
 
 mod demand;
 mod ended;
+mod making;
+mod replaying;
 mod unavailable;
 mod unswept;
 
@@ -31,9 +33,10 @@ use crate::{
     clock::Clock,
     exchange::Identity,
     keys::Verdict,
-    metrics::{Metrics, MirrorEvent, StoreCommand},
-    mirror::{ByRef, Mirror},
-    session::{Change, Limits, Outcome, Reason, Seconds, SessionId, Sought, State, Unrecorded, UserId},
+    metrics::{Metrics, StoreCommand},
+    mirror::Mirror,
+    replay::Queue,
+    session::{Limits, Seconds, SessionId, Sought, State, Unrecorded},
     store::{self, Store},
 };
 
@@ -52,6 +55,10 @@ pub struct Sessions {
     pub breaker: Arc<Breaker>,
     /// How often the breaker had opened when the connection was made: see [`Breaker::openings`].
     pub connected_at: AtomicU64,
+    /// What could not be written yet; shared by all workers.
+    pub queue: Arc<Queue>,
+    /// `session.ttl`, seconds.
+    pub session_ttl: Seconds,
     /// What exchanges mean.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -157,102 +164,6 @@ impl Sessions {
         self.call(StoreCommand::Lookup, self.store.lane_of(sought.user), budget, lookup).await
     }
 
-    /// Makes changes. The outcomes stand in the order of the changes; none where the store failed.
-    pub async fn make(self: &Arc<Self>, changes: &[Change], budget: &mut Budget, by: By<'_>) -> Vec<Outcome> {
-        if changes.is_empty() {
-            return Vec::new();
-        }
-        let lane = changes.first().map_or(0, |change| self.store.lane_of(change.user()));
-        let apply = self.store.apply(changes, self.clock.seconds());
-        match self.call(StoreCommand::Apply, lane, budget, apply).await {
-            Ok(outcomes) => {
-                for (change, outcome) in changes.iter().zip(&outcomes) {
-                    self.account(change, *outcome, by);
-                }
-                outcomes
-            }
-            Err(error) => {
-                let why =
-                    if error == store::Error::Full { Unrecorded::StoreFull } else { Unrecorded::StoreFailed };
-                for change in changes {
-                    self.metrics.mirrored(MirrorEvent::of(change), None);
-                    self.metrics.unrecorded(why);
-                    audit::failed(change, &error, by);
-                }
-                Vec::new()
-            }
-        }
-    }
-
-    /// Makes a change to the session that a refresh token belongs to, if that is known.
-    pub async fn make_by_ref(self: &Arc<Self>, by_ref: &ByRef, budget: &mut Budget, by: By<'_>) {
-        let owner = self.store.session_of(&by_ref.reference, self.clock.seconds());
-        let lane = self.store.lane_of_token(&by_ref.reference);
-        if let Ok(Some((user, session))) = self.call(StoreCommand::Resolve, lane, budget, owner).await {
-            self.make(&[by_ref.change(user, session)], budget, by).await;
-        }
-    }
-
-    fn account(self: &Arc<Self>, change: &Change, outcome: Outcome, by: By<'_>) {
-        self.metrics.mirrored(MirrorEvent::of(change), Some(outcome));
-        if let Some(reason) = reason(change, outcome) {
-            self.metrics.sessions_ended(reason, outcome.ended());
-        }
-        audit::changed(change, outcome, by);
-        if let Outcome::Pending(_) = outcome {
-            self.sweep_beside(change.user());
-        }
-    }
-
-    /// As [`sweep`](Self::sweep), in a task of its own.
-    fn sweep_beside(self: &Arc<Self>, user: UserId) {
-        let sessions = Arc::clone(self);
-        self.tasks.spawn(async move { sessions.sweep(user).await });
-    }
-
-    /// Goes on with a sweep that broke off, now that the store answers.
-    fn go_on_sweeping(self: &Arc<Self>) {
-        if let Some(user) = self.unswept.due() {
-            let sessions = Arc::clone(self);
-            self.tasks.spawn(async move {
-                sessions.sweep(user).await;
-                sessions.unswept.done();
-            });
-        }
-    }
-
-    /// Deals with what a change to very many sessions left to do. Nobody waits for it, since the change holds
-    /// already; so it breaks off where the store fails, and goes on some time after the store has answered again.
-    async fn sweep(self: &Arc<Self>, user: UserId) {
-        let mut ended = [0; Reason::ALL.len()];
-        loop {
-            let step = self.store.sweep(user, self.clock.seconds());
-            let lane = self.store.lane_of(user);
-            let swept = match self.call(StoreCommand::Sweep, lane, &mut self.budget(), step).await {
-                Ok(swept) => swept,
-                Err(store::Error::Protocol) => break, // as it would every time
-                Err(_) => {
-                    self.unswept.add(user);
-                    break;
-                }
-            };
-            for (reason, count) in swept.ended {
-                self.metrics.sessions_ended(reason, count);
-                if let Some(sum) = ended.get_mut(reason as usize) {
-                    *sum += count;
-                }
-            }
-            if !swept.pending {
-                break;
-            }
-        }
-        for (reason, count) in Reason::ALL.into_iter().zip(ended) {
-            if count > 0 {
-                audit::swept(user, reason, count);
-            }
-        }
-    }
-
     /// Counts an answer that was not mirrored.
     pub fn unrecorded(&self, why: Unrecorded, by: By<'_>) {
         self.metrics.unrecorded(why);
@@ -272,18 +183,30 @@ impl Sessions {
             return Err(store::Error::Skipped);
         };
         self.renew_after_outage();
+        let granted = budget.0;
+        let result = self.timed(command, budget, call).await;
+        // what came too late only because little of the budget was left says nothing about the store
+        let hardly_asked = result.as_ref().err() == Some(&store::Error::Timeout) && granted < self.budget / 2;
+        permit.tell(if hardly_asked { Sign::Nothing } else { Sign::of(&result) });
+        if result.is_ok() {
+            self.go_on_sweeping();
+        }
+        result
+    }
+
+    /// One store call within what is left of the budget, whatever the breaker says.
+    async fn timed<T>(
+        &self,
+        command: StoreCommand,
+        budget: &mut Budget,
+        call: impl Future<Output = Result<T, store::Error>>,
+    ) -> Result<T, store::Error> {
         let began = Instant::now();
         let result = tokio::time::timeout(budget.0, call).await.unwrap_or(Err(store::Error::Timeout));
         let took = began.elapsed();
         budget.0 = budget.0.saturating_sub(took);
         let error = result.as_ref().err();
         self.metrics.store_command(command, error.map_or("ok", store::Error::cause), took);
-        // what came too late only because little of the budget was left says nothing about the store
-        let hardly_asked = result.as_ref().err() == Some(&store::Error::Timeout) && took < self.budget / 2;
-        permit.tell(if hardly_asked { Sign::Nothing } else { Sign::of(&result) });
-        if result.is_ok() {
-            self.go_on_sweeping();
-        }
         result
     }
 
@@ -294,15 +217,6 @@ impl Sessions {
         if self.connected_at.swap(openings, Relaxed) != openings {
             self.store.renew();
         }
-    }
-}
-
-/// Why sessions ended, where some may have.
-fn reason(change: &Change, outcome: Outcome) -> Option<Reason> {
-    match (change, outcome) {
-        (Change::End { reason, .. }, _) => Some(*reason),
-        (_, Outcome::Expired(_)) => Some(Reason::Expired),
-        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! conformance suite runs against both. The rules that both follow stand in `rules`.
 
 pub mod changes;
+mod fold;
 mod keys;
 pub mod memory;
 pub mod redis;
@@ -12,6 +13,7 @@ mod rules;
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use self::changes::{Changes, Heard};
+pub use self::fold::{Fold, fold};
 use crate::{
     config::{self, FileError, StoreTarget},
     session::{
@@ -261,6 +263,17 @@ impl Store {
         }
     }
 
+    /// As [`ping_each`](Self::ping_each), for one part.
+    ///
+    /// # Errors
+    /// When it would not.
+    pub async fn ping_lane(&self, lane: usize) -> Result<(), Error> {
+        match self {
+            Self::Redis(redis) => redis.ping_lane(lane).await,
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
     /// As [`ping_each`](Self::ping_each), for all parts together.
     ///
     /// # Errors
@@ -377,6 +390,26 @@ impl Error {
             Self::OutOfMemory => About::Room,
             Self::Protocol | Self::Full | Self::Replicas => About::Change,
             Self::Skipped => About::Nothing,
+        }
+    }
+
+    /// Whether a change that met it is worth another try later. Every change may be made twice, so it does not
+    /// matter whether this one was.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Timeout
+            | Self::Refused(_)
+            | Self::Auth
+            | Self::ReadOnly
+            | Self::OutOfMemory
+            | Self::Loading
+            | Self::Tls(_)
+            | Self::Moved
+            | Self::ClusterDown
+            | Self::Other(_)
+            | Self::Skipped
+            | Self::Protocol => true, // nobody can tell yet whether that was the store or this one change
+            Self::Full | Self::Replicas => false, // the latter is made
         }
     }
 

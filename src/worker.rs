@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     mirror::Mirror,
     proxy::Proxy,
-    session,
+    replay::Queue,
     session_api::SessionApi,
     sessions::{Seen, Sessions, Unswept},
     shutdown::{Draining, Phase},
@@ -76,6 +76,10 @@ pub struct Mirroring {
     pub source: Arc<store::Source>,
     /// Whether it is worth asking.
     pub breaker: Arc<Breaker>,
+    /// What could not be written yet.
+    pub queue: Arc<Queue>,
+    /// `session.*`
+    pub session: config::Session,
     /// Decides.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -84,10 +88,6 @@ pub struct Mirroring {
     pub lookup: bool,
     /// `enforce`
     pub enforce: bool,
-    /// `session.idle_timeout`, `session.absolute_timeout`
-    pub limits: session::Limits,
-    /// `revoke.upstream: mint`
-    pub mint: bool,
     /// `session_api.*`, where it is on.
     pub session_api: Option<Arc<config::SessionApi>>,
     /// `check.*`, where it is on.
@@ -108,17 +108,18 @@ pub struct Worker {
 impl Mirroring {
     /// One thread's way to the store, over a connection of its own.
     pub fn sessions(self, metrics: Arc<Metrics>, tasks: TaskTracker) -> Sessions {
-        let Self { source, breaker, mirror, budget, lookup, enforce, limits, clock, .. } = self;
-        let (store, connected_at) = (source.connect(), breaker.openings().into());
+        let Self { source, breaker, queue, session, mirror, budget, lookup, enforce, clock, .. } = self;
         Sessions {
-            store,
+            store: source.connect(),
+            connected_at: breaker.openings().into(),
             breaker,
-            connected_at,
+            queue,
+            session_ttl: session.ttl.as_secs(),
             mirror,
             budget,
             lookup,
             enforce,
-            limits,
+            limits: session.limits,
             seen: Seen::default(),
             unswept: Unswept::default(),
             clock,
@@ -197,7 +198,7 @@ fn parts(setup: Setup) -> (Arc<Proxy>, admin::State) {
     let Terms { limits, metrics, tasks, .. } = setup.terms;
     let api = setup.mirroring.as_ref().and_then(|mirroring| mirroring.session_api.clone());
     let checks = setup.mirroring.as_ref().and_then(|it| Some((it.check?, it.source.changes())));
-    let mint = setup.mirroring.as_ref().is_some_and(|mirroring| mirroring.mint);
+    let mint = setup.mirroring.as_ref().is_some_and(|mirroring| mirroring.session.mint);
     let sessions = setup.mirroring.map(|mirroring| Arc::new(mirroring.sessions(metrics, tasks)));
     let session_api = sessions.as_ref().zip(api).map(|(sessions, config)| {
         let (sessions, verifier) = (Arc::clone(sessions), Arc::clone(&verifier));

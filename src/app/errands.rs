@@ -9,6 +9,8 @@ use tokio::{
     time::{Interval, MissedTickBehavior},
 };
 
+use tokio_util::task::TaskTracker;
+
 use super::{
     keys::{self, Configured, reference_key},
     store_probe::StoreProbe,
@@ -45,6 +47,7 @@ pub(super) struct Errands {
     pub(super) upstream_path: String,
     pub(super) host: HeaderValue,
     pub(super) store: Option<Mirroring>,
+    pub(super) tasks: TaskTracker,
     pub(super) verifier: Arc<Verifier>,
     pub(super) certificate: Option<Certificate>,
     pub(super) jwt: config::Jwt,
@@ -63,6 +66,7 @@ impl Errands {
             self.ask_upstream(),
             self.ask_store(),
             self.follow_changes(),
+            self.write_what_waits(),
             self.keep_keys(),
             self.keep_accounts(),
             self.keep_files(watched)
@@ -119,6 +123,20 @@ impl Errands {
             }
         };
         mirroring.source.follow_changes(told).await;
+    }
+
+    /// Writes what waits for the store, over a connection of its own, and tells how much that is.
+    async fn write_what_waits(&self) {
+        let Some(mirroring) = &self.store else { return };
+        let sessions = Arc::new(mirroring.clone().sessions(Arc::clone(&self.metrics), self.tasks.clone()));
+        let tell = async {
+            let mut tick = every(PROBE);
+            loop {
+                tick.tick().await;
+                sessions.queue.tell(sessions.clock.millis());
+            }
+        };
+        tokio::join!(sessions.replay(), tell);
     }
 
     async fn keep_keys(&self) {

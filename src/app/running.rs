@@ -1,5 +1,8 @@
 //! Runs a built sidecar, and takes it down in the order of the drain: not ready, still accepting;
-//! then no new connections, what was begun is finished, recordings included; then the end.
+//! then no new connections, what was begun is finished, recordings included, also those that wait for the store; then
+//! the end.
+
+use std::sync::Arc;
 
 use tokio::{runtime::Handle, sync::watch};
 
@@ -14,7 +17,7 @@ use crate::{
 pub enum Ended {
     /// Everything that was begun was finished.
     Drained,
-    /// So many connections and recordings were cut off: the deadline had passed, or there was a second signal.
+    /// So many connections and recordings were cut off, changes that waited for the store among them: the deadline had passed, or there was a second signal.
     Cut(usize),
 }
 
@@ -27,6 +30,7 @@ impl App {
         let Self { listener, admin, workers, setup, drain, errands } = self;
         let (end, tasks, mut phases) = (setup.end.clone(), setup.terms.tasks.clone(), drain.phases());
         let readiness = setup.admin.readiness.clone();
+        let queue = setup.mirroring.as_ref().map(|mirroring| Arc::clone(&mirroring.queue));
         let mut threads = Vec::new();
         let mut runtimes = vec![Handle::current().metrics()];
         for index in 0..workers {
@@ -42,6 +46,7 @@ impl App {
         drop((listener, admin)); // the workers' clones keep it open; the last one closes it
         readiness.set_listening(true);
         let beside = async { tokio::join!(errands.run(), drain.run()) };
+        let cut = || Ended::Cut(tasks.len() + queue.as_ref().map_or(0, |queue| queue.len()));
         let ended = async {
             reached(&mut phases, Phase::Announced).await;
             readiness.set_draining();
@@ -49,16 +54,25 @@ impl App {
             readiness.set_listening(false);
             tasks.close();
             let mut aborted = phases.clone();
+            let finished = async {
+                tasks.wait().await;
+                if let Some(queue) = &queue {
+                    queue.emptied().await; // nobody puts anything in any more; the errands write what they can
+                }
+            };
             tokio::select! {
                 biased; // whoever insists did not let it finish, even where nothing was left
-                () = reached(&mut aborted, Phase::Aborted) => Ended::Cut(tasks.len()),
-                () = tasks.wait() => Ended::Drained,
+                () = reached(&mut aborted, Phase::Aborted) => cut(),
+                () = finished => Ended::Drained,
             }
         };
         let ended = tokio::select! {
             ended = ended => ended,
-            _ = beside => Ended::Cut(tasks.len()),
+            _ = beside => cut(),
         };
+        if let Some(queue) = &queue {
+            queue.tell_left();
+        }
         end.cancel();
         for thread in threads {
             let _ = thread.join(); // a worker that panicked has said so

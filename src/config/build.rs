@@ -4,8 +4,8 @@
 use std::{path::PathBuf, thread, time::Duration};
 
 use super::{
-    Admin, Check, Config, Drain, Jwt, Limits, Log, Policy, Readiness, RedisTarget, Secret, SecretSource,
-    SentinelLogin, Session, SessionApi, Store, StoreTarget, StoreTls, Tls, Upstream,
+    Admin, Check, Config, Drain, Jwt, Limits, Log, Policy, Queue, Readiness, RedisTarget, Secret,
+    SecretSource, SentinelLogin, Session, SessionApi, Store, StoreTarget, StoreTls, Tls, Upstream,
     keys::{self, Default},
     parse,
     problem::{Place, Problem},
@@ -33,6 +33,10 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
         lookup: from.optional("lookup", parse::switch)?.unwrap_or(store.is_some()),
         check: check(from, store.is_some())?,
         store,
+        queue: Queue {
+            changes: from.count("store.queue_changes")?,
+            bytes: from.read("store.queue_bytes", parse::size)?,
+        },
         jwt: Jwt {
             secret: from.secret("jwt.secret", "jwt.secret_file"),
             keys: from.secret("jwt.keys", "jwt.keys_file"),
@@ -40,7 +44,6 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
         },
         session: session(from)?,
         session_api: session_api(from)?,
-        mint: mint(from)?,
         enforce: from.read("enforce", parse::switch)?,
         database_url: from.secret("database_url", "database_url_file"),
         expired_grace: from.duration("logout.expired_grace")?,
@@ -97,7 +100,7 @@ fn session(from: Reader<'_>) -> Result<Session, Problem> {
         idle: seconds("session.idle_timeout")?,
         absolute: seconds("session.absolute_timeout")?,
     };
-    Ok(Session { ttl: from.duration("session.ttl")?, limits })
+    Ok(Session { ttl: from.duration("session.ttl")?, limits, mint: mint(from)? })
 }
 
 fn redis(from: Reader<'_>, url: SecretSource) -> RedisTarget {

@@ -235,6 +235,20 @@ pub static KEYS: &[Key] = &[
         "Bound on all store calls of one request together; after it GoTrue's answer goes out all the same.",
     )
     .needs_store(),
+    Key::new(
+        "store.queue_changes",
+        Count(0, 10_000_000),
+        "10000",
+        "Changes to sessions that wait while the store is away; above it sign-ins and refreshes are lost first. 0 for none: what the store does not take at once is lost.",
+    )
+    .needs_store(),
+    Key::new(
+        "store.queue_bytes",
+        Size("0", "16GiB"),
+        "16MiB",
+        "Memory that those changes may take.",
+    )
+    .needs_store(),
     Key::unset(
         "store.ref_key",
         Text,

@@ -95,6 +95,16 @@ families! {
         "Changes to sessions, by what they did to the store.";
     MIRROR_DROPPED = "gotrue_sidecar_mirror_dropped_total", Kind::Counter, ["reason"],
         "Answers that looked as if they changed a session and were not mirrored.";
+    QUEUE_LENGTH = "gotrue_sidecar_mirror_queue_length", Kind::Gauge, [],
+        "Changes that wait for the session store to come back.";
+    QUEUE_BYTES = "gotrue_sidecar_mirror_queue_bytes", Kind::Gauge, [],
+        "Memory that those changes take.";
+    QUEUE_AGE = "gotrue_sidecar_mirror_queue_age_seconds", Kind::Gauge, [],
+        "How long the oldest of them has waited, as of the last second; 0 where none waits.";
+    QUEUE_DROPPED = "gotrue_sidecar_mirror_queue_dropped_total", Kind::Counter, ["kind"],
+        "Changes that were lost because too many waited.";
+    REPLAYED = "gotrue_sidecar_mirror_replayed_total", Kind::Counter, ["result"],
+        "Changes that waited and no longer do, by what became of them.";
     SESSIONS_ENDED = "gotrue_sidecar_sessions_ended_total", Kind::Counter, ["reason"],
         "Sessions that the mirror ended.";
     CHECKS = "gotrue_sidecar_check_total", Kind::Counter, ["result"],

@@ -7,8 +7,8 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 use super::{
     catalogue::{self, CATALOGUE, Family, Kind},
     labels::{
-        BreakerState, CODES, CheckCache, CheckResult, DriftKind, MirrorEvent, MirrorResult, Refusal,
-        STORE_RESULTS, StoreCommand, UpstreamFailure, method_index,
+        BreakerState, CODES, CheckCache, CheckResult, DriftKind, MirrorEvent, MirrorResult, QueuedKind,
+        Refusal, Replayed, STORE_RESULTS, StoreCommand, UpstreamFailure, method_index,
     },
 };
 use crate::{
@@ -34,6 +34,11 @@ pub(super) struct Handles {
     pub(super) breaker_turns: [Counter; BreakerState::ALL.len()],
     pub(super) mirror_events: [[Counter; MirrorResult::ALL.len()]; MirrorEvent::ALL.len()],
     pub(super) mirror_dropped: [Counter; Unrecorded::ALL.len()],
+    pub(super) queue_length: Gauge,
+    pub(super) queue_bytes: Gauge,
+    pub(super) queue_age: Gauge,
+    pub(super) queue_dropped: [Counter; QueuedKind::ALL.len()],
+    pub(super) replayed: [Counter; Replayed::ALL.len()],
     pub(super) sessions_ended: [Counter; Reason::ALL.len()],
     pub(super) checks: [Counter; CheckResult::ALL.len()],
     pub(super) check_duration: Histogram,
@@ -99,6 +104,12 @@ impl Handles {
             mirror_events: MirrorEvent::ALL.map(|event| mirror_results(&series, event)),
             mirror_dropped: Unrecorded::ALL
                 .map(|why| series.counter(&catalogue::MIRROR_DROPPED, &[why.as_str()])),
+            queue_length: series.gauge(&catalogue::QUEUE_LENGTH, &[]),
+            queue_bytes: series.gauge(&catalogue::QUEUE_BYTES, &[]),
+            queue_age: series.gauge(&catalogue::QUEUE_AGE, &[]),
+            queue_dropped: QueuedKind::ALL
+                .map(|kind| series.counter(&catalogue::QUEUE_DROPPED, &[kind.as_str()])),
+            replayed: Replayed::ALL.map(|result| series.counter(&catalogue::REPLAYED, &[result.as_str()])),
             sessions_ended: Reason::ALL
                 .map(|reason| series.counter(&catalogue::SESSIONS_ENDED, &[reason.as_str()])),
             checks: CheckResult::ALL.map(|result| series.counter(&catalogue::CHECKS, &[result.as_str()])),

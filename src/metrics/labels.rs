@@ -195,8 +195,34 @@ labels! {
     Pending = "pending",
     /// A mark was set or lifted.
     Marked = "marked",
+    /// The store was away: it waits.
+    Queued = "queued",
     /// The store did not take it.
     Failed = "failed",
+}
+
+labels! {
+    /// What a change is that waits for the store, by what its loss would cost.
+    QueuedKind:
+    /// A session began or went on: the next refresh tells it again.
+    Creation = "creation",
+    /// A ban, its end, a lower level.
+    Other = "other",
+    /// Sessions ended.
+    Ending = "ending",
+}
+
+labels! {
+    /// What became of a change that waited for the store.
+    Replayed:
+    /// The store took it.
+    Written = "written",
+    /// Its session would have expired by now.
+    Expired = "expired",
+    /// Nobody knows whose refresh token it was about.
+    Unresolved = "unresolved",
+    /// The store works and refuses it.
+    Refused = "refused",
 }
 
 impl MirrorEvent {
@@ -206,7 +232,7 @@ impl MirrorEvent {
             Change::Record { origin: Origin::SignIn, .. } => Self::SignIn,
             Change::Record { origin: Origin::Refresh, .. } => Self::Refresh,
             Change::End { .. } => Self::End,
-            Change::Suspend { .. } | Change::Banned { .. } => Self::Suspend,
+            Change::Suspend { .. } | Change::Banned { .. } | Change::Allowed { .. } => Self::Suspend,
             Change::LowerAal { .. } => Self::LowerAal,
         }
     }
@@ -220,15 +246,26 @@ impl MirrorEvent {
                 MirrorResult::Unchanged,
                 MirrorResult::Revoked,
                 MirrorResult::Expired,
+                MirrorResult::Queued,
                 MirrorResult::Failed,
             ],
-            Self::End => {
-                &[MirrorResult::Ended, MirrorResult::Pending, MirrorResult::Unchanged, MirrorResult::Failed]
+            Self::End => &[
+                MirrorResult::Ended,
+                MirrorResult::Pending,
+                MirrorResult::Unchanged,
+                MirrorResult::Queued,
+                MirrorResult::Failed,
+            ],
+            Self::Suspend => {
+                &[MirrorResult::Marked, MirrorResult::Unchanged, MirrorResult::Queued, MirrorResult::Failed]
             }
-            Self::Suspend => &[MirrorResult::Marked, MirrorResult::Unchanged, MirrorResult::Failed],
-            Self::LowerAal => {
-                &[MirrorResult::Marked, MirrorResult::Pending, MirrorResult::Unchanged, MirrorResult::Failed]
-            }
+            Self::LowerAal => &[
+                MirrorResult::Marked,
+                MirrorResult::Pending,
+                MirrorResult::Unchanged,
+                MirrorResult::Queued,
+                MirrorResult::Failed,
+            ],
         }
     }
 }

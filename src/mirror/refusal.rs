@@ -31,13 +31,18 @@ const ROTATED_HEADER: &str = "sb-auth-refresh-token-rotated";
 pub struct ByRef {
     /// The token's reference.
     pub reference: RefreshRef,
-    fate: Fate,
-    sent_ms: u64,
+    /// What becomes of that session or its user.
+    pub fate: Fate,
+    /// Milliseconds since the epoch when the request was sent on that tells it.
+    pub sent_ms: u64,
 }
 
+/// What a refused refresh tells of a session or its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub enum Fate {
+    /// The session has ended, for this reason.
     Ended(Reason),
+    /// The user is banned, until then at least.
     Banned(Seconds),
 }
 

@@ -193,6 +193,7 @@ fn words(change: &Change) -> String {
             let here = if *ended_in_gotrue { "" } else { " here" };
             format!("end {which} of {user} ({}){here}", reason.as_str())
         }
+        Change::Allowed { .. } => panic!("only the queue makes such a change"),
         Change::Suspend { until, decided_ms, .. } => {
             assert_eq!(*decided_ms, NOW * 1000);
             format!("suspend {user} until {until:?}")

@@ -174,7 +174,8 @@ impl Mirrored {
         if let Some(why) = decision.unrecorded {
             self.sessions.unrecorded(why, self.facts.by());
         }
-        let outcomes = self.sessions.make(&decision.changes, &mut self.budget, self.facts.by()).await;
+        let made = self.sessions.make(&decision.changes, &mut self.budget, self.facts.by());
+        let outcomes = Box::pin(made).await;
         if let Some(by_ref) = &decision.by_ref {
             Box::pin(self.sessions.make_by_ref(by_ref, &mut self.budget, self.facts.by())).await;
         }

@@ -77,9 +77,10 @@ impl Sessions {
     ) -> Result<Outcome, store::Error> {
         let now_ms = self.clock.millis();
         let change = change(demand.user, demand.which.clone(), now_ms);
-        let apply = self.store.apply_one(&change, self.clock.seconds());
-        let lane = self.store.lane_of(demand.user);
-        let outcome = self.call(StoreCommand::Apply, lane, budget, apply).await;
+        let changes = std::slice::from_ref(&change);
+        let waiting = self.queue.of_users(changes); // what waits of this user must not come after it
+        let outcomes = self.make_after(&waiting, changes, budget).await;
+        let outcome = outcomes.and_then(|outcomes| outcomes.first().copied().ok_or(store::Error::Protocol));
         self.metrics.mirrored(MirrorEvent::End, outcome.as_ref().ok().copied());
         if let Ok(outcome) = &outcome {
             self.metrics.sessions_ended(Reason::Revoked, outcome.ended());

@@ -149,6 +149,15 @@ impl Table {
                 let ttl = rules::seen_ttl(*until, now);
                 return Ok(self.ban(*user, now.saturating_add(ttl), |ban| ban.see(*seen_ms, *until)));
             }
+            Change::Allowed { user, allowed_ms } => {
+                let known = self.marks.get_mut(user);
+                let before = known.as_deref().map(|marks| marks.ban);
+                let ban = known.map(|marks| {
+                    marks.ban.allow(*allowed_ms);
+                    marks.ban
+                });
+                return Ok(if ban == before { Outcome::Unchanged } else { Outcome::Marked });
+            }
             Change::LowerAal { user, factor } => self.lower_aal(*user, *factor),
         }
         Ok(Outcome::Marked)

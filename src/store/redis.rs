@@ -327,8 +327,20 @@ impl Redis {
 
     /// See [`Store::ping_each`](super::Store::ping_each).
     pub async fn ping_each(&self) -> Vec<Result<(), Error>> {
-        let mut batch = Batch::with_capacity(self.lanes() * PROBES);
-        for lane in 0..self.lanes() {
+        self.ping_lanes(0..self.lanes()).await
+    }
+
+    /// See [`Store::ping_lane`](super::Store::ping_lane).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ping_lane(&self, lane: usize) -> Result<(), Error> {
+        self.ping_lanes(lane..lane + 1).await.into_iter().collect()
+    }
+
+    async fn ping_lanes(&self, lanes: std::ops::Range<usize>) -> Vec<Result<(), Error>> {
+        let mut batch = Batch::with_capacity(lanes.len() * PROBES);
+        for lane in lanes {
             let probe = self.keys.probe(&self.route.tag_of(lane));
             // A write that writes nothing, because the key is not there: a replica, a full Redis and one that
             // cannot save refuse it, and would answer PING.
@@ -374,6 +386,7 @@ impl Redis {
                 let ttl = rules::seen_ttl(*until, now);
                 self.suspend_script(*user, "seen", *seen_ms, *until, ttl)
             }
+            Change::Allowed { user, allowed_ms } => self.suspend_script(*user, "allowed", *allowed_ms, 0, 0),
             Change::LowerAal { user, factor } => {
                 let keys = [self.keys.index(*user), self.keys.marks(*user)];
                 let mut call = self.scripts.lower_aal.call(&keys);
@@ -441,6 +454,7 @@ fn is_ending(change: &Change) -> bool {
         Change::Suspend { until: None, .. }
         | Change::Record { .. }
         | Change::Banned { .. }
+        | Change::Allowed { .. }
         | Change::LowerAal { .. } => false,
     }
 }

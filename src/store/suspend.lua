@@ -1,8 +1,9 @@
 -- What was learned of a user's ban. Sessions stay.
 --
 -- KEYS: marks
--- ARGV: 'decided' (by GoTrue's answer to whoever bans) or 'seen' (in its refusal of the user), when (ms), until
---   when (0: not banned), TTL of what was learned
+-- ARGV: 'decided' (by GoTrue's answer to whoever bans), 'seen' (in its refusal of the user) or 'allowed' (it handed
+--   out tokens, which is a decision where some ban is known), when (ms), until when (0: not banned), TTL of what was
+--   learned
 -- Returns 'marked', or 'unchanged' where the same or something later was known.
 --
 -- `Ban` in `store/rules.rs` is the same and says why: of decisions the last one stands, of refusals the last time
@@ -22,6 +23,9 @@ for i = 1, #known do
   known[i] = known[i] or '0'
 end
 local decided_ms, decided_until, seen_ms, seen_until = unpack(known)
+if how == 'allowed' and number(decided_ms) == 0 and number(seen_ms) == 0 then
+  return 'unchanged' -- nobody keeps that of users who were never banned
+end
 if how == 'seen' then
   seen_ms, seen_until = later(seen_ms, ms), later(seen_until, till)
 elseif number(ms) > number(decided_ms) then

@@ -11,7 +11,7 @@ use gotrue_sidecar::{
 
 use crate::support::documents::{assert_in_readme, is_there, read, sources};
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "docs/architecture.md",
     "docs/check.md",
@@ -20,6 +20,7 @@ const PAGES: [&str; 9] = [
     "k8s/README.md",
     "docs/session-api.md",
     "docs/security.md",
+    "docs/gateways/README.md",
     "docs/faults.md",
 ];
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Every module of the library. Each may use those that stand before it.
-const ORDER: [&str; 40] = [
+const ORDER: [&str; 41] = [
     // words: types and pure functions
     "session",
     "scope",
@@ -34,6 +34,7 @@ const ORDER: [&str; 40] = [
     // ways out: the store and GoTrue
     "store",
     "breaker",
+    "replay",
     "upstream",
     // the audit
     "drift",

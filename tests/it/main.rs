@@ -19,6 +19,7 @@ mod drift;
 mod encoding;
 mod faults;
 mod framing;
+mod gateways;
 mod http2;
 mod layering;
 mod leaks;

@@ -5,6 +5,7 @@ mod cluster;
 mod conformance;
 mod differential;
 mod faults;
+mod folding;
 mod keys;
 mod limits;
 mod load;

@@ -6,6 +6,7 @@ pub(crate) mod client_js;
 pub(crate) mod corpus;
 pub(crate) mod dice;
 pub(crate) mod documents;
+pub(crate) mod gateway;
 pub(crate) mod gotrue;
 pub(crate) mod http;
 pub(crate) mod issuer;

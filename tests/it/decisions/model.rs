@@ -58,6 +58,7 @@ impl Model {
             Change::Suspend { user, until, decided_ms } => {
                 self.decide(*user, *decided_ms, until.unwrap_or(0));
             }
+            Change::Allowed { user, allowed_ms } => self.decide(*user, *allowed_ms, 0),
             Change::LowerAal { user, factor } => {
                 let stands = |one: &&mut Record| one.user == *user && one.factor_id == Some(*factor);
                 for record in self.sessions.values_mut().filter(stands) {

@@ -21,8 +21,8 @@ struct House {
 struct Signs {
     /// In `store_commands_total`.
     cause: &'static str,
-    /// Which requests it keeps from being recorded.
-    lost: &'static [Ask],
+    /// Which requests' changes have to wait.
+    kept: &'static [Ask],
 }
 
 const CHANGES: &[Ask] = &[Ask::Login, Ask::Refresh, Ask::Logout];
@@ -57,7 +57,7 @@ impl House {
         self.answers(&self.enforcing, Ask::User, &sessions[1]).await;
         let after = Counts::of(&self.plain, signs.cause).await;
         assert!(after.failed > before.failed, "{} is not counted", signs.cause);
-        assert!(after.dropped >= before.dropped + signs.lost.len() as u64, "{:?} are dropped", signs.lost);
+        assert!(after.kept >= before.kept + signs.kept.len() as u64, "{:?} are kept", signs.kept);
 
         for process in [&self.plain, &self.enforcing] {
             process.metric_becomes("gotrue_sidecar_store_up", 0).await;
@@ -104,6 +104,9 @@ impl House {
         assert!(!is_recorded(&mut redis, &tokens).await);
         assert_eq!(Ask::User.send(&self.enforcing.url, &tokens).await.0.status, 403);
         for process in [&self.plain, &self.enforcing] {
+            process.metric_becomes("gotrue_sidecar_mirror_queue_length", 0).await;
+            let lost = process.metric(r#"gotrue_sidecar_mirror_dropped_total{reason="store_failed"}"#).await;
+            assert_eq!(lost, 0, "{}", process.stderr());
             process.nth_line(2, "the store answers").await;
             let said = (process.count("the store does not answer"), process.count("the store answers"));
             assert_eq!(said, (1, 2), "one line for each change:\n{}", process.stderr());
@@ -124,7 +127,7 @@ impl House {
 /// What the plain sidecar has counted.
 struct Counts {
     failed: u64,
-    dropped: u64,
+    kept: u64,
 }
 
 impl Counts {
@@ -135,29 +138,33 @@ impl Counts {
                 format!(r#"gotrue_sidecar_store_commands_total{{command="{command}",result="{cause}"}}"#);
             failed += process.metric(&series).await;
         }
-        let dropped = process.metric(r#"gotrue_sidecar_mirror_dropped_total{reason="store_failed"}"#).await;
-        Self { failed, dropped }
+        let mut kept = 0;
+        for event in ["sign_in", "refresh", "end"] {
+            let series = format!(r#"gotrue_sidecar_mirror_events_total{{event="{event}",result="queued"}}"#);
+            kept += process.metric(&series).await;
+        }
+        Self { failed, kept }
     }
 }
 
 #[tokio::test]
 async fn a_redis_that_was_killed_costs_no_answer() {
     let house = House::build(&[]).await;
-    let signs = Signs { cause: "refused", lost: CHANGES };
+    let signs = Signs { cause: "refused", kept: CHANGES };
     house.survives(signs, async |house| house.redis.kill(), async |house| house.redis.restart()).await;
 }
 
 #[tokio::test]
 async fn a_redis_that_hangs_costs_the_timeout_once_a_request() {
     let house = House::build(&[]).await;
-    let signs = Signs { cause: "timeout", lost: CHANGES };
+    let signs = Signs { cause: "timeout", kept: CHANGES };
     house.survives(signs, async |house| house.redis.hang(), async |house| house.redis.go_on()).await;
 }
 
 #[tokio::test]
 async fn a_redis_that_is_slower_than_the_timeout_costs_the_timeout_once_a_request() {
     let house = House::build(&[]).await;
-    let signs = Signs { cause: "timeout", lost: CHANGES };
+    let signs = Signs { cause: "timeout", kept: CHANGES };
     let slow = async |house: &mut House| house.relay.does(Does::Delay(TIMEOUT * 2));
     house.survives(signs, slow, async |house| house.relay.does(Does::Pass)).await;
 }
@@ -165,7 +172,7 @@ async fn a_redis_that_is_slower_than_the_timeout_costs_the_timeout_once_a_reques
 #[tokio::test]
 async fn a_redis_that_closes_amid_an_answer_costs_no_answer() {
     let house = House::build(&[]).await;
-    let signs = Signs { cause: "refused", lost: CHANGES };
+    let signs = Signs { cause: "refused", kept: CHANGES };
     let cut = async |house: &mut House| house.relay.does(Does::Cut);
     house.survives(signs, cut, async |house| house.relay.does(Does::Pass)).await;
 }
@@ -173,7 +180,7 @@ async fn a_redis_that_closes_amid_an_answer_costs_no_answer() {
 #[tokio::test]
 async fn a_redis_that_answers_garbage_costs_no_answer() {
     let house = House::build(&[]).await;
-    let signs = Signs { cause: "protocol", lost: CHANGES };
+    let signs = Signs { cause: "protocol", kept: CHANGES };
     let garbage = async |house: &mut House| house.relay.does(Does::Say(b"\x16\x03\x01 220 ready\r\n"));
     house.survives(signs, garbage, async |house| house.relay.does(Does::Pass)).await;
 }
@@ -181,7 +188,7 @@ async fn a_redis_that_answers_garbage_costs_no_answer() {
 #[tokio::test]
 async fn a_redis_that_became_a_replica_costs_no_answer() {
     let house = House::build(&[]).await;
-    let signs = Signs { cause: "read_only", lost: CHANGES };
+    let signs = Signs { cause: "read_only", kept: CHANGES };
     let demote = async |house: &mut House| house.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
     let promote = async |house: &mut House| house.command(&["REPLICAOF", "NO", "ONE"]).await;
     house.survives(signs, demote, promote).await;
@@ -190,7 +197,7 @@ async fn a_redis_that_became_a_replica_costs_no_answer() {
 #[tokio::test]
 async fn a_full_redis_costs_no_answer_and_takes_logouts() {
     let house = House::build(&["--maxmemory-policy", "noeviction"]).await;
-    let signs = Signs { cause: "out_of_memory", lost: &[Ask::Login, Ask::Refresh] };
+    let signs = Signs { cause: "out_of_memory", kept: &[Ask::Login, Ask::Refresh] };
     let fill = async |house: &mut House| house.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
     let free = async |house: &mut House| house.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
     house.survives(signs, fill, free).await;
@@ -199,7 +206,7 @@ async fn a_full_redis_costs_no_answer_and_takes_logouts() {
 #[tokio::test]
 async fn a_redis_that_wants_another_password_costs_no_answer() {
     let house = House::build(&[]).await;
-    let signs = Signs { cause: "auth", lost: CHANGES };
+    let signs = Signs { cause: "auth", kept: CHANGES };
     let lock = async |house: &mut House| {
         house.command(&["CONFIG", "SET", "requirepass", "another"]).await;
         let mut redis = house.redis.client_with("another").await;
@@ -264,6 +271,7 @@ async fn it_starts_without_redis_serves_says_so_once_and_connects_later() {
     server.restart();
     process.metric_becomes("gotrue_sidecar_store_up", 1).await;
     let tokens = Client::new(&process.url).sign_in("a@b.example").await;
+    process.metric_becomes("gotrue_sidecar_mirror_queue_length", 0).await; // what came before it connected, too
     assert!(is_recorded(&mut server.client().await, &tokens).await);
     process.line("the store answers").await;
     assert_eq!(process.count("the store does not answer"), 1);

@@ -24,12 +24,13 @@ async fn a_killed_redis_costs_nobody_a_login_or_a_logout() {
     assert_eq!(pod.gotrue.sessions().await, [(laptop.session, laptop.user)]);
 
     pod.redis.restart();
-    // What was signed in during the outage is known from its next refresh on.
-    let mut refreshed = refreshed;
-    while pod.stored().await.is_empty() {
-        refreshed = Tokens::of(&client.refresh(&refreshed).await);
-    }
+    until("what waited is written", async || {
+        pod.sidecar.metric("gotrue_sidecar_mirror_queue_length").await == 0.0
+    })
+    .await;
     pod.assert_true("the outage").await;
+    assert_eq!(client.user(&phone).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(client.refresh(&refreshed).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use gotrue_sidecar::{
     config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
     metrics::Metrics,
     mirror::Mirror,
+    replay::Queue,
     session::{Outcome, Wanted},
     sessions::{Demand, Sessions},
     store::Source,
@@ -30,14 +31,19 @@ fn in_small_steps(redis: &RedisServer) -> Arc<Sessions> {
         memory_max_sessions: 1,
     };
     let metrics = Arc::new(Metrics::new().unwrap());
+    let bounds = config::Queue { changes: 1000, bytes: 1 << 20 };
     let mirroring = Mirroring {
+        queue: Arc::new(Queue::new(bounds, Arc::clone(&metrics))),
+        session: config::Session {
+            ttl: Duration::from_secs(3600),
+            limits: gotrue_sidecar::session::Limits::default(),
+            mint: false,
+        },
         source: Arc::new(Source::new(&config, Duration::from_secs(3600)).unwrap().with_step(2)),
         breaker: Arc::new(Breaker::new(1, Arc::clone(&metrics))),
         mirror: Mirror::new(None, Duration::ZERO),
         budget: config.timeout,
         lookup: true,
-        limits: gotrue_sidecar::session::Limits::default(),
-        mint: false,
         enforce: false,
         session_api: None,
         check: None,

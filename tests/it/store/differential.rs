@@ -134,6 +134,7 @@ fn a_change() -> impl Strategy<Value = Change> {
         }),
         4 => an_ending(),
         3 => ban,
+        1 => (a_user(), sent()).prop_map(|(user, ms)| Change::Allowed { user, allowed_ms: NOW * 1000 + ms }),
         1 => (a_user(), 1..3_u64).prop_map(|(user, factor)| Change::LowerAal { user, factor: factor_id(factor) }),
     ]
 }

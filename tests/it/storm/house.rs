@@ -162,7 +162,7 @@ impl House {
             self.follow().await;
         }
         match fault {
-            Fault::Kill => self.nodes[0].restart().await,
+            Fault::Kill => self.nodes[0].restart(self.password).await,
             Fault::Stop => self.nodes[0].server.lock().await.go_on(),
             Fault::HalfOpen => {
                 self.nodes.iter().for_each(|node| node.relay.swallow());

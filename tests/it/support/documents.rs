@@ -28,14 +28,19 @@ pub(crate) fn sources(folder: &str) -> String {
     text
 }
 
-/// Fails unless `expected` stands in README.md between the markers `<!-- name -->` and
-/// `<!-- /name -->`. With `UPDATE_DOCS=1` it is put there instead.
+/// [`assert_in_page`] for README.md.
 pub(crate) fn assert_in_readme(name: &str, expected: &str) {
+    assert_in_page("README.md", "docs", name, expected);
+}
+
+/// Fails unless `expected` stands in a page between the markers `<!-- name -->` and `<!-- /name -->`. With
+/// `UPDATE_DOCS=1` it is put there instead; `tests` are the tests that do so.
+pub(crate) fn assert_in_page(page: &str, tests: &str, name: &str, expected: &str) {
     if env::var_os("UPDATE_DOCS").is_some() {
-        put_between("README.md", name, expected);
+        put_between(page, name, expected);
     } else {
-        let there = between("README.md", name) == expected;
-        assert!(there, "README.md is out of date: UPDATE_DOCS=1 cargo test --test it docs");
+        let there = between(page, name) == expected;
+        assert!(there, "{page} is out of date: UPDATE_DOCS=1 cargo test --test it {tests}");
     }
 }
 

@@ -77,6 +77,9 @@ pub(crate) fn before(gotrue: &Gotrue, redis: &RedisServer, flags: &[&str]) -> Si
         (format!("--upstream-url={}", gotrue.url), format!("--store-url={}", redis.url()));
     let mut all = vec![upstream.as_str(), store.as_str()];
     all.extend(flags);
+    if !flags.iter().any(|flag| flag.starts_with("--store-timeout")) {
+        all.push("--store-timeout=10s"); // a busy machine is no store that fails; tests about one say so
+    }
     Sidecar::start_with(&all, &[("GOTRUE_JWT_SECRET", gotrue.secret)])
 }
 

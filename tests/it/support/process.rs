@@ -93,6 +93,12 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// It hangs: accepts, and answers nothing.
+    pub(crate) fn hang(&self) {
+        self.signal(Signal::STOP);
+        wait_until_stopped(self.child.id());
+    }
+
     /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
@@ -135,6 +141,19 @@ impl Drop for Process {
 pub(crate) fn run<A: AsRef<str>>(args: &[A]) -> Output {
     let args: Vec<String> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
     command(&args).output().unwrap()
+}
+
+/// Waits until no thread of a process that was told to stop runs any more: one on another core may go on for a while.
+pub(crate) fn wait_until_stopped(pid: u32) {
+    let is_stopped = |thread: fs::DirEntry| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    };
+    let began = std::time::Instant::now();
+    while !fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|thread| is_stopped(thread.unwrap())) {
+        assert!(began.elapsed() < PATIENCE, "process {pid} does not stop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// What one asks for again and again until it is there.

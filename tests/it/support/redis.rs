@@ -13,7 +13,10 @@ use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{certificates, process::PATIENCE};
+use super::{
+    certificates,
+    process::{PATIENCE, wait_until_stopped},
+};
 
 /// The user of the documentation.
 pub(crate) const USER: &str = "gotrue-sidecar";
@@ -220,6 +223,7 @@ impl RedisServer {
     /// It hangs: accepts, and answers nothing.
     pub(crate) fn hang(&self) {
         self.signal(Signal::STOP);
+        wait_until_stopped(self.child.id());
     }
 
     /// It goes on after [`Self::hang`].

@@ -1,16 +1,15 @@
 //! Three primaries that share the slots, and a replica of the first where it is to be replaced.
 
-use std::net::TcpListener;
-
 use redis::aio::MultiplexedConnection;
 
 use super::{Fault, node::Node};
-use crate::support::{process::eventually, redis::RedisServer};
+use crate::support::{
+    process::eventually,
+    redis::{RedisServer, Setup},
+};
 
 /// A lost shard must not take the others with it. A node that is silent for a second is lost.
-const OPTIONS: [&str; 8] = [
-    "--cluster-enabled",
-    "yes",
+const OPTIONS: [&str; 6] = [
     "--cluster-require-full-coverage",
     "no",
     "--cluster-node-timeout",
@@ -25,17 +24,16 @@ const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10_922), (10_923, 16_383)];
 pub(super) async fn start(fault: Fault, options: &[&str]) -> Vec<Node> {
     let mut nodes = Vec::new();
     for _ in 0..SLOTS.len() + usize::from(fault == Fault::Failover) {
-        let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-        let all = [options, &OPTIONS, &["--cluster-port", &bus]].concat();
-        let node = Node::start(&all, RedisServer::with_options).await;
-        nodes.push(node);
+        let node = |options: &[&str]| {
+            RedisServer::launch(Setup { cluster: true, ..Setup::new() }.with(options.iter().copied()))
+        };
+        nodes.push(Node::start(&[options, &OPTIONS].concat(), node).await);
     }
     nodes
 }
 
 /// Makes them a Cluster, and waits until each of them says so.
 pub(super) async fn form(nodes: &[Node], password: &str) {
-    let bus = |info: &str| info.split([' ', '@', ',']).nth(2).unwrap().to_owned();
     for (index, node) in nodes.iter().enumerate() {
         let mut redis = node.client(password).await;
         let announced = node.relay.port.to_string();
@@ -48,9 +46,8 @@ pub(super) async fn form(nodes: &[Node], password: &str) {
     }
     let mut first = nodes[0].client(password).await;
     for node in &nodes[1..] {
-        let mut redis = node.client(password).await;
-        let info: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut redis).await.unwrap();
-        let meet = ["MEET", "127.0.0.1", &node.relay.port.to_string(), &bus(&info)];
+        let bus = node.server.lock().await.bus().to_string();
+        let meet = ["MEET", "127.0.0.1", &node.relay.port.to_string(), &bus];
         redis::cmd("CLUSTER").arg(&meet).exec_async(&mut first).await.unwrap();
     }
     for node in nodes {

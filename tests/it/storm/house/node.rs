@@ -31,10 +31,13 @@ impl Node {
         self.server.lock().await.client_with(password).await
     }
 
-    /// People go on meanwhile.
-    pub(super) async fn restart(&self) {
+    /// Returns when it has read its data; people go on meanwhile.
+    pub(super) async fn restart(&self, password: &str) {
         let server = Arc::clone(&self.server);
         tokio::task::spawn_blocking(move || server.blocking_lock().restart()).await.unwrap();
+        let redis = self.client(password).await;
+        let loaded = async || redis::cmd("PING").exec_async(&mut redis.clone()).await.ok();
+        eventually(loaded, || "a server does not read its data".to_owned()).await;
     }
 
     /// Waits until it has what its primary has.

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     process::{Child, Command, Stdio},
 };
 
@@ -10,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
 use super::node::Node;
-use crate::support::process::eventually;
+use crate::support::{process::eventually, redis::free_port};
 
 /// What they call the primary.
 const NAME: &str = "main";
@@ -133,8 +132,4 @@ impl Drop for Sentinels {
 async fn client(port: u16) -> Option<MultiplexedConnection> {
     let client = redis::Client::open(format!("redis://:{PASSWORD}@127.0.0.1:{port}")).unwrap();
     client.get_multiplexed_async_connection().await.ok()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

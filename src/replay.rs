@@ -1,0 +1,165 @@
+//! Changes that wait for the store: what could not be written while it was away, in order for each user, bounded in
+//! number and bytes. Who writes them at last is `sessions`; what is kept of them is decided in `replay/held.rs`.
+
+mod held;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+};
+
+use tokio::sync::watch;
+
+use self::held::{Held, Room};
+pub use self::held::{Queued, What};
+use crate::{
+    audit::By,
+    clock::Millis,
+    config,
+    metrics::{Metrics, QueuedKind},
+    session::{Change, Unrecorded, UserId},
+};
+
+/// The queue of one process. Requests ask it with one load of an atomic while it is empty.
+#[derive(Debug)]
+pub struct Queue {
+    held: Mutex<Held>,
+    /// Of what is held; changed only while `held` is locked.
+    length: AtomicUsize,
+    lengths: watch::Sender<usize>,
+    /// Losses that the log does not know of yet, by kind.
+    lost: [AtomicU64; QueuedKind::ALL.len()],
+    metrics: Arc<Metrics>,
+}
+
+impl Queue {
+    /// An empty one with these bounds; where one of them is 0 nothing is ever kept.
+    pub fn new(bounds: config::Queue, metrics: Arc<Metrics>) -> Self {
+        let room = Room { changes: bounds.changes, bytes: bounds.bytes };
+        Self {
+            held: Mutex::new(Held::new(room)),
+            length: AtomicUsize::new(0),
+            lengths: watch::Sender::new(0),
+            lost: Default::default(),
+            metrics,
+        }
+    }
+
+    /// Nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// So many changes wait.
+    pub fn len(&self) -> usize {
+        self.length.load(Relaxed)
+    }
+
+    /// Keeps a change for later; `false` where nothing is ever kept. Where there is no room, what is cheapest to lose
+    /// is lost, which may be this one: counted, and told by [`tell`](Self::tell).
+    pub fn put(&self, what: What, by: By<'_>, now: Millis) -> bool {
+        let mut held = self.held();
+        if held.keeps_nothing() {
+            return false;
+        }
+        let dropped = held.put(what, by, now);
+        self.changed(&held);
+        drop(held);
+        for kind in dropped {
+            self.metrics.queue_dropped(kind);
+            self.metrics.unrecorded(Unrecorded::StoreFailed);
+            if let Some(lost) = self.lost.get(kind as usize) {
+                lost.fetch_add(1, Relaxed);
+            }
+        }
+        true
+    }
+
+    /// What waits of the users that these changes are about, in order.
+    pub fn of_users(&self, changes: &[Change]) -> Vec<Arc<Queued>> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let mut users: Vec<UserId> = changes.iter().map(Change::user).collect();
+        users.sort_unstable();
+        users.dedup();
+        let held = self.held();
+        users.into_iter().flat_map(|user| held.of_user(user, usize::MAX)).collect()
+    }
+
+    /// The next user's changes, at most so many, in order: of the user whose first one is the oldest with an id above
+    /// `after`.
+    pub fn next(&self, after: u64, most: usize) -> Vec<Arc<Queued>> {
+        let held = self.held();
+        held.next_user(after).map(|user| held.of_user(user, most)).unwrap_or_default()
+    }
+
+    /// The oldest change with an id above `after` that is about a refresh token of which nobody knew whose it is.
+    pub fn next_unresolved(&self, after: u64) -> Option<Arc<Queued>> {
+        self.held().next_unresolved(after)
+    }
+
+    /// Takes a change out; `false` where somebody else has.
+    pub fn take(&self, queued: &Queued) -> bool {
+        let mut held = self.held();
+        let taken = held.take(queued);
+        if taken {
+            self.changed(&held);
+        }
+        taken
+    }
+
+    /// Waits until something waits.
+    pub async fn filled(&self) {
+        self.becomes(|length| length > 0).await;
+    }
+
+    /// Waits until nothing waits.
+    pub async fn emptied(&self) {
+        self.becomes(|length| length == 0).await;
+    }
+
+    /// Shows how long the oldest has waited, and logs what was lost since the last time. To be called once a second.
+    pub fn tell(&self, now: Millis) {
+        let oldest = self.held().oldest();
+        self.metrics.queue_aged(oldest.map_or(0, |at| now.saturating_sub(at) / 1000));
+        for (kind, lost) in QueuedKind::ALL.into_iter().zip(&self.lost) {
+            let count = lost.swap(0, Relaxed);
+            if count > 0 {
+                let kind = kind.as_str();
+                tracing::error!(kind, count, "changes to sessions were lost: too many wait for the store");
+            }
+        }
+    }
+
+    /// At the end: logs what is left, and is lost with the process.
+    pub fn tell_left(&self) {
+        let left = self.held().counts();
+        for (kind, count) in QueuedKind::ALL.into_iter().zip(left) {
+            if count > 0 {
+                let kind = kind.as_str();
+                tracing::error!(
+                    kind,
+                    count,
+                    "changes to sessions are lost: the store did not come back before the end"
+                );
+            }
+        }
+    }
+
+    async fn becomes(&self, fits: impl Fn(usize) -> bool) {
+        // the sender lives as long as we do
+        let _ = self.lengths.subscribe().wait_for(|length| fits(*length)).await;
+    }
+
+    fn changed(&self, held: &Held) {
+        let length = held.len();
+        self.length.store(length, Relaxed);
+        self.lengths.send_replace(length);
+        self.metrics.queue_is(length, held.bytes());
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

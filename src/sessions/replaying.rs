@@ -1,0 +1,218 @@
+//! Writes what waits, once the store is back: user by user, each user's changes in order. What other replicas wrote
+//! meanwhile stands as if all had been written when it happened: the store's own rules see to that (contract I3, I9).
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Sessions, making::change_of};
+use crate::{
+    breaker::Sign,
+    metrics::{Replayed, StoreCommand},
+    replay::{Queued, What},
+    session::{Change, Outcome, Seconds},
+    store::{self, About},
+};
+
+/// So many changes of one user are written in one round trip.
+const BATCH: usize = 64;
+/// So many users in a row may find the store full before it is left alone for a while.
+const FULL: usize = 16;
+/// Between tries, when nothing could be written: growing from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
+
+/// What came of an attempt to write.
+enum Went {
+    /// It is written, or need not be any more.
+    Done,
+    /// The store has no room for it, and may have for others.
+    NoRoom,
+    /// The store does not work.
+    Stopped,
+}
+
+/// What the store made of changes.
+enum Tried {
+    Made(Vec<Outcome>),
+    NoRoom,
+    /// It works, and refuses these.
+    Refused(store::Error),
+    Stopped,
+}
+
+impl Sessions {
+    /// Writes what waits, whenever there is something and the store can be asked. Also the one who tries, once the
+    /// probe was answered, so that the breaker closes without waiting for a request. Never returns.
+    pub async fn replay(self: &Arc<Self>) {
+        let mut pause = PAUSES.0;
+        loop {
+            tokio::select! {
+                () = self.queue.filled() => {}
+                () = self.breaker.turned() => self.try_lanes().await,
+            }
+            let before = self.queue.len();
+            self.write_all().await;
+            if self.queue.is_empty() {
+                continue;
+            }
+            pause = if self.queue.len() < before { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.breaker.turned() => {}
+            }
+        }
+    }
+
+    /// Where nothing waits, something that changes nothing finds out whether the store works again.
+    async fn try_lanes(self: &Arc<Self>) {
+        if !self.queue.is_empty() {
+            return;
+        }
+        let permits: Vec<_> = (0..self.breaker.lanes()).map(|lane| self.breaker.ask(lane)).collect();
+        self.renew_after_outage();
+        for (permit, answer) in permits.into_iter().zip(self.store.ping_each().await) {
+            if let Some(permit) = permit {
+                permit.tell(Sign::of(&answer));
+            }
+        }
+    }
+
+    async fn write_all(self: &Arc<Self>) {
+        let (mut after, mut full) = (0, 0);
+        loop {
+            let batch = self.queue.next(after, BATCH);
+            let Some(first) = batch.first() else { break };
+            match self.write(&batch).await {
+                Went::Done => {}
+                Went::NoRoom if full < FULL => (after, full) = (first.id, full + 1),
+                Went::NoRoom | Went::Stopped => return,
+            }
+        }
+        let mut after = 0;
+        while let Some(queued) = self.queue.next_unresolved(after) {
+            after = queued.id;
+            if !self.resolve(&queued).await {
+                return;
+            }
+        }
+    }
+
+    /// Writes changes of one user.
+    async fn write(self: &Arc<Self>, batch: &[Arc<Queued>]) -> Went {
+        let now = self.clock.seconds();
+        let (over, batch): (Vec<_>, Vec<_>) = batch.iter().partition(|queued| self.is_over(queued, now));
+        for queued in over {
+            self.given_up(queued, Replayed::Expired);
+        }
+        let changes: Vec<Change> = batch.iter().filter_map(|queued| change_of(queued)).collect();
+        match self.try_changes(&changes).await {
+            Tried::Made(outcomes) => {
+                for (queued, outcome) in batch.into_iter().zip(outcomes) {
+                    self.written(queued, outcome);
+                }
+                Went::Done
+            }
+            Tried::NoRoom => Went::NoRoom,
+            Tried::Stopped => Went::Stopped,
+            Tried::Refused(_) => self.write_one_by_one(&batch).await,
+        }
+    }
+
+    /// One of them is refused, and must not hold up the others. It gets another chance, for the store may have been
+    /// on the verge of coming back.
+    async fn write_one_by_one(self: &Arc<Self>, batch: &[&Arc<Queued>]) -> Went {
+        for queued in batch {
+            let changes: Vec<Change> = change_of(queued).into_iter().collect();
+            let mut tried = self.try_changes(&changes).await;
+            if let Tried::Refused(_) = tried {
+                tried = self.try_changes(&changes).await;
+            }
+            match tried {
+                Tried::Made(outcomes) => outcomes.into_iter().for_each(|it| self.written(queued, it)),
+                Tried::NoRoom => return Went::NoRoom,
+                Tried::Stopped => return Went::Stopped,
+                Tried::Refused(error @ store::Error::Replicas) => {
+                    for change in &changes {
+                        self.lose(change, &error, queued.by()); // made, but a server may take it with it
+                    }
+                    self.given_up(queued, Replayed::Written);
+                }
+                Tried::Refused(error) => {
+                    let kind = queued.kind().as_str();
+                    tracing::error!(
+                        kind,
+                        cause = error.cause(),
+                        "the store refuses a change that waited: it is lost"
+                    );
+                    for change in &changes {
+                        self.lose(change, &error, queued.by());
+                    }
+                    self.given_up(queued, Replayed::Refused);
+                }
+            }
+        }
+        Went::Done
+    }
+
+    /// Whether the store works and these changes are at fault is asked of the store at once.
+    async fn try_changes(&self, changes: &[Change]) -> Tried {
+        let Some(first) = changes.first() else {
+            return Tried::Made(Vec::new());
+        };
+        let lane = self.store.lane_of(first.user());
+        let Some(permit) = self.breaker.ask(lane) else {
+            return Tried::Stopped;
+        };
+        self.renew_after_outage();
+        let apply = self.store.apply(changes, self.clock.seconds());
+        let result = self.timed(StoreCommand::Apply, &mut self.budget(), apply).await;
+        let suspect = matches!(&result, Err(store::Error::Other(_)))
+            || result.as_ref().is_err_and(|error| error.about() == About::Change);
+        let ping = self.store.ping_lane(lane);
+        let at_fault = suspect && self.timed(StoreCommand::Ping, &mut self.budget(), ping).await.is_ok();
+        permit.tell(if at_fault { Sign::Works } else { Sign::of(&result) });
+        match result {
+            Ok(outcomes) => Tried::Made(outcomes),
+            Err(error) if at_fault => Tried::Refused(error),
+            Err(error) if error.about() == About::Room => Tried::NoRoom,
+            Err(_) => Tried::Stopped,
+        }
+    }
+
+    /// Finds out whose refresh token it was, now that the store knows all that was recorded before; `false` where it
+    /// does not say.
+    async fn resolve(self: &Arc<Self>, queued: &Arc<Queued>) -> bool {
+        let What::ByRef(by_ref) = &queued.what else { return true };
+        let lane = self.store.lane_of_token(&by_ref.reference);
+        let owner = self.store.session_of(&by_ref.reference, self.clock.seconds());
+        match self.call(StoreCommand::Resolve, lane, &mut self.budget(), owner).await {
+            Ok(Some((user, session))) => {
+                // from here on it is like any other change of that user
+                if self.given_up(queued, Replayed::Written) {
+                    self.make(&[by_ref.change(user, session)], &mut self.budget(), queued.by()).await;
+                }
+                true
+            }
+            Ok(None) => {
+                self.given_up(queued, Replayed::Unresolved);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// It need not be written any more; `false` where it was already.
+    fn given_up(&self, queued: &Queued, result: Replayed) -> bool {
+        let taken = self.queue.take(queued);
+        if taken {
+            self.metrics.replayed(result);
+        }
+        taken
+    }
+
+    /// Whether it is about a session that would have expired by now, had it been written when it happened.
+    pub(super) fn is_over(&self, queued: &Queued, now: Seconds) -> bool {
+        let What::Change(Change::Record { record, .. }) = &queued.what else {
+            return false;
+        };
+        record.expires_at <= now && (queued.since / 1000).saturating_add(self.session_ttl) <= now
+    }
+}

@@ -1,0 +1,102 @@
+//! Two changes of one user as one, where no store could tell the difference: for changes that wait to be made. Which
+//! of two records is the newer one is said in `rules`, here as everywhere.
+
+use super::rules;
+use crate::session::{Change, Origin, Record, Which};
+
+/// What a later change makes of an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fold {
+    /// They have nothing to do with each other, in either order.
+    Apart,
+    /// The later one must come after it.
+    InOrder,
+    /// The first of these stands for both, at the place of the later one; the other is left of the earlier one.
+    Into(Box<Change>, Option<Change>),
+}
+
+/// Looks at two changes of one user.
+pub fn fold(earlier: &Change, later: &Change) -> Fold {
+    match later {
+        Change::End { .. } => into_ending(earlier, later),
+        Change::Record { origin, record, allowed_ms } => into_record(earlier, *origin, record, *allowed_ms),
+        Change::Allowed { user, allowed_ms } => match earlier {
+            Change::Allowed { allowed_ms: before, .. } => {
+                let allowed_ms = *allowed_ms.max(before);
+                Fold::Into(Box::new(Change::Allowed { user: *user, allowed_ms }), None)
+            }
+            _ => Fold::Apart,
+        },
+        Change::Suspend { .. } | Change::Banned { .. } | Change::LowerAal { .. } => Fold::InOrder,
+    }
+}
+
+/// An ending of one session needs nothing that was recorded of it before, but how long its tokens live, and that its
+/// user was not banned. What else was changed in between makes no difference to that session.
+fn into_ending(earlier: &Change, later: &Change) -> Fold {
+    let Change::End { user, which: Which::One(session), reason, sent_ms, expires_at, ended_in_gotrue } =
+        later
+    else {
+        return Fold::InOrder;
+    };
+    let ending = |reason, sent_ms, expires_at, ended_in_gotrue| {
+        let which = Which::One(*session);
+        Box::new(Change::End { user: *user, which, reason, sent_ms, expires_at, ended_in_gotrue })
+    };
+    match earlier {
+        Change::Record { record, allowed_ms, .. }
+            if record.session == *session && record.began_ms <= *sent_ms =>
+        {
+            let left = allowed_ms.map(|allowed_ms| Change::Allowed { user: *user, allowed_ms });
+            let expires_at = (*expires_at).max(Some(record.expires_at));
+            Fold::Into(ending(*reason, *sent_ms, expires_at, *ended_in_gotrue), left)
+        }
+        // the tombstone keeps the first reason
+        Change::End {
+            which: Which::One(same),
+            reason,
+            sent_ms: sent,
+            expires_at: expires,
+            ended_in_gotrue: in_gotrue,
+            ..
+        } if same == session => {
+            let (sent_ms, expires_at) = ((*sent_ms).max(*sent), (*expires_at).max(*expires));
+            Fold::Into(ending(*reason, sent_ms, expires_at, *ended_in_gotrue || *in_gotrue), None)
+        }
+        _ => Fold::Apart,
+    }
+}
+
+fn into_record(earlier: &Change, origin: Origin, later: &Record, allowed_ms: Option<u64>) -> Fold {
+    match earlier {
+        Change::Record { origin: of, record, allowed_ms: before } if record.session == later.session => {
+            let both_refresh = *of == Origin::Refresh && origin == Origin::Refresh;
+            match both_refresh.then(|| refreshed_again(record, later)).flatten() {
+                Some(record) => {
+                    let allowed_ms = allowed_ms.max(*before);
+                    Fold::Into(
+                        Box::new(Change::Record { origin, record: Box::new(record), allowed_ms }),
+                        None,
+                    )
+                }
+                None => Fold::InOrder,
+            }
+        }
+        Change::End { which: Which::One(session), .. } if *session != later.session => Fold::Apart,
+        Change::Record { .. } => Fold::Apart,
+        _ => Fold::InOrder,
+    }
+}
+
+/// The two as one, where the later one is so whatever else is known of the session: not only as it happens.
+fn refreshed_again(old: &Record, new: &Record) -> Option<Record> {
+    let in_order = match (old.counter, new.counter) {
+        (Some(old_counter), Some(new_counter)) => {
+            new_counter > old_counter && new.refreshed_at >= old.refreshed_at
+        }
+        (None, None) => new.refreshed_at > old.refreshed_at,
+        _ => false,
+    };
+    (in_order && rules::supersedes(Origin::Refresh, new, old))
+        .then(|| rules::merged(Origin::Refresh, new.clone(), old))
+}
