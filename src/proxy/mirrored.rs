@@ -81,7 +81,7 @@ impl Mirrored {
         Box::pin(self.proxy.ended_holder(&self.sessions, &self.facts, &mut self.budget)).await
     }
 
-    /// Refuses to renew a session that has ended. Beside the answer it is ended in GoTrue, unless that is known: with
+    /// Refuses to renew a session that has ended. Beside the answer it is ended in GoTrue: with
     /// a token of our own where those are made, else with the tokens that this refresh gets, and nobody else
     /// (contract §6.3).
     fn refuse(mut self, ended: Ended, request: Request<Outgoing>, version: Version) -> Refusal {
@@ -89,10 +89,10 @@ impl Mirrored {
         tasks.spawn(Box::pin(async move {
             self.sessions.end_for_good(ended, self.facts.by()).await;
             (self.refused, self.budget) = (Some(ended), self.sessions.budget());
-            match ended.in_gotrue {
-                true => {}
-                false if self.proxy.mint => self.proxy.complete_by_minting(&self.sessions, ended).await,
-                false => drop(self.exchange(request, version).await),
+            if self.proxy.mint {
+                self.proxy.complete_by_minting(&self.sessions, ended).await;
+            } else {
+                drop(self.exchange(request, version).await);
             }
         }));
         expired::refusal(ended)

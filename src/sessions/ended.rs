@@ -29,8 +29,9 @@ impl Sessions {
         self.enforce || self.limits.end_by_time()
     }
 
-    /// The session of a refresh token, if it has ended. A token that nobody saw, a session without record and
-    /// tombstone, a banned user and a store that does not answer are GoTrue's to judge.
+    /// The session of a refresh token, if it has ended and GoTrue may not know. What GoTrue has ended it refuses in
+    /// its own words (contract I1). A token that nobody saw, a session without record and tombstone, a banned user
+    /// and a store that does not answer are GoTrue's to judge.
     pub async fn ended_holder(self: &Arc<Self>, token: &RefreshRef, budget: &mut Budget) -> Option<Ended> {
         let holder = Box::pin(self.store.holder(token, self.clock.seconds()));
         let holder = self
@@ -38,6 +39,9 @@ impl Sessions {
             .await
             .ok()??;
         let Holder { user, session, state, ended_in_gotrue: in_gotrue } = holder;
+        if in_gotrue {
+            return None;
+        }
         let reason = match state {
             State::Revoked => Reason::Revoked,
             State::Expired => Reason::Expired,
