@@ -24,6 +24,8 @@ pub enum Kind {
     KeyPrefix,
     /// The path of a file.
     File,
+    /// The path of a folder.
+    Folder,
     /// Any text but none.
     Text,
     /// `true` or `false`.
@@ -67,6 +69,7 @@ impl Kind {
             Self::JsonKeys => "a JSON array of JWKs".to_owned(),
             Self::KeyPrefix => "1 to 64 letters, digits or any of . _ - :".to_owned(),
             Self::File => "the path of a file".to_owned(),
+            Self::Folder => "the path of a folder that is there".to_owned(),
             Self::Text => "some text".to_owned(),
             Self::Switch => "true or false".to_owned(),
             Self::Duration(least, most) => {
@@ -93,6 +96,7 @@ impl Kind {
             Self::JsonKeys => "JSON",
             Self::KeyPrefix | Self::Text => "TEXT",
             Self::File => "FILE",
+            Self::Folder => "FOLDER",
             Self::Switch => "BOOL",
             Self::Duration(..) => "DURATION",
             Self::Size(..) => "SIZE",
@@ -113,7 +117,7 @@ impl Kind {
             Self::Jwks => parse::jwks(text).is_some(),
             Self::JsonKeys => parse::json_keys(text).is_some(),
             Self::KeyPrefix => parse::key_prefix(text).is_some(),
-            Self::File | Self::Text => !text.is_empty(),
+            Self::File | Self::Folder | Self::Text => !text.is_empty(),
             Self::Switch => parse::switch(text).is_some(),
             Self::Duration(least, most) => within(text, least, most, parse::duration),
             Self::Size(least, most) => within(text, least, most, parse::size),

@@ -11,10 +11,11 @@ use gotrue_sidecar::{
 
 use crate::support::documents::{assert_in_readme, is_there, read, sources};
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "docs/architecture.md",
     "docs/mirror.md",
+    "docs/outage.md",
     "k8s/README.md",
     "docs/session-api.md",
     "docs/security.md",
