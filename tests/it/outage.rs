@@ -4,6 +4,7 @@
 mod breaker;
 mod drain;
 mod queue;
+mod spool;
 
 use std::time::Duration;
 
