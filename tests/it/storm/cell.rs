@@ -52,10 +52,10 @@ async fn weather(cell: Cell, seed: u64, lasts: Duration) -> Report {
     sleep(AFTER).await;
     let work = crowd.stop().await;
 
-    let mut report = Report::new(cell, &world).await;
+    let mut report = Report::new(cell);
     requests(&mut report, &work, struck, mended);
     settle(&mut report, &house, &world, mended).await;
-    lost(&mut report, struck, mended);
+    lost(&mut report, &world, struck, mended);
     use_everything(&mut report, &house, &world).await;
     if !report.is_well() {
         report.complain(world.logs());
@@ -89,7 +89,7 @@ async fn settle(report: &mut Report, house: &House, world: &World, mended: Insta
             return;
         }
         let now: Vec<_> = differing.iter().map(|one| one.login.session).collect();
-        let waiting = world.waiting().await.unwrap_or_default();
+        let waiting = world.waiting().await;
         if now != last || waiting > 0 || !world.is_up().await {
             (quiet, last) = (Instant::now(), now);
         }
@@ -106,10 +106,7 @@ async fn settle(report: &mut Report, house: &House, world: &World, mended: Insta
 }
 
 /// Judges what is gone by what may be gone.
-fn lost(report: &mut Report, struck: Instant, mended: Instant) {
-    if !report.queues {
-        return; // nothing is replayed: what was lost comes back with its next use
-    }
+fn lost(report: &mut Report, world: &World, struck: Instant, mended: Instant) {
     let loss = report.cell.loss();
     let second = Duration::from_secs(1);
     let near = |one: &Differing| one.changed + second > struck && one.changed < struck + second;
@@ -124,8 +121,10 @@ fn lost(report: &mut Report, struck: Instant, mended: Instant) {
         let since = one.changed.saturating_duration_since(struck);
         let before = struck.saturating_duration_since(one.changed);
         report.complain(format!(
-            "{:?} {:?}, changed {since:?} after, {before:?} before the fault",
-            one.how, one.login
+            "{:?} {:?}, changed {since:?} after, {before:?} before the fault\n{}",
+            one.how,
+            one.login,
+            world.history(&one.login)
         ));
     }
 }

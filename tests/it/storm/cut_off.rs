@@ -63,12 +63,8 @@ async fn a_replica_that_is_cut_off_serves_and_agrees_afterwards() {
 
     relay.swallow();
     relay.does(Does::Pass);
-    let queues = world.waiting().await.is_some();
-    let up = async || (world.is_up().await && world.waiting().await.unwrap_or_default() == 0).then_some(());
+    let up = async || (world.is_up().await && world.waiting().await == 0).then_some(());
     eventually(up, || format!("the replica does not come back\n{}", world.logs())).await;
-    if !queues {
-        ask(&mut watch, Ask::Refresh, CUT).await;
-    }
     // what was revoked stays so: GoTrue, which was not told, has the session, and the store does not
     for replica in [CUT, WELL] {
         assert_eq!(status(&world, replica, &phones).await, StatusCode::FORBIDDEN, "{replica}");
