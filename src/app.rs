@@ -29,7 +29,7 @@ use crate::{
     mirror::Mirror,
     readiness::Readiness,
     reload::{Purpose, Watched},
-    replay::Queue,
+    replay::{Queue, SpoolError},
     request_id::RequestIds,
     shutdown::Drain,
     store,
@@ -63,6 +63,9 @@ pub enum Error {
     /// The store's address or files.
     #[error("store: cannot be set up")]
     Store(#[from] store::OpenError),
+    /// The folder of the queue.
+    #[error("the queue on disk cannot be used")]
+    Spool(#[from] SpoolError),
     /// The configured keys.
     #[error("jwt: no keys")]
     Keys(#[from] keys::Error),
@@ -139,7 +142,7 @@ impl App {
             None => None,
             Some(store) => Some(Mirroring {
                 breaker: Arc::new(Breaker::new(1, Arc::clone(&metrics))),
-                queue: Arc::new(Queue::new(queue, Arc::clone(&metrics))),
+                queue: Arc::new(Queue::open(&queue, Arc::clone(&metrics))?),
                 session_ttl: session.ttl.as_secs(),
                 source: Arc::new(store_source(&store, session.ttl, &mut watched)?),
                 mirror: Mirror::new(keys::reference_key(ref_key.as_ref(), &keys)?, expired_grace),

@@ -135,7 +135,11 @@ impl Sentinel {
         }
     }
 
-    async fn look(&self) -> Result<Arc<Node>, Error> {
+    /// Asks who is the master.
+    ///
+    /// # Errors
+    /// When no Sentinel says, or none of those that they name is one.
+    pub(super) async fn look(&self) -> Result<Arc<Node>, Error> {
         let shared = Arc::clone(&self.shared);
         let found = self.shared.search.outcome(FRESH, || search(shared)).await;
         found.unwrap_or(Err(Error::Timeout))

@@ -14,7 +14,7 @@ use crate::support::redis::documented;
 const BY_THE_CLIENT: [&str; 3] = ["exec", "multi", "select"];
 
 /// Commands of which a subcommand is allowed.
-const CONTAINERS: [&str; 3] = ["cluster", "script", "sentinel"];
+const CONTAINERS: [&str; 4] = ["client", "cluster", "script", "sentinel"];
 
 #[test]
 fn the_documented_user_may_do_what_the_sidecar_does_and_no_more() {

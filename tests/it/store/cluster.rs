@@ -79,6 +79,27 @@ async fn a_tombstone_that_stays_behind_for_now_is_not_overlooked() {
 }
 
 #[tokio::test]
+async fn what_has_gone_already_is_asked_for_where_it_went() {
+    let cluster = RedisCluster::start().await;
+    let store = open(&unhurried(redis_target(cluster.url())));
+    // its hint lies on the first master
+    let (record, slot) = loop {
+        let record = signed_in(somebody(), some_session());
+        let token = record.refresh_ref.as_ref().unwrap().as_str();
+        let slot = cluster.slot(&format!("gotrue:refresh:{token}")).await;
+        if cluster.first_owner(slot) == 0 {
+            break (record, slot);
+        }
+    };
+    apply(&store, &sign_in(&record)).await;
+    cluster.begin_to_move(slot, 0, 1).await;
+    assert!(cluster.move_keys(slot, 0, 1, 100).await > 0);
+    let owner = store.session_of(record.refresh_ref.as_ref().unwrap(), NOW).await;
+    assert_eq!(owner, Ok(Some((record.user, record.session))));
+    cluster.end_to_move(slot, 0, 1).await;
+}
+
+#[tokio::test]
 async fn resharding_under_load_loses_nothing() {
     let cluster = RedisCluster::start().await;
     let store = Arc::new(open(&unhurried(redis_target(cluster.url()))));

@@ -9,6 +9,8 @@ use tokio::{
 use super::*;
 use crate::support::{
     process::Process,
+    redis_cluster::RedisCluster,
+    redis_sentinel::Sentinels,
     relay::{Does, Relay},
 };
 
@@ -137,6 +139,60 @@ async fn without_being_told_a_revocation_is_noticed_in_time() {
             until("changes are told of again", async || relay.connections() > 2).await;
             hears(&sidecar).await;
         }
+    }
+}
+
+/// Every master of a Cluster tells of its own users.
+#[tokio::test]
+async fn every_master_of_a_cluster_tells() {
+    let (cluster, upstream) = (RedisCluster::start().await, Upstream::start(always(no_content())).await);
+    let (store, clock) = (cluster.url(), Clock::standing_at(NOW_MS));
+    let more = ["--upstream-url", &upstream.url, "--store-url", &store, "--store-timeout", "10s"];
+    let flags = [&more[..], &UNHURRIED, &NEVER].concat();
+    let [sidecar, other] = [(); 2].map(|()| Sidecar::start_at(&clock, &flags));
+    hears(&sidecar).await;
+    let (there, signer) = (other.store(), Signer::trusted());
+    let logins: Vec<_> = (0..24).map(|_| Login::new(NOW)).collect();
+    for login in &logins {
+        there.apply(&[recorded(login)], NOW).await.unwrap();
+        remembered(&sidecar, &login.access(&signer)).await;
+    }
+    for login in &logins {
+        let end = gotrue_sidecar::sessions::change(login.user, Which::One(login.session), NOW_MS);
+        there.apply(&[end], NOW).await.unwrap();
+        let token = login.access(&signer);
+        until("the ending is heard of", async || is_refused(&sidecar, &token).await).await;
+    }
+}
+
+/// After a failover the new master tells.
+#[tokio::test]
+async fn the_master_that_sentinels_name_tells() {
+    let (sentinels, upstream) = (Sentinels::start().await, Upstream::start(always(no_content())).await);
+    let (store, clock) = (sentinels.url(), Clock::standing_at(NOW_MS));
+    let (user, password) = crate::support::redis_sentinel::LOGIN;
+    let more = ["--upstream-url", &upstream.url, "--store-url", &store, "--store-timeout", "10s"];
+    let login_there = ["--store-sentinel-username", user, "--store-sentinel-password", password];
+    let flags = [&more[..], &login_there, &UNHURRIED, &NEVER].concat();
+    let [sidecar, other] = [(); 2].map(|()| Sidecar::start_at(&clock, &flags));
+    let (there, signer) = (other.store(), Signer::trusted());
+    for fails_over in [false, true] {
+        if fails_over {
+            sentinels.failover().await;
+        }
+        until("an ending is heard of", async || {
+            let login = Login::new(NOW);
+            let token = login.access(&signer);
+            if there.apply(&[recorded(&login)], NOW).await.is_err() {
+                return false;
+            }
+            let live = check(&sidecar, &token).await.status == 200;
+            let end = gotrue_sidecar::sessions::change(login.user, Which::One(login.session), NOW_MS);
+            let ended = there.apply(&[end], NOW).await.is_ok();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            live && ended && is_refused(&sidecar, &token).await
+        })
+        .await;
     }
 }
 
