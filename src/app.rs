@@ -36,6 +36,7 @@ use crate::{
     target::Paths,
     telemetry::LogBuffer,
     tls::{self, Certificate},
+    token::RefKey,
     upstream::{Connector, TlsError, Upstream},
     wire::pace::CoarseClock,
     worker::{Mirroring, Setup},
@@ -135,23 +136,13 @@ impl App {
         let endpoint = |_| keys::endpoint(&jwt.jwks, &upstream, &connector, &host, &ledger.clock);
         let endpoint = store.as_ref().map(endpoint).transpose()?.flatten();
         let verifier = Arc::new(Verifier::new(keys.ring.clone(), endpoint, Arc::clone(&metrics)));
-        let source =
-            store.as_ref().map(|store| store_source(store, session.ttl, &mut watched)).transpose()?;
-        let mirroring = match store.zip(source) {
+        let features = Features { queue, session, session_api, check, lookup, enforce, expired_grace };
+        let mirroring = match store {
             None => None,
-            Some((store, source)) => Some(Mirroring {
-                breaker: Arc::new(Breaker::new(source.lanes(), Arc::clone(&metrics))),
-                queue: Arc::new(Queue::open(&queue, Arc::clone(&metrics))?),
-                session_ttl: session.ttl.as_secs(),
-                source: Arc::new(source),
-                mirror: Mirror::new(keys::reference_key(ref_key.as_ref(), &keys)?, expired_grace),
-                budget: store.timeout,
-                session_api: session_api.map(Arc::new),
-                check,
-                lookup,
-                enforce,
-                clock: Clock::default(),
-            }),
+            Some(store) => {
+                let ref_key = keys::reference_key(ref_key.as_ref(), &keys)?;
+                Some(mirroring(&store, features, ref_key, &metrics, &mut watched)?)
+            }
         };
         let tasks = TaskTracker::new();
         let terms = Terms {
@@ -203,11 +194,9 @@ impl App {
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         if let Some(mirroring) = &mut self.setup.mirroring {
-            mirroring.clock = clock.clone();
-        }
-        if let Some(mirroring) = &mut self.errands.store {
             mirroring.clock = clock;
         }
+        self.errands.store.clone_from(&self.setup.mirroring);
         self
     }
 
@@ -217,6 +206,7 @@ impl App {
         if let Some(mirroring) = &mut self.setup.mirroring {
             mirroring.source = Arc::new(store::Source::clone(&mirroring.source).with_step(step));
         }
+        self.errands.store.clone_from(&self.setup.mirroring);
         self
     }
 
@@ -245,6 +235,41 @@ impl App {
     pub fn drain(&self) -> Drain {
         self.drain.clone()
     }
+}
+
+/// What the configuration says about sessions.
+struct Features {
+    queue: config::Queue,
+    session: config::Session,
+    session_api: Option<config::SessionApi>,
+    check: Option<config::Check>,
+    lookup: bool,
+    enforce: bool,
+    expired_grace: Duration,
+}
+
+fn mirroring(
+    store: &config::Store,
+    features: Features,
+    ref_key: Option<RefKey>,
+    metrics: &Arc<Metrics>,
+    watched: &mut Watched,
+) -> Result<Mirroring, Error> {
+    let Features { queue, session, session_api, check, lookup, enforce, expired_grace } = features;
+    let source = Arc::new(store_source(store, session.ttl, watched)?);
+    Ok(Mirroring {
+        breaker: Arc::new(Breaker::new(source.lanes(), Arc::clone(metrics))),
+        queue: Arc::new(Queue::open(&queue, Arc::clone(metrics))?),
+        session_ttl: session.ttl.as_secs(),
+        source,
+        mirror: Mirror::new(ref_key, expired_grace),
+        budget: store.timeout,
+        session_api: session_api.map(Arc::new),
+        check,
+        lookup,
+        enforce,
+        clock: Clock::default(),
+    })
 }
 
 /// GoTrue's host, for requests of our own.

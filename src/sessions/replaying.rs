@@ -1,7 +1,7 @@
 //! Writes what waits, once the store is back: user by user, each user's changes in order. What other replicas wrote
 //! meanwhile stands as if all had been written when it happened: the store's own rules see to that (contract I3, I9).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::{
     Sessions,
@@ -80,21 +80,42 @@ impl Sessions {
 
     async fn write_all(self: &Arc<Self>) {
         let (mut after, mut full) = (0, 0);
+        let mut away = HashSet::new(); // parts of the store; users in others need not wait for them
         loop {
             let batch = self.queue.next(after, BATCH);
             let Some(first) = batch.first() else { break };
+            let lane = self.lane_of(first);
+            if away.contains(&lane) {
+                after = first.id;
+                continue;
+            }
             match self.write(&batch).await {
                 Went::Done => {}
                 Went::NoRoom if full < FULL => (after, full) = (first.id, full + 1),
-                Went::NoRoom | Went::Stopped => return,
+                Went::NoRoom => return,
+                Went::Stopped => {
+                    after = first.id;
+                    away.insert(lane);
+                }
+            }
+            if away.len() >= self.breaker.lanes() {
+                return;
             }
         }
         let mut after = 0;
         while let Some(queued) = self.queue.next_unresolved(after) {
             after = queued.id;
-            if !self.resolve(&queued).await {
-                return;
+            let lane = self.lane_of(&queued);
+            if !away.contains(&lane) && !self.resolve(&queued).await {
+                away.insert(lane);
             }
+        }
+    }
+
+    fn lane_of(&self, queued: &Queued) -> usize {
+        match &queued.what {
+            What::Change(change) => self.store.lane_of(change.user()),
+            What::ByRef(by_ref) => self.store.lane_of_token(&by_ref.reference),
         }
     }
 

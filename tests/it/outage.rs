@@ -2,6 +2,7 @@
 //! The sidecar is its own binary, Redis is real; GoTrue is scripted, so that signing in costs nothing.
 
 mod breaker;
+mod cluster;
 mod drain;
 mod queue;
 mod spool;
