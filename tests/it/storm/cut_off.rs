@@ -90,7 +90,9 @@ async fn a_login_after_a_logout_everywhere_outlives_an_outage_in_which_another_r
         let world = World::start([&flags[0], &flags[1]]).await;
         let user = Login::new(0).user;
         let mut phone = signed_in(&world, user, CUT).await;
-        doors.iter().for_each(|relay| relay.does(Does::Lose));
+        for relay in &doors {
+            relay.does(Does::Lose);
+        }
         ask(&mut phone, Ask::Logout(""), CUT).await;
         let mut laptop = signed_in(&world, user, CUT).await;
         ask(&mut laptop, Ask::Refresh, WELL).await;
