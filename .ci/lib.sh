@@ -77,10 +77,9 @@ debian_tool() {
 	printf '%s\n' "$home"
 }
 
-# python_env [FILE]: prints a virtual environment with what FILE pins, .ci/requirements.txt if none is given.
+# python_env FILE: prints a virtual environment with what that file pins.
 python_env() {
-	local pins=${1:-.ci/requirements.txt}
-	local home
+	local pins=$1 home
 	home=$CACHE/python/$(sha256sum "$pins" | cut -c1-16)
 	if [ ! -e "$home/ready" ]; then
 		need python3 python3

@@ -9,7 +9,7 @@ mod keys;
 mod running;
 mod store_probe;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -29,13 +29,14 @@ use crate::{
     mirror::Mirror,
     readiness::Readiness,
     reload::{Purpose, Watched},
-    replay::Queue,
+    replay::{Queue, SpoolError},
     request_id::RequestIds,
     shutdown::Drain,
     store,
     target::Paths,
     telemetry::LogBuffer,
     tls::{self, Certificate},
+    token::RefKey,
     upstream::{Connector, TlsError, Upstream},
     wire::pace::CoarseClock,
     worker::{Mirroring, Setup},
@@ -63,6 +64,9 @@ pub enum Error {
     /// The store's address or files.
     #[error("store: cannot be set up")]
     Store(#[from] store::OpenError),
+    /// The folder of the queue.
+    #[error("the queue on disk cannot be used")]
+    Spool(#[from] SpoolError),
     /// The configured keys.
     #[error("jwt: no keys")]
     Keys(#[from] keys::Error),
@@ -127,29 +131,18 @@ impl App {
         let mut watched = Watched::default();
         let certificate = tls.map(|files| certificate(files, &mut watched)).transpose()?;
         let keys = keys::Configured::read(&jwt, &mut watched)?;
-        let ref_key = store.as_ref().and_then(|store| store.ref_key.clone());
-        if let Some(source) = &ref_key {
-            watched.watch_secret(Purpose::Keys, source);
-        }
+        let ref_key = ref_key(store.as_ref(), &mut watched);
         // without a store nobody asks
         let endpoint = |_| keys::endpoint(&jwt.jwks, &upstream, &connector, &host, &ledger.clock);
         let endpoint = store.as_ref().map(endpoint).transpose()?.flatten();
         let verifier = Arc::new(Verifier::new(keys.ring.clone(), endpoint, Arc::clone(&metrics)));
+        let features = Features { queue, session, session_api, check, lookup, enforce, expired_grace };
         let mirroring = match store {
             None => None,
-            Some(store) => Some(Mirroring {
-                breaker: Arc::new(Breaker::new(1, Arc::clone(&metrics))),
-                queue: Arc::new(Queue::new(queue, Arc::clone(&metrics))),
-                source: Arc::new(store_source(&store, &session, &mut watched)?),
-                session,
-                mirror: Mirror::new(keys::reference_key(ref_key.as_ref(), &keys)?, expired_grace),
-                budget: store.timeout,
-                session_api: session_api.map(Arc::new),
-                check,
-                lookup,
-                enforce,
-                clock: Clock::default(),
-            }),
+            Some(store) => {
+                let ref_key = keys::reference_key(ref_key.as_ref(), &keys)?;
+                Some(mirroring(&store, features, ref_key, &metrics, &mut watched)?)
+            }
         };
         let tasks = TaskTracker::new();
         let terms = Terms {
@@ -193,8 +186,7 @@ impl App {
             reload_interval,
             log,
         };
-        let listener = bind("listen", listen)?;
-        let admin = bind("admin.listen", admin.listen)?;
+        let (listener, admin) = (bind("listen", listen)?, bind("admin.listen", admin.listen)?);
         Ok(Self { listener, admin, workers, setup, drain, errands })
     }
 
@@ -202,11 +194,9 @@ impl App {
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         if let Some(mirroring) = &mut self.setup.mirroring {
-            mirroring.clock = clock.clone();
-        }
-        if let Some(mirroring) = &mut self.errands.store {
             mirroring.clock = clock;
         }
+        self.errands.store.clone_from(&self.setup.mirroring);
         self
     }
 
@@ -216,6 +206,7 @@ impl App {
         if let Some(mirroring) = &mut self.setup.mirroring {
             mirroring.source = Arc::new(store::Source::clone(&mirroring.source).with_step(step));
         }
+        self.errands.store.clone_from(&self.setup.mirroring);
         self
     }
 
@@ -246,6 +237,41 @@ impl App {
     }
 }
 
+/// What the configuration says about sessions.
+struct Features {
+    queue: config::Queue,
+    session: config::Session,
+    session_api: Option<config::SessionApi>,
+    check: Option<config::Check>,
+    lookup: bool,
+    enforce: bool,
+    expired_grace: Duration,
+}
+
+fn mirroring(
+    store: &config::Store,
+    features: Features,
+    ref_key: Option<RefKey>,
+    metrics: &Arc<Metrics>,
+    watched: &mut Watched,
+) -> Result<Mirroring, Error> {
+    let Features { queue, session, session_api, check, lookup, enforce, expired_grace } = features;
+    let source = Arc::new(store_source(store, &session, watched)?);
+    Ok(Mirroring {
+        breaker: Arc::new(Breaker::new(source.lanes(), Arc::clone(metrics))),
+        queue: Arc::new(Queue::open(&queue, Arc::clone(metrics))?),
+        session,
+        source,
+        mirror: Mirror::new(ref_key, expired_grace),
+        budget: store.timeout,
+        session_api: session_api.map(Arc::new),
+        check,
+        lookup,
+        enforce,
+        clock: Clock::default(),
+    })
+}
+
 /// GoTrue's host, for requests of our own.
 fn host(upstream: &config::Upstream) -> HeaderValue {
     HeaderValue::from_str(upstream.url.authority.as_str()).unwrap_or(HeaderValue::from_static("gotrue"))
@@ -273,6 +299,12 @@ fn certificate(files: config::Tls, watched: &mut Watched) -> Result<Certificate,
         watched.watch(Purpose::Certificate, file.clone());
     }
     Ok(Certificate::load(files)?)
+}
+
+fn ref_key(store: Option<&config::Store>, watched: &mut Watched) -> Option<config::SecretSource> {
+    let source = store?.ref_key.clone()?;
+    watched.watch_secret(Purpose::Keys, &source);
+    Some(source)
 }
 
 fn store_source(

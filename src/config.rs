@@ -188,13 +188,15 @@ pub struct Store {
     pub memory_max_sessions: usize,
 }
 
-/// `store.queue_*`: bounds on the changes that wait for the store; 0 for none at all.
-#[derive(Clone, Copy, Debug)]
+/// `store.queue_*` and `store.spool_dir`: bounds on the changes that wait for the store; 0 for none at all.
+#[derive(Clone, Debug)]
 pub struct Queue {
     /// `store.queue_changes`
     pub changes: usize,
     /// `store.queue_bytes`
     pub bytes: usize,
+    /// `store.spool_dir`: where they survive a restart.
+    pub spool_dir: Option<PathBuf>,
 }
 
 /// Which store.

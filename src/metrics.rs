@@ -187,6 +187,11 @@ impl Metrics {
         add(&self.handles.queue_dropped, kind as usize, 1);
     }
 
+    /// What waits could be written to disk, or not.
+    pub fn spool_is(&self, ok: bool) {
+        self.handles.spool_ok.set(f64::from(u8::from(ok)));
+    }
+
     /// A change waits no more.
     pub fn replayed(&self, result: Replayed) {
         add(&self.handles.replayed, result as usize, 1);
@@ -301,6 +306,7 @@ mod tests {
             "mirror_queue_bytes",
             "mirror_queue_age_seconds",
             "mirror_queue_dropped_total{kind=\"ending\"}",
+            "mirror_spool_ok",
             "mirror_replayed_total{result=\"written\"}",
             "sessions_ended_total{reason=\"logout\"}",
             "check_total{result=\"forbidden\"}",

@@ -1,17 +1,27 @@
 //! Changes that wait for the store: what could not be written while it was away, in order for each user, bounded in
-//! number and bytes. Who writes them at last is `sessions`; what is kept of them is decided in `replay/held.rs`.
+//! number and bytes. Who writes them at last is `sessions`; what is kept of them is decided in `replay/held.rs`, and
+//! `replay/spool.rs` has them on disk, where that is wanted.
 
+mod form;
 mod held;
+mod spool;
+mod spooling;
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use self::held::{Held, Room};
-pub use self::held::{Queued, What};
+use self::{
+    held::{Held, Room},
+    spool::Spool,
+};
+pub use self::{
+    held::{Queued, What},
+    spool::SpoolError,
+};
 use crate::{
     audit::By,
     clock::Millis,
@@ -29,20 +39,42 @@ pub struct Queue {
     lengths: watch::Sender<usize>,
     /// Losses that the log does not know of yet, by kind.
     lost: [AtomicU64; QueuedKind::ALL.len()],
+    /// The file, until somebody keeps it.
+    spool: Mutex<Option<Spool>>,
+    /// Something was put in or taken out.
+    touched: Notify,
+    /// There is a file.
+    filing: AtomicBool,
+    /// The file does not know all of it yet.
+    unwritten: AtomicBool,
+    /// Changes with ids up to this one are in the file.
+    written_to: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
 impl Queue {
-    /// An empty one with these bounds; where one of them is 0 nothing is ever kept.
-    pub fn new(bounds: config::Queue, metrics: Arc<Metrics>) -> Self {
-        let room = Room { changes: bounds.changes, bytes: bounds.bytes };
-        Self {
+    /// With these bounds; where one of them is 0 nothing is ever kept. Begins with what is in `store.spool_dir`.
+    ///
+    /// # Errors
+    /// When that folder cannot be used.
+    pub fn open(config: &config::Queue, metrics: Arc<Metrics>) -> Result<Self, SpoolError> {
+        let room = Room { changes: config.changes, bytes: config.bytes };
+        let queue = Self {
             held: Mutex::new(Held::new(room)),
             length: AtomicUsize::new(0),
             lengths: watch::Sender::new(0),
             lost: Default::default(),
+            spool: Mutex::new(None),
+            touched: Notify::new(),
+            filing: AtomicBool::new(false),
+            unwritten: AtomicBool::new(false),
+            written_to: AtomicU64::new(0),
             metrics,
+        };
+        if let Some(folder) = &config.spool_dir {
+            queue.restore(folder)?;
         }
+        Ok(queue)
     }
 
     /// Nothing waits.
@@ -132,9 +164,18 @@ impl Queue {
         }
     }
 
-    /// At the end: logs what is left, and is lost with the process.
+    /// At the end: logs what is left: lost with the process, or kept on disk for the next one.
     pub fn tell_left(&self) {
-        let left = self.held().counts();
+        let held = self.held();
+        let left = held.counts_after(self.written_to.load(Relaxed));
+        let kept = held.len().saturating_sub(left.iter().sum());
+        drop(held);
+        if kept > 0 {
+            tracing::warn!(
+                count = kept,
+                "changes to sessions stay in store.spool_dir: the store did not come back"
+            );
+        }
         for (kind, count) in QueuedKind::ALL.into_iter().zip(left) {
             if count > 0 {
                 let kind = kind.as_str();
@@ -157,6 +198,8 @@ impl Queue {
         self.length.store(length, Relaxed);
         self.lengths.send_replace(length);
         self.metrics.queue_is(length, held.bytes());
+        self.unwritten.store(true, Relaxed);
+        self.touched.notify_one();
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

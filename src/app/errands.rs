@@ -136,7 +136,7 @@ impl Errands {
                 sessions.queue.tell(sessions.clock.millis());
             }
         };
-        tokio::join!(sessions.replay(), tell);
+        tokio::join!(sessions.replay(), sessions.queue.keep_file(), tell);
     }
 
     async fn keep_keys(&self) {

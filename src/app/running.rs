@@ -58,6 +58,7 @@ impl App {
                 tasks.wait().await;
                 if let Some(queue) = &queue {
                     queue.emptied().await; // nobody puts anything in any more; the errands write what they can
+                    queue.filed().await;
                 }
             };
             tokio::select! {

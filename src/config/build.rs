@@ -36,6 +36,7 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
         queue: Queue {
             changes: from.count("store.queue_changes")?,
             bytes: from.read("store.queue_bytes", parse::size)?,
+            spool_dir: from.file("store.spool_dir"),
         },
         jwt: Jwt {
             secret: from.secret("jwt.secret", "jwt.secret_file"),

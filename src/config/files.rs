@@ -33,7 +33,19 @@ impl SecretSource {
 pub(super) fn problems(values: &Values, used: impl Fn(&Key) -> bool) -> Vec<Problem> {
     let files = KEYS.iter().filter(|key| key.kind == Kind::File && used(key));
     let given = files.filter_map(|key| Some((key, values.get(key.name)?)));
-    given.flat_map(|(key, given)| of_file(values, key, given)).collect()
+    let folders = KEYS.iter().filter(|key| key.kind == Kind::Folder && used(key));
+    let folders = folders.filter_map(|key| of_folder(key, values.get(key.name)?));
+    given.flat_map(|(key, given)| of_file(values, key, given)).chain(folders).collect()
+}
+
+/// What is wrong with the folder that one key names.
+fn of_folder(key: &'static Key, given: &Given) -> Option<Problem> {
+    let path = PathBuf::from(given.text.reveal());
+    let source = match fs::read_dir(&path) {
+        Ok(_) => return None,
+        Err(source) => FileError::NoFolder { path, source },
+    };
+    Some(Problem::NamedFile { key: key.name, place: given.place.clone(), source })
 }
 
 /// What is wrong with the file that one key names.

@@ -3,8 +3,8 @@
 
 pub use super::key::{Default, Key, UsedBy};
 use super::kind::Kind::{
-    Address, AnyOf, AutoCount, Count, DatabaseUrl, Duration, File, JsonKeys, Jwks, KeyPrefix, Networks,
-    OneOf, PathPrefix, ServerName, Size, StoreUrl, Switch, Text, UpstreamUrl, Username, Words,
+    Address, AnyOf, AutoCount, Count, DatabaseUrl, Duration, File, Folder, JsonKeys, Jwks, KeyPrefix,
+    Networks, OneOf, PathPrefix, ServerName, Size, StoreUrl, Switch, Text, UpstreamUrl, Username, Words,
 };
 
 /// In front of every variable of ours.
@@ -247,6 +247,14 @@ pub static KEYS: &[Key] = &[
         Size("0", "16GiB"),
         "16MiB",
         "Memory that those changes may take.",
+    )
+    .needs_store(),
+    Key::unset(
+        "store.spool_dir",
+        Folder,
+        "in memory only",
+        "/var/lib/gotrue-sidecar",
+        "A folder in which those changes survive a restart; no other process may use it.",
     )
     .needs_store(),
     Key::unset(

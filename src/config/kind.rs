@@ -28,6 +28,8 @@ pub enum Kind {
     ServerName,
     /// The path of a file.
     File,
+    /// The path of a folder.
+    Folder,
     /// Any text but none.
     Text,
     /// `true` or `false`.
@@ -75,6 +77,7 @@ impl Kind {
             Self::Username => "the name of a Redis user, without spaces".to_owned(),
             Self::ServerName => "a DNS name or an IP address".to_owned(),
             Self::File => "the path of a file".to_owned(),
+            Self::Folder => "the path of a folder that is there".to_owned(),
             Self::Text => "some text".to_owned(),
             Self::Switch => "true or false".to_owned(),
             Self::Duration(least, most) => {
@@ -101,6 +104,7 @@ impl Kind {
             Self::JsonKeys => "JSON",
             Self::KeyPrefix | Self::Username | Self::ServerName | Self::Text => "TEXT",
             Self::File => "FILE",
+            Self::Folder => "FOLDER",
             Self::Switch => "BOOL",
             Self::Duration(..) => "DURATION",
             Self::Size(..) => "SIZE",
@@ -125,7 +129,7 @@ impl Kind {
                 !text.is_empty() && !text.contains(|sign: char| sign.is_whitespace() || sign.is_control())
             }
             Self::ServerName => rustls::pki_types::ServerName::try_from(text).is_ok(),
-            Self::File | Self::Text => !text.is_empty(),
+            Self::File | Self::Folder | Self::Text => !text.is_empty(),
             Self::Switch => parse::switch(text).is_some(),
             Self::Duration(least, most) => within(text, least, most, parse::duration),
             Self::Size(least, most) => within(text, least, most, parse::size),

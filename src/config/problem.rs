@@ -211,6 +211,14 @@ pub enum FileError {
         /// Why.
         source: io::Error,
     },
+    /// It is no folder, or one that cannot be looked into.
+    #[error("expected a folder at {}: {source}", path.display())]
+    NoFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// It is empty but for a newline.
     #[error("expected something in the file {}", path.display())]
     Empty {

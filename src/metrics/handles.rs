@@ -38,6 +38,7 @@ pub(super) struct Handles {
     pub(super) queue_bytes: Gauge,
     pub(super) queue_age: Gauge,
     pub(super) queue_dropped: [Counter; QueuedKind::ALL.len()],
+    pub(super) spool_ok: Gauge,
     pub(super) replayed: [Counter; Replayed::ALL.len()],
     pub(super) sessions_ended: [Counter; Reason::ALL.len()],
     pub(super) checks: [Counter; CheckResult::ALL.len()],
@@ -109,6 +110,7 @@ impl Handles {
             queue_age: series.gauge(&catalogue::QUEUE_AGE, &[]),
             queue_dropped: QueuedKind::ALL
                 .map(|kind| series.counter(&catalogue::QUEUE_DROPPED, &[kind.as_str()])),
+            spool_ok: series.gauge(&catalogue::SPOOL_OK, &[]),
             replayed: Replayed::ALL.map(|result| series.counter(&catalogue::REPLAYED, &[result.as_str()])),
             sessions_ended: Reason::ALL
                 .map(|reason| series.counter(&catalogue::SESSIONS_ENDED, &[reason.as_str()])),

@@ -92,16 +92,34 @@ pub(super) struct Held {
     bytes: usize,
     /// By user, in order; those by refresh token under `None`.
     lists: HashMap<Option<UserId>, Vec<Arc<Queued>>>,
-    /// Whose list an id is in.
-    owners: BTreeMap<u64, Option<UserId>>,
+    /// By id.
+    all: BTreeMap<u64, Arc<Queued>>,
     /// Ids by kind.
     kinds: [BTreeSet<u64>; QueuedKind::ALL.len()],
+    spooled: Spooled,
+}
+
+/// How far the queue on disk has come, where there is one.
+#[derive(Debug, Default)]
+struct Spooled {
+    /// Ids up to this one were handed over to be written down.
+    up_to: u64,
+    /// Of those, what has been taken out since.
+    gone: Vec<u64>,
 }
 
 impl Held {
     pub(super) fn new(room: Room) -> Self {
         let kinds = Default::default();
-        Self { room, next_id: 1, bytes: 0, lists: HashMap::new(), owners: BTreeMap::new(), kinds }
+        Self {
+            room,
+            next_id: 1,
+            bytes: 0,
+            lists: HashMap::new(),
+            all: BTreeMap::new(),
+            kinds,
+            spooled: Spooled::default(),
+        }
     }
 
     pub(super) fn keeps_nothing(&self) -> bool {
@@ -109,22 +127,43 @@ impl Held {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.owners.len()
+        self.all.len()
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many of each kind.
-    pub(super) fn counts(&self) -> [usize; QueuedKind::ALL.len()] {
-        QueuedKind::ALL.map(|kind| self.of_kind(kind).map_or(0, BTreeSet::len))
-    }
-
     /// Since when the oldest waits.
     pub(super) fn oldest(&self) -> Option<Millis> {
-        let (id, owner) = self.owners.first_key_value()?;
-        self.lists.get(owner)?.iter().find(|queued| queued.id == *id).map(|queued| queued.since)
+        self.all.first_key_value().map(|(_, queued)| queued.since)
+    }
+
+    /// All that waits, in order.
+    pub(super) fn all(&self) -> Vec<Arc<Queued>> {
+        self.all.values().cloned().collect()
+    }
+
+    /// What a file does not know yet: ids that it may forget, and what is new. It is taken to know them from now on.
+    pub(super) fn unspooled(&mut self) -> (Vec<u64>, Vec<Arc<Queued>>) {
+        let fresh = self.all.range(self.spooled.up_to + 1..).map(|(_, queued)| Arc::clone(queued)).collect();
+        self.spooled.up_to = self.next_id - 1;
+        (std::mem::take(&mut self.spooled.gone), fresh)
+    }
+
+    /// Whether a file could know anything more.
+    pub(super) fn is_spooled(&self) -> bool {
+        self.spooled.gone.is_empty() && self.all.range(self.spooled.up_to + 1..).next().is_none()
+    }
+
+    /// The last id that was given.
+    pub(super) fn last_id(&self) -> u64 {
+        self.next_id - 1
+    }
+
+    /// How many of each kind have an id above `after`.
+    pub(super) fn counts_after(&self, after: u64) -> [usize; QueuedKind::ALL.len()] {
+        QueuedKind::ALL.map(|kind| self.of_kind(kind).map_or(0, |ids| ids.range(after + 1..).count()))
     }
 
     /// Puts a change in after all others of its user; gives back the kinds of what was lost for it.
@@ -145,10 +184,11 @@ impl Held {
 
     /// The user whose first change is the oldest with an id above `after`.
     pub(super) fn next_user(&self, after: u64) -> Option<UserId> {
-        let mut later = self.owners.range(after.saturating_add(1)..);
-        later.find_map(|(id, owner)| {
-            let first = self.lists.get(owner)?.first()?.id;
-            (first == *id).then_some(*owner).flatten()
+        let mut later = self.all.range(after.saturating_add(1)..);
+        later.find_map(|(id, queued)| {
+            let user = queued.user()?;
+            let first = self.lists.get(&Some(user))?.first()?.id;
+            (first == *id).then_some(user)
         })
     }
 
@@ -201,23 +241,28 @@ impl Held {
         self.next_id += 1;
         let (id, owner) = (queued.id, queued.user());
         self.bytes += queued.bytes();
-        self.owners.insert(id, owner);
+        let queued = Arc::new(queued);
+        self.all.insert(id, Arc::clone(&queued));
         if let Some(ids) = self.kinds.get_mut(queued.kind() as usize) {
             ids.insert(id);
         }
-        self.lists.entry(owner).or_default().push(Arc::new(queued));
+        self.lists.entry(owner).or_default().push(queued);
     }
 
     fn remove(&mut self, id: u64) -> Option<Arc<Queued>> {
-        let owner = self.owners.remove(&id)?;
+        let queued = self.all.remove(&id)?;
         for ids in &mut self.kinds {
             ids.remove(&id);
         }
-        let list = self.lists.get_mut(&owner)?;
-        let place = list.iter().position(|queued| queued.id == id)?;
-        let queued = list.remove(place);
-        if list.is_empty() {
-            self.lists.remove(&owner);
+        let owner = queued.user();
+        if let Some(list) = self.lists.get_mut(&owner) {
+            list.retain(|queued| queued.id != id);
+            if list.is_empty() {
+                self.lists.remove(&owner);
+            }
+        }
+        if id <= self.spooled.up_to {
+            self.spooled.gone.push(id);
         }
         self.bytes -= queued.bytes();
         Some(queued)
@@ -397,7 +442,22 @@ mod tests {
         assert_eq!(put(&mut held, vec![end(7, Which::All)]), [QueuedKind::Ending]);
         assert!(kinds(&held, 7).is_empty() && !kinds(&held, 1).is_empty());
         assert_eq!(put(&mut held, vec![sign_in(8, 3)]), [QueuedKind::Creation]);
-        assert_eq!(held.counts(), [0, 0, 3]);
+        assert_eq!((held.counts_after(0), held.counts_after(u64::MAX - 1)), ([0, 0, 3], [0, 0, 0]));
+    }
+
+    #[test]
+    fn a_file_hears_of_what_outlives_its_writing_only() {
+        let mut held = held(10);
+        put(&mut held, vec![sign_in(1, 1), sign_in(1, 2)]);
+        let (gone, fresh) = held.unspooled();
+        assert_eq!((gone.len(), fresh.len(), held.is_spooled()), (0, 2, true));
+        put(&mut held, vec![sign_in(1, 3)]);
+        for queued in held.all() {
+            held.take(&queued);
+        }
+        assert!(!held.is_spooled());
+        let (gone, fresh) = held.unspooled();
+        assert_eq!((gone, fresh.len(), held.is_spooled()), (vec![1, 2], 0, true));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Makes the changes that the mirror decides on. What the store does not take now waits in the queue, and everything
 //! later of that user with it: no change overtakes another of the same user.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{Budget, Sessions};
 use crate::{
@@ -9,12 +9,20 @@ use crate::{
     metrics::{MirrorEvent, Replayed, StoreCommand},
     mirror::ByRef,
     replay::{Queued, What},
-    session::{Change, Outcome, Reason, Unrecorded, UserId},
+    session::{Change, Origin, Outcome, Reason, Unrecorded, UserId},
     store,
 };
 
 /// So many changes that wait are sent along with a new one of their user. Of more, the new one waits, too.
 const ALONG: usize = 64;
+
+/// Puts sign-ins before all else that waits. An ending spares what began after it was sent, which only a sign-in tells
+/// to the millisecond; another replica may have written a refresh of that session meanwhile, which does not.
+pub(super) fn sign_ins_first(waiting: &mut [&Arc<Queued>]) {
+    waiting.sort_by_key(|queued| {
+        !matches!(queued.what, What::Change(Change::Record { origin: Origin::SignIn, .. }))
+    });
+}
 
 impl Sessions {
     /// Makes changes. The outcomes stand in the order of the changes; none where the store failed.
@@ -50,13 +58,16 @@ impl Sessions {
     ) -> Result<Vec<Outcome>, store::Error> {
         let lane = changes.first().map_or(0, |change| self.store.lane_of(change.user()));
         let now = self.clock.seconds();
-        if waiting.is_empty() {
-            return self.call(StoreCommand::Apply, lane, budget, self.store.apply(changes, now)).await;
+        let mut waiting: Vec<_> = waiting.iter().filter(|queued| !self.is_over(queued, now)).collect();
+        sign_ins_first(&mut waiting);
+        let mut all = Cow::Borrowed(changes);
+        if !waiting.is_empty() {
+            let before = waiting.iter().filter_map(|queued| change_of(queued));
+            all = before.chain(changes.iter().cloned()).collect();
         }
-        let waiting: Vec<_> = waiting.iter().filter(|queued| !self.is_over(queued, now)).collect();
-        let mut all: Vec<Change> = waiting.iter().filter_map(|queued| change_of(queued)).collect();
-        all.extend_from_slice(changes);
-        let mut outcomes = self.call(StoreCommand::Apply, lane, budget, self.store.apply(&all, now)).await?;
+        // boxed: it is large, and every request that changes sessions would carry it several times
+        let apply = Box::pin(self.store.apply(&all, now));
+        let mut outcomes = self.call(StoreCommand::Apply, lane, budget, apply).await?;
         let new = outcomes.split_off(waiting.len().min(outcomes.len()));
         for (queued, outcome) in waiting.into_iter().zip(outcomes) {
             self.written(queued, outcome);

@@ -1,9 +1,12 @@
 //! Writes what waits, once the store is back: user by user, each user's changes in order. What other replicas wrote
 //! meanwhile stands as if all had been written when it happened: the store's own rules see to that (contract I3, I9).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::{Sessions, making::change_of};
+use super::{
+    Sessions,
+    making::{change_of, sign_ins_first},
+};
 use crate::{
     breaker::Sign,
     metrics::{Replayed, StoreCommand},
@@ -77,31 +80,53 @@ impl Sessions {
 
     async fn write_all(self: &Arc<Self>) {
         let (mut after, mut full) = (0, 0);
+        let mut away = HashSet::new(); // parts of the store; users in others need not wait for them
         loop {
             let batch = self.queue.next(after, BATCH);
             let Some(first) = batch.first() else { break };
+            let lane = self.lane_of(first);
+            if away.contains(&lane) {
+                after = first.id;
+                continue;
+            }
             match self.write(&batch).await {
                 Went::Done => {}
                 Went::NoRoom if full < FULL => (after, full) = (first.id, full + 1),
-                Went::NoRoom | Went::Stopped => return,
+                Went::NoRoom => return,
+                Went::Stopped => {
+                    after = first.id;
+                    away.insert(lane);
+                }
+            }
+            if away.len() >= self.breaker.lanes() {
+                return;
             }
         }
         let mut after = 0;
         while let Some(queued) = self.queue.next_unresolved(after) {
             after = queued.id;
-            if !self.resolve(&queued).await {
-                return;
+            let lane = self.lane_of(&queued);
+            if !away.contains(&lane) && !self.resolve(&queued).await {
+                away.insert(lane);
             }
+        }
+    }
+
+    fn lane_of(&self, queued: &Queued) -> usize {
+        match &queued.what {
+            What::Change(change) => self.store.lane_of(change.user()),
+            What::ByRef(by_ref) => self.store.lane_of_token(&by_ref.reference),
         }
     }
 
     /// Writes changes of one user.
     async fn write(self: &Arc<Self>, batch: &[Arc<Queued>]) -> Went {
         let now = self.clock.seconds();
-        let (over, batch): (Vec<_>, Vec<_>) = batch.iter().partition(|queued| self.is_over(queued, now));
+        let (over, mut batch): (Vec<_>, Vec<_>) = batch.iter().partition(|queued| self.is_over(queued, now));
         for queued in over {
             self.given_up(queued, Replayed::Expired);
         }
+        sign_ins_first(&mut batch);
         let changes: Vec<Change> = batch.iter().filter_map(|queued| change_of(queued)).collect();
         match self.try_changes(&changes).await {
             Tried::Made(outcomes) => {

@@ -93,7 +93,7 @@ fn samples(key: &Key) -> [String; 3] {
         Kind::Duration(..) if key.name == "session.idle_timeout" => ["5m", "1h", "10m"],
         Kind::Duration(least, most) | Kind::Size(least, most) => [least, most, least],
         Kind::Count(least, most) => return [least.to_string(), most.to_string(), (least + 1).to_string()],
-        Kind::File => ["a", "b", "c"],
+        Kind::File | Kind::Folder => ["a", "b", "c"],
     };
     texts.map(str::to_owned)
 }
@@ -169,7 +169,7 @@ fn every_key_can_be_given_in_all_three_places_and_the_nearer_one_wins() {
 
 #[test]
 fn every_key_refuses_what_it_does_not_admit_in_all_three_places() {
-    for key in KEYS.iter().filter(|key| !matches!(key.kind, Kind::File | Kind::Text)) {
+    for key in KEYS.iter().filter(|key| !matches!(key.kind, Kind::File | Kind::Folder | Kind::Text)) {
         let bad = "no such value";
         let expected = format!("): expected {}", key.kind.expected());
         let places = [

@@ -11,12 +11,13 @@ use gotrue_sidecar::{
 
 use crate::support::documents::{assert_in_readme, is_there, read, sources};
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "docs/architecture.md",
     "docs/check.md",
     "docs/mirror.md",
     "docs/redis.md",
+    "docs/outage.md",
     "k8s/README.md",
     "docs/session-api.md",
     "docs/security.md",

@@ -2,8 +2,10 @@
 //! The sidecar is its own binary, Redis is real; GoTrue is scripted, so that signing in costs nothing.
 
 mod breaker;
+mod cluster;
 mod drain;
 mod queue;
+mod spool;
 
 use std::time::Duration;
 

@@ -229,7 +229,7 @@ EOF
 
 # Sweeps
 
-mutation 'a sweep that broke off is forgotten' src/sessions.rs it 'sessions::sweeps' <<'EOF'
+mutation 'a sweep that broke off is forgotten' src/sessions/making.rs it 'sessions::sweeps' <<'EOF'
                     self.unswept.add(user);
 ---
                     self.unswept.done();

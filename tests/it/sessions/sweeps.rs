@@ -31,9 +31,9 @@ fn in_small_steps(redis: &RedisServer) -> Arc<Sessions> {
         memory_max_sessions: 1,
     };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let bounds = config::Queue { changes: 1000, bytes: 1 << 20 };
+    let bounds = config::Queue { changes: 1000, bytes: 1 << 20, spool_dir: None };
     let mirroring = Mirroring {
-        queue: Arc::new(Queue::new(bounds, Arc::clone(&metrics))),
+        queue: Arc::new(Queue::open(&bounds, Arc::clone(&metrics)).unwrap()),
         session: config::Session {
             ttl: Duration::from_secs(3600),
             limits: gotrue_sidecar::session::Limits::default(),

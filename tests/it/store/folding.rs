@@ -246,8 +246,8 @@ fn compare(directly: u32, exactly: bool) {
     let outcome = runner.run(&(any::<bool>(), a_history(directly)), |(counted, history)| {
         runtime.block_on(async {
             let (at_once, late) = (embedded(), embedded());
-            let bounds = config::Queue { changes: 10_000, bytes: usize::MAX };
-            let queue = Queue::new(bounds, Arc::clone(&metrics));
+            let bounds = config::Queue { changes: 10_000, bytes: usize::MAX, spool_dir: None };
+            let queue = Queue::open(&bounds, Arc::clone(&metrics)).unwrap();
             let mut gotrue = Gotrue::new(counted);
             let (mut made, mut revoked) = (0, Vec::new());
             for told in &history {

@@ -133,6 +133,33 @@ async fn a_beginning_that_comes_late_does_not_change_what_was_decided() {
 }
 
 #[tokio::test]
+async fn an_amendment_of_a_record_that_has_changed_since_is_not_made() {
+    let server = RedisServer::start();
+    let store = on(&server);
+    let first = Record { counter: Some(3), ..signed_in(somebody(), some_session()) };
+    apply(&store, &sign_in(&first)).await;
+    let Store::Redis(redis) = &store else { panic!("not on Redis") };
+    for (refreshed_at, counter, made) in [
+        (first.refreshed_at - 1, Some(3), false),
+        (first.refreshed_at, Some(2), false),
+        (first.refreshed_at, None, false),
+        (first.refreshed_at, Some(3), true),
+    ] {
+        let amendment = Amendment {
+            user: first.user,
+            session: first.session,
+            compared: Stamp { refreshed_at, counter },
+            aal: Some(Aal::Aal2),
+            client: None,
+            refreshed: None,
+        };
+        assert_eq!(redis.amend(&[amendment], NOW).await, Ok(vec![made]), "{refreshed_at} {counter:?}");
+        let aal = live(&store, first.user, first.session).await.aal;
+        assert_eq!(aal, Some(if made { Aal::Aal2 } else { Aal::Aal1 }), "{refreshed_at} {counter:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_amendment_carries_out_first_what_waits() {
     let server = RedisServer::start();
     let (store, mut redis) = (in_steps_of(1, &server), server.client().await);

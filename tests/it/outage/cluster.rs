@@ -1,0 +1,89 @@
+//! A Cluster that has lost a part: only whose sessions are there have to wait.
+
+use gotrue_sidecar::session::UserId;
+
+use super::*;
+use crate::support::redis_cluster::RedisCluster;
+
+const LENGTH: &str = "gotrue_sidecar_mirror_queue_length";
+/// Parts of a Cluster, each with a breaker of its own.
+const LANES: u64 = 64;
+
+struct Shop {
+    cluster: RedisCluster,
+    process: Process,
+    _upstream: Upstream,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        let (upstream, cluster) = (Upstream::start(issuer::gotrue).await, RedisCluster::start().await);
+        let flags = [
+            format!("--upstream-url={}", upstream.url),
+            format!("--store-url={}", cluster.url()),
+            format!("--jwt-secret={SECRET}"),
+            "--jwt-jwks=off".to_owned(),
+            "--store-timeout=300ms".to_owned(),
+        ];
+        let process = Process::start(&flags.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        process.metric_becomes("gotrue_sidecar_store_up", 1).await;
+        Self { cluster, process, _upstream: upstream }
+    }
+
+    /// Signs in until so many live at a master.
+    async fn sign_in_at(&self, master: usize, count: usize) -> Vec<Tokens> {
+        let mut there = Vec::new();
+        while there.len() < count {
+            let tokens = Client::new(&self.process.url).sign_in("a@b.example").await;
+            if self.master_of(tokens.user).await == master {
+                there.push(tokens);
+            }
+        }
+        there
+    }
+
+    async fn master_of(&self, user: UserId) -> usize {
+        self.cluster.first_owner(self.cluster.slot(&format!("{{{user}}}")).await)
+    }
+
+    async fn become_recorded(&self, all: &[Tokens], master: usize) {
+        for tokens in all {
+            let key = format!("gotrue:{{{}}}:session:{}", tokens.user, tokens.session);
+            let mut exists = ::redis::cmd("EXISTS");
+            exists.arg(key);
+            let there = || async { self.cluster.ask(master, &exists).await.unwrap_or(false).then_some(()) };
+            eventually(there, || format!("{} is not recorded\n{}", tokens.user, self.process.stderr())).await;
+        }
+    }
+
+    async fn memory(&self, master: usize, bytes: &str) {
+        let mut set = ::redis::cmd("CONFIG");
+        set.arg(&["SET", "maxmemory", bytes]);
+        let () = self.cluster.ask(master, &set).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_lost_part_opens_its_own_breakers_and_holds_up_nobody_elses_changes() {
+    let shop = Shop::open().await;
+    shop.cluster.nodes[2].hang();
+    let lost = shop.sign_in_at(2, 3).await;
+    shop.memory(1, "1mb").await;
+    let waiting = shop.sign_in_at(1, 3).await;
+    let before = shop.process.metric(LENGTH).await;
+    assert!(before >= 6, "{before} wait");
+    let open = || async { (shop.process.metric(OPEN).await > 0).then_some(()) };
+    eventually(open, || "no breaker opens".to_owned()).await;
+    let open = shop.process.metric(OPEN).await;
+    assert!(open < LANES / 2, "{open} breakers are open, a third of the parts is lost");
+    let elsewhere = shop.sign_in_at(0, 3).await;
+    shop.become_recorded(&elsewhere, 0).await;
+    // what waits for the lost part came first, and does not keep this from being written
+    shop.memory(1, "0").await;
+    shop.become_recorded(&waiting, 1).await;
+    assert!(shop.process.metric(LENGTH).await >= lost.len() as u64);
+    shop.cluster.nodes[2].go_on();
+    shop.become_recorded(&lost, 2).await;
+    shop.process.metric_becomes(LENGTH, 0).await;
+    shop.process.metric_becomes(OPEN, 0).await;
+}
