@@ -141,7 +141,8 @@ local function began_after(rule, record)
   if number(record.began_ms) > 0 then
     return number(record.began_ms) > rule.sent_ms
   end
-  return number(record.created_at) > math.floor(rule.sent_ms / 1000)
+  local since = number(record.created_at) - math.floor(rule.sent_ms / 1000)
+  return since > 0 or (since == 0 and rule.in_gotrue == '1')
 end
 
 -- The rule that ends the session, if one does; else whether its level falls, as `record` says from then on. A

@@ -126,12 +126,17 @@ pub(super) fn decided_ttl(session_ttl: Seconds, until: Seconds, now: Seconds) ->
 /// Whether a session began after an ending was sent, so that the ending does not mean it.
 ///
 /// One that was first seen at a refresh, because its sign-in waits for the store elsewhere, is known by the second it
-/// began in: against endings of many that were sent in an earlier one it lives. An ending of one names a session that
-/// was there, whatever its record says. `common.lua` and `end.lua` hold the same rule.
-pub(super) fn outlives(which: &Which, sent_ms: u64, record: &Record) -> bool {
+/// began in: against endings of many that were sent in an earlier one it lives. In the same one it does, too, where
+/// GoTrue has ended what it meant: GoTrue's next 403 tells if that was wrong, and nobody is logged out for it; what is
+/// revoked only here ends. An ending of one names a session that was there, whatever its record says. `common.lua` and
+/// `end.lua` hold the same rule.
+pub(super) fn outlives(which: &Which, sent_ms: u64, ended_in_gotrue: bool, record: &Record) -> bool {
     match which {
         Which::One(_) | Which::Live(_) => record.began_ms > sent_ms,
-        _ if record.began_ms == 0 => record.created_at > sent_ms / 1000,
+        _ if record.began_ms == 0 => {
+            let sent = sent_ms / 1000;
+            record.created_at > sent || (record.created_at == sent && ended_in_gotrue)
+        }
         _ => record.began_ms > sent_ms,
     }
 }
@@ -331,16 +336,18 @@ mod tests {
             |began_ms, created_at| with(b(), |it| (it.began_ms, it.created_at) = (began_ms, created_at));
         let session = b().session;
         let table = [
-            (Which::All, 5_500, seen(5_501, 5), true),
-            (Which::All, 5_500, seen(5_500, 9), false),
-            (Which::All, 5_500, seen(0, 6), true),
-            (Which::All, 5_500, seen(0, 5), false),
-            (Which::Others(session), 5_500, seen(0, 6), true),
-            (Which::One(session), 5_500, seen(0, 6), false),
-            (Which::One(session), 5_500, seen(5_501, 5), true),
+            (Which::All, true, seen(5_501, 5), true),
+            (Which::All, true, seen(5_500, 9), false),
+            (Which::All, false, seen(0, 6), true),
+            (Which::All, true, seen(0, 5), true),
+            (Which::All, false, seen(0, 5), false),
+            (Which::All, true, seen(0, 4), false),
+            (Which::Others(session), false, seen(0, 6), true),
+            (Which::One(session), true, seen(0, 6), false),
+            (Which::One(session), false, seen(5_501, 5), true),
         ];
-        for (which, sent_ms, record, expected) in table {
-            assert_eq!(outlives(&which, sent_ms, &record), expected, "{which:?} {sent_ms}");
+        for (which, in_gotrue, record, expected) in table {
+            assert_eq!(outlives(&which, 5_500, in_gotrue, &record), expected, "{which:?} {in_gotrue}");
         }
     }
 
