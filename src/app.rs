@@ -140,8 +140,9 @@ impl App {
         let mirroring = match store {
             None => None,
             Some(store) => {
+                let source = store_source(&store, &features.session, &mut watched)?;
                 let ref_key = keys::reference_key(ref_key.as_ref(), &keys)?;
-                Some(mirroring(&store, features, ref_key, &metrics, &mut watched)?)
+                Some(mirroring(&store, source, features, ref_key, &metrics)?)
             }
         };
         let tasks = TaskTracker::new();
@@ -250,18 +251,17 @@ struct Features {
 
 fn mirroring(
     store: &config::Store,
+    source: store::Source,
     features: Features,
     ref_key: Option<RefKey>,
     metrics: &Arc<Metrics>,
-    watched: &mut Watched,
 ) -> Result<Mirroring, Error> {
     let Features { queue, session, session_api, check, lookup, enforce, expired_grace } = features;
-    let source = Arc::new(store_source(store, &session, watched)?);
     Ok(Mirroring {
         breaker: Arc::new(Breaker::new(source.lanes(), Arc::clone(metrics))),
         queue: Arc::new(Queue::open(&queue, Arc::clone(metrics))?),
         session,
-        source,
+        source: Arc::new(source),
         mirror: Mirror::new(ref_key, expired_grace),
         budget: store.timeout,
         session_api: session_api.map(Arc::new),
