@@ -179,6 +179,13 @@ if origin == 'sign_in' and new.began_ms and not old.began_ms then
   if new.client_id and not old.client_id then
     redis.call('HSET', KEYS[1], 'client_id', new.client_id)
   end
+  if new.refresh_ref and not old.refresh_ref then
+    -- A token that somebody used told of the session, and not of its refresh token.
+    redis.call('HSET', KEYS[1], 'refresh_ref', new.refresh_ref)
+    if new.counter then
+      redis.call('HSET', KEYS[1], 'counter', new.counter)
+    end
+  end
   if place then
     if lowered then
       lower(KEYS[1])

@@ -213,14 +213,18 @@ pub(super) fn merged(origin: Origin, mut new: Record, old: &Record) -> Record {
     new
 }
 
-/// What a sign-in that does not supersede still adds to a record that a refresh made: when the session
-/// began, and for which client.
+/// What a sign-in that does not supersede still adds to a record that a refresh made, or a token that somebody used:
+/// when the session began, for which client, and its refresh token, where none is known.
 pub(super) fn add_beginning(origin: Origin, new: &Record, old: &mut Record) {
     if origin == Origin::SignIn && new.began_ms > 0 && old.began_ms == 0 {
         old.created_at = new.created_at;
         old.began_ms = new.began_ms;
         if old.client_id.is_none() {
             old.client_id.clone_from(&new.client_id);
+        }
+        if old.refresh_ref.is_none() {
+            old.refresh_ref.clone_from(&new.refresh_ref);
+            old.counter = new.counter.or(old.counter);
         }
     }
 }

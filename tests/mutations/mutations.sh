@@ -98,7 +98,7 @@ mutation 'every token of /token is a sign-in' src/mirror/record.rs it 'sessions:
 EOF
 
 mutation 'a revoked session gets its tokens' src/proxy/mirrored.rs it 'sessions::revoked' <<'EOF'
-            Route::Token | Route::OauthToken => Some(Refusal::RefreshRevoked),
+            Route::Token | Route::OauthToken => Some(of_refresh),
 ---
             Route::Token | Route::OauthToken => None,
 EOF
@@ -148,9 +148,9 @@ mutation 'a token that is not verified touches' src/sessions.rs it 'sessions::lo
 EOF
 
 mutation 'keys are fetched whenever one is unknown' src/jwks.rs it 'sessions::keys::a_storm' <<'EOF'
-        if last.is_some_and(|last| last.elapsed() < min_age) {
+        self.began.is_none_or(|began| began.elapsed() >= age)
 ---
-        if last.is_some_and(|last| last.elapsed() < min_age / 1000) {
+        self.began.is_none_or(|began| began.elapsed() >= age / 1000)
 EOF
 
 mutation 'keys are not fetched for lookups' src/jwks.rs it 'sessions::keys::a_key' <<'EOF'
@@ -266,4 +266,16 @@ mutation 'whoever was refused beforehand stays in GoTrue' src/proxy/mirrored.rs 
                 drop(self.exchange(request, version).await);
 ---
                 drop((request, version));
+EOF
+
+mutation 'an outage buries what only a refresh told of' src/store/common.lua it 'store::conformance' <<'EOF'
+  return since > 0 or (since == 0 and rule.in_gotrue == '1')
+---
+  return false
+EOF
+
+mutation 'a sign-in after a witness tells no refresh token' src/store/record.lua it 'store::conformance' <<'EOF'
+  if new.refresh_ref and not old.refresh_ref then
+---
+  if false then
 EOF

@@ -25,6 +25,7 @@ conformance! {
     records::the_same_answer_twice_changes_nothing
     records::a_refresh_renews_and_keeps_the_beginning
     records::what_a_refresh_no_longer_says_is_gone
+    records::a_sign_in_tells_the_token_that_a_witness_did_not
     records::refreshes_in_any_order_leave_the_last
     records::refreshes_of_one_second_follow_their_tokens
     records::counters_order_better_than_seconds
