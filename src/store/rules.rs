@@ -222,7 +222,7 @@ pub(super) fn add_beginning(origin: Origin, new: &Record, old: &mut Record) {
         if old.client_id.is_none() {
             old.client_id.clone_from(&new.client_id);
         }
-        if old.refresh_ref.is_none() {
+        if old.refresh_ref.is_none() && new.refresh_ref.is_some() {
             old.refresh_ref.clone_from(&new.refresh_ref);
             old.counter = new.counter.or(old.counter);
         }
