@@ -143,7 +143,7 @@ impl App {
         let mirroring = match store {
             None => None,
             Some(store) => {
-                let ref_key = keys::reference_key(ref_key.as_ref(), &keys)?;
+                let ref_key = || keys::reference_key(ref_key.as_ref(), &keys);
                 Some(mirroring(&store, features, ref_key, &metrics, &mut watched)?)
             }
         };
@@ -255,7 +255,7 @@ struct Features {
 fn mirroring(
     store: &config::Store,
     features: Features,
-    ref_key: Option<RefKey>,
+    ref_key: impl FnOnce() -> Result<Option<RefKey>, keys::Error>,
     metrics: &Arc<Metrics>,
     watched: &mut Watched,
 ) -> Result<Mirroring, Error> {
@@ -266,7 +266,7 @@ fn mirroring(
         queue: Arc::new(Queue::open(&queue, Arc::clone(metrics))?),
         session_ttl: session.ttl.as_secs(),
         source,
-        mirror: Mirror::new(ref_key, expired_grace),
+        mirror: Mirror::new(ref_key()?, expired_grace),
         budget: store.timeout,
         session_api: session_api.map(Arc::new),
         check,
