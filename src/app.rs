@@ -131,10 +131,7 @@ impl App {
         let mut watched = Watched::default();
         let certificate = tls.map(|files| certificate(files, &mut watched)).transpose()?;
         let keys = keys::Configured::read(&jwt, &mut watched)?;
-        let ref_key = store.as_ref().and_then(|store| store.ref_key.clone());
-        if let Some(source) = &ref_key {
-            watched.watch_secret(Purpose::Keys, source);
-        }
+        let ref_key = ref_key(store.as_ref(), &mut watched);
         // without a store nobody asks
         let endpoint = |_| keys::endpoint(&jwt.jwks, &upstream, &connector, &host, &ledger.clock);
         let endpoint = store.as_ref().map(endpoint).transpose()?.flatten();
@@ -189,8 +186,7 @@ impl App {
             reload_interval,
             log,
         };
-        let listener = bind("listen", listen)?;
-        let admin = bind("admin.listen", admin.listen)?;
+        let (listener, admin) = (bind("listen", listen)?, bind("admin.listen", admin.listen)?);
         Ok(Self { listener, admin, workers, setup, drain, errands })
     }
 
@@ -262,7 +258,7 @@ fn mirroring(
     let Features { queue, session, session_api, check, lookup, enforce, expired_grace } = features;
     let source = Arc::new(store_source(store, session.ttl, watched)?);
     Ok(Mirroring {
-        breaker: Arc::new(Breaker::new(source.connect().lanes(), Arc::clone(metrics))),
+        breaker: Arc::new(Breaker::new(source.lanes(), Arc::clone(metrics))),
         queue: Arc::new(Queue::open(&queue, Arc::clone(metrics))?),
         session_ttl: session.ttl.as_secs(),
         source,
@@ -303,6 +299,12 @@ fn certificate(files: config::Tls, watched: &mut Watched) -> Result<Certificate,
         watched.watch(Purpose::Certificate, file.clone());
     }
     Ok(Certificate::load(files)?)
+}
+
+fn ref_key(store: Option<&config::Store>, watched: &mut Watched) -> Option<config::SecretSource> {
+    let source = store?.ref_key.clone()?;
+    watched.watch_secret(Purpose::Keys, &source);
+    Some(source)
 }
 
 fn store_source(

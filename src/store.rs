@@ -54,6 +54,14 @@ impl Source {
         }
     }
 
+    /// See [`Store::lanes`].
+    pub fn lanes(&self) -> usize {
+        match self {
+            Self::Redis(source) => source.lanes(),
+            Self::Memory(_) => 1,
+        }
+    }
+
     /// One worker's own store. Redis is connected to at the first call, in the runtime that makes it.
     pub fn connect(&self) -> Store {
         match self {

@@ -108,6 +108,14 @@ local function is_meant(rule, id, record)
   return false
 end
 
+-- Whether a session began after a change to many was sent (`outlives` in `store/rules.rs` says why).
+local function began_after(rule, record)
+  if number(record.began_ms) > 0 then
+    return number(record.began_ms) > rule.sent_ms
+  end
+  return number(record.created_at) > math.floor(rule.sent_ms / 1000)
+end
+
 -- The rule that ends the session, if one does; else whether its level falls, as `record` says from then on. A
 -- record that has vanished before its time counts as far as its id tells.
 local function judged(chain, place, record)
@@ -118,7 +126,7 @@ local function judged(chain, place, record)
       if record.factor_id == rule.subject then
         record.factor_id, record.aal, lowered = nil, 'aal1', true
       end
-    elseif rule and place.score > rule.at and number(record.began_ms) <= rule.sent_ms then
+    elseif rule and place.score > rule.at and not began_after(rule, record) then
       if is_meant(rule, place.id, record) then
         return rule
       end

@@ -183,7 +183,7 @@ impl Table {
         for session in self.meant(user, which) {
             let id = (user, session);
             let record = self.records.get(&id);
-            if record.is_some_and(|record| record.began_ms > sent_ms) {
+            if record.is_some_and(|record| rules::outlives(which, sent_ms, record)) {
                 continue;
             }
             let newest = record.map(|record| record.expires_at).max(known.expires_at);

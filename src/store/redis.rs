@@ -99,6 +99,11 @@ impl Source {
         }
     }
 
+    /// See [`Source::lanes`](super::Source::lanes).
+    pub fn lanes(&self) -> usize {
+        self.route().lanes()
+    }
+
     fn route(&self) -> Route {
         Route::new(Terms {
             access: Arc::clone(&self.access),

@@ -2,7 +2,7 @@
 //!
 //! `record.lua` holds the second rule in its own language; `tests/it/store.rs` compares the two.
 
-use crate::session::{Origin, Reason, Record, Seconds};
+use crate::session::{Origin, Reason, Record, Seconds, Which};
 
 /// `seen_at` is written at most this often, seconds.
 pub(super) const TOUCH_AFTER: Seconds = 60;
@@ -115,6 +115,19 @@ pub(super) fn seen_ttl(until: Seconds, now: Seconds) -> Seconds {
 /// How long a decision is remembered: as long as it holds, and as long as an older one may come late.
 pub(super) fn decided_ttl(session_ttl: Seconds, until: Seconds, now: Seconds) -> Seconds {
     seen_ttl(until, now).max(session_ttl)
+}
+
+/// Whether a session began after an ending was sent, so that the ending does not mean it.
+///
+/// One that was first seen at a refresh, because its sign-in waits for the store elsewhere, is known by the second it
+/// began in: against endings of many that were sent in an earlier one it lives. An ending of one names a session that
+/// was there, whatever its record says. `common.lua` and `end.lua` hold the same rule.
+pub(super) fn outlives(which: &Which, sent_ms: u64, record: &Record) -> bool {
+    match which {
+        Which::One(_) | Which::Live(_) => record.began_ms > sent_ms,
+        _ if record.began_ms == 0 => record.created_at > sent_ms / 1000,
+        _ => record.began_ms > sent_ms,
+    }
 }
 
 /// How the text of a tombstone begins; what it knows follows.
@@ -304,6 +317,25 @@ mod tests {
             ("no token, twice", Refresh, without_token(), without_token(), false),
             ("no token, a lift", Refresh, lifted(without_token()), without_token(), true),
         ]);
+    }
+
+    #[test]
+    fn a_session_outlives_what_was_sent_before_it_began() {
+        let seen =
+            |began_ms, created_at| with(b(), |it| (it.began_ms, it.created_at) = (began_ms, created_at));
+        let session = b().session;
+        let table = [
+            (Which::All, 5_500, seen(5_501, 5), true),
+            (Which::All, 5_500, seen(5_500, 9), false),
+            (Which::All, 5_500, seen(0, 6), true),
+            (Which::All, 5_500, seen(0, 5), false),
+            (Which::Others(session), 5_500, seen(0, 6), true),
+            (Which::One(session), 5_500, seen(0, 6), false),
+            (Which::One(session), 5_500, seen(5_501, 5), true),
+        ];
+        for (which, sent_ms, record, expected) in table {
+            assert_eq!(outlives(&which, sent_ms, &record), expected, "{which:?} {sent_ms}");
+        }
     }
 
     #[test]

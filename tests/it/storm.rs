@@ -25,7 +25,7 @@ use std::{
 };
 
 use self::report::Report;
-use crate::support::{documents, process::run};
+use crate::support::documents;
 
 /// Where the table stands.
 const PAGE: &str = "docs/faults.md";
@@ -41,18 +41,6 @@ pub(crate) enum Shape {
 
 impl Shape {
     pub(crate) const ALL: [Self; 4] = [Self::Standalone, Self::Sentinel, Self::Cluster, Self::Tls];
-
-    /// Whether this sidecar takes such an address. To go when it takes all of them.
-    fn is_known(self) -> bool {
-        let url = match self {
-            Self::Standalone | Self::Tls => return true,
-            Self::Sentinel => "redis+sentinel://127.0.0.1:1/main",
-            Self::Cluster => "redis+cluster://127.0.0.1:1",
-        };
-        run(&["validate", &format!("--store-url={url}"), "--jwt-secret=of-32-characters-at-least-or-more"])
-            .status
-            .success()
-    }
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -209,8 +197,7 @@ impl Cell {
 #[test]
 fn in_every_cell_nobody_notices_and_the_mirror_is_true_again() {
     let only: String = setting("FAULTS_ONLY").unwrap_or_default();
-    let cells: VecDeque<_> =
-        Cell::all().filter(|cell| cell.name().contains(&only) && cell.shape.is_known()).collect();
+    let cells: VecDeque<_> = Cell::all().filter(|cell| cell.name().contains(&only)).collect();
     assert!(!cells.is_empty(), "FAULTS_ONLY={only} names no cell");
     let seed = setting("FAULTS_SEED").unwrap_or_else(now);
     let lasts = Duration::from_secs_f64(setting("FAULTS_SECONDS").unwrap_or(1.2));
@@ -228,9 +215,9 @@ fn in_every_cell_nobody_notices_and_the_mirror_is_true_again() {
             })
         })
         .collect();
-    for thread in threads {
-        thread.join().expect("a cell could not be run; what it said stands above");
-    }
+    // all of them first: whoever leaves earlier leaves the others' servers behind
+    let ends: Vec<_> = threads.into_iter().map(std::thread::JoinHandle::join).collect();
+    assert!(ends.iter().all(Result::is_ok), "a cell could not be run; what it said stands above");
     let reports = std::mem::take(&mut *reports.lock().unwrap());
     let table = report::table(&reports);
     println!("\n{table}");

@@ -56,9 +56,14 @@ impl Node {
     /// # Errors
     /// When there are no replies; [`Error::Replicas`] when all was done, but on fewer replicas.
     pub(super) async fn send(&self, pipeline: &Pipeline, replicas: u32) -> Result<Vec<Value>, Error> {
-        if replicas == 0 {
-            return self.send_over(&self.link, pipeline).await;
+        match replicas {
+            0 => self.send_over(&self.link, pipeline).await,
+            // boxed: it is rare, and would make every request's future larger
+            _ => Box::pin(self.send_and_wait(pipeline, replicas)).await,
         }
+    }
+
+    async fn send_and_wait(&self, pipeline: &Pipeline, replicas: u32) -> Result<Vec<Value>, Error> {
         let Some(link) = self.idle() else {
             // the others wait in vain, or there are very many: at least it is done
             let replies = self.send_over(&self.link, pipeline).await?;
@@ -85,9 +90,13 @@ impl Node {
         if !replies.iter().any(reply::is_unknown_script) {
             return Ok(replies);
         }
+        Box::pin(self.teach(link)).await?;
+        Box::pin(link.send(pipeline)).await
+    }
+
+    async fn teach(&self, link: &Link) -> Result<(), Error> {
         let loaded = link.send(&self.terms.scripts.loading()).await?;
-        loaded.iter().try_for_each(reply::sound)?;
-        link.send(pipeline).await
+        loaded.iter().try_for_each(reply::sound)
     }
 
     /// One on which nobody waits.

@@ -59,8 +59,8 @@ pub(super) async fn follow(
                     listeners.entry(master).or_insert_with(|| Listener::begin(from, tell.clone()));
                 }
             }
-            Some((master, heard)) = hears.recv() => match listeners.get_mut(&master) {
-                Some(listener) => listener.heard = heard,
+            Some((master, told_by)) = hears.recv() => match listeners.get_mut(&master) {
+                Some(listener) => listener.heard = told_by,
                 None => continue,
             },
         }

@@ -71,8 +71,9 @@ impl Route {
     pub(super) async fn send(&self, batch: &Batch) -> Result<Vec<Value>, Error> {
         match self {
             Self::Single(node) => node.send(&batch.pipeline, batch.replicas).await,
-            Self::Sentinel(sentinel) => sentinel.send(&batch.pipeline, batch.replicas).await,
-            Self::Cluster(cluster) => cluster.send(batch).await,
+            // boxed, so that who has one server does not keep room for what these do
+            Self::Sentinel(sentinel) => Box::pin(sentinel.send(&batch.pipeline, batch.replicas)).await,
+            Self::Cluster(cluster) => Box::pin(cluster.send(batch)).await,
         }
     }
 
@@ -91,7 +92,7 @@ impl Route {
     /// As [`send`](Self::send), and says of each command by itself how it went.
     pub(super) async fn try_each(&self, batch: &Batch) -> Vec<Result<Value, Error>> {
         if let Self::Cluster(cluster) = self {
-            return cluster.try_each(batch).await;
+            return Box::pin(cluster.try_each(batch)).await;
         }
         match self.send(batch).await {
             Ok(replies) => replies.into_iter().map(Ok).collect(),

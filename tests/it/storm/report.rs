@@ -2,16 +2,11 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{
-    Cell,
-    world::{Differing, World},
-};
+use super::{Cell, world::Differing};
 
 /// The result of one cell.
 pub(super) struct Report {
     pub(super) cell: Cell,
-    /// Whether the sidecar keeps changes that the store does not take.
-    pub(super) queues: bool,
     pub(super) requests: usize,
     /// Answers that were not GoTrue's.
     pub(super) errors: usize,
@@ -27,10 +22,9 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) async fn new(cell: Cell, world: &World) -> Self {
+    pub(super) fn new(cell: Cell) -> Self {
         Self {
             cell,
-            queues: world.waiting().await.is_some(),
             requests: 0,
             errors: 0,
             longest: Duration::ZERO,

@@ -93,7 +93,7 @@ async fn after_many_faults_everything_is_as_before() {
     for (process, before) in world.replicas.iter().zip(before) {
         before.are_back(process).await;
     }
-    assert_eq!(world.waiting().await.unwrap_or_default(), 0, "changes still wait");
+    assert_eq!(world.waiting().await, 0, "changes still wait");
     assert_eq!(house.eternal().await, <[String; 0]>::default(), "keys that never expire");
     if lasts >= LONG {
         let rested = Instant::now();
@@ -119,7 +119,7 @@ async fn finish(crowd: Crowd, world: &World, house: &House) -> usize {
     assert!(errors.is_empty(), "{errors:?}\n{}", world.logs());
     let up = async || world.is_up().await.then_some(());
     eventually(up, || format!("the store is not up again\n{}", world.logs())).await;
-    // what no queue kept, or a flush forgot, is known again after it was used
+    // what a flush forgot is known again after it was used
     for one in world.witness.differing(&house.stored().await) {
         Device::of(world, &one.login).ask(Ask::User, 0).await;
     }

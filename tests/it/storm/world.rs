@@ -19,7 +19,6 @@ use crate::{
         http::Answer,
         pod::Stored,
         process::Process,
-        sidecar::{metrics_page, sample_in},
         signer::{Login, SECRET, Signer},
         upstream::{Seen, Step, Upstream},
     },
@@ -27,9 +26,6 @@ use crate::{
 
 /// `store.timeout` in these tests, the default.
 pub(super) const TIMEOUT: Duration = Duration::from_millis(250);
-
-/// What the queue of changes that wait for the store is called in the metrics.
-const QUEUE: &str = "gotrue_sidecar_mirror_queue_length";
 
 /// GoTrue, and what it said.
 pub(super) struct Witness {
@@ -201,14 +197,13 @@ impl World {
         Self { witness, upstream, replicas }
     }
 
-    /// How many changes wait for the store in both replicas; `None` where they do not keep them.
-    pub(super) async fn waiting(&self) -> Option<u64> {
+    /// How many changes wait for the store in both replicas.
+    pub(super) async fn waiting(&self) -> u64 {
         let mut sum = 0;
         for process in &self.replicas {
-            let page = metrics_page(process.admin).await;
-            sum += sample_in(&page, QUEUE)?.parse::<u64>().unwrap();
+            sum += process.metric("gotrue_sidecar_mirror_queue_length").await;
         }
-        Some(sum)
+        sum
     }
 
     /// Whether both replicas say that the store takes changes.
@@ -221,9 +216,28 @@ impl World {
         true
     }
 
+    /// What each replica did to a user's session, by its audit lines.
+    pub(super) fn history(&self, login: &Login) -> String {
+        let (user, session) = (login.user.to_string(), login.session.to_string());
+        let concerns = |line: &&str| {
+            line.contains(&session) || (line.contains(&user) && !line.contains(r#""which":"one""#))
+        };
+        let mut lines = Vec::new();
+        for (number, process) in self.replicas.iter().enumerate() {
+            let log = process.stderr();
+            lines.extend(log.lines().filter(concerns).map(|line| format!("  {line} (replica {number})")));
+        }
+        lines.sort(); // a line begins with its time
+        lines.join("\n")
+    }
+
     /// What the replicas logged, for whoever has to find out.
     pub(super) fn logs(&self) -> String {
-        self.replicas.iter().map(Process::stderr).collect::<Vec<_>>().join("\n---\n")
+        let own = |process: &Process| {
+            let log = process.stderr();
+            log.lines().filter(|line| !line.contains(r#""target":"audit""#)).collect::<Vec<_>>().join("\n")
+        };
+        self.replicas.iter().map(own).collect::<Vec<_>>().join("\n---\n")
     }
 }
 

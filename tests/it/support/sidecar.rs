@@ -133,20 +133,11 @@ pub(crate) fn with_defaults(flags: &[&str]) -> Vec<String> {
 
 /// The value of one sample of the `/metrics` at an address, as it stands there.
 pub(crate) async fn sample(admin: SocketAddr, series: &str) -> String {
-    let page = metrics_page(admin).await;
-    sample_in(&page, series).unwrap_or_else(|| panic!("no series {series} in\n{page}")).to_owned()
-}
-
-/// The value of one sample of such a page, if it has that series.
-pub(crate) fn sample_in<'a>(page: &'a str, series: &str) -> Option<&'a str> {
-    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
-}
-
-/// The `/metrics` at an address.
-pub(crate) async fn metrics_page(admin: SocketAddr) -> String {
     let request = http_types::Request::get(format!("http://{admin}/metrics")).body(String::new()).unwrap();
     let answer = http::send(request).await.unwrap();
-    String::from_utf8(answer.body.to_vec()).unwrap()
+    let page = String::from_utf8(answer.body.to_vec()).unwrap();
+    let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no series {series} in\n{page}")).to_owned()
 }
 
 const DEFAULTS: [(&str, &str); 4] = [

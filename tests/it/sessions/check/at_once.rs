@@ -65,6 +65,27 @@ async fn an_ending_by_another_replica_is_heard_of() {
     }
 }
 
+/// What a replica ends itself it need not be told of: whoever was answered 204 by it is refused by it, even where Redis
+/// tells of nothing.
+#[tokio::test]
+async fn what_a_replica_ends_itself_it_refuses_untold() {
+    let (redis, upstream) = (RedisServer::start(), Upstream::start(always(no_content())).await);
+    let () = redis_cli(&redis, &["ACL", "SETUSER", "default", "-client|tracking"]).await;
+    let flags = [&UNHURRIED[..], &NEVER, &["--session-api-enabled", "true"]].concat();
+    let sidecar = another(&redis, &upstream, &Clock::standing_at(NOW_MS), &flags);
+    let login = Login::new(NOW);
+    sidecar.store().apply(&[recorded(&login)], NOW).await.unwrap();
+    let token = login.access(&Signer::trusted());
+    remembered(&sidecar, &token).await;
+    let hits = "gotrue_sidecar_check_cache_hits_total{cache=\"session\"}";
+    assert_eq!(sample(sidecar.admin, hits).await, "2");
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str())];
+    let target = format!("/sessions/{}", login.session);
+    assert_eq!(send_through(&sidecar, Method::DELETE, &target, &headers, "").await.status, 204);
+    assert!(is_refused(&sidecar, &token).await);
+}
+
 /// An operator with redis-cli and nothing else.
 #[tokio::test]
 async fn what_is_done_by_hand_is_heard_of() {

@@ -70,6 +70,23 @@ pub(super) async fn a_sign_in_after_a_global_logout_was_sent_lives(store: &Store
     }
 }
 
+/// Its sign-in may wait for the store in another replica, and its refresh come first.
+pub(super) async fn a_session_of_a_later_second_that_only_a_refresh_told_of_lives(store: &Store) {
+    for (later, lives) in [(1, true), (0, false)] {
+        for which in [Which::All, Which::Others(some_session()), Which::Client("client".to_owned())] {
+            let user = somebody();
+            let Change::End { sent_ms, .. } = end(user, which.clone()) else { unreachable!() };
+            let mut record = refreshed(&signed_in(user, some_session()), 60);
+            record.client_id = Some("client".to_owned());
+            (record.began_ms, record.created_at) = (0, sent_ms / 1000 + later);
+            apply(store, &refresh(&record)).await;
+            apply(store, &end(user, which.clone())).await;
+            let state = look(store, user, record.session).await;
+            assert_eq!(matches!(state, State::Live(_)), lives, "{which:?}, {later} s later");
+        }
+    }
+}
+
 pub(super) async fn others_spares_the_one(store: &Store) {
     let user = somebody();
     let records: Vec<_> = (0..3).map(|_| signed_in(user, some_session())).collect();
