@@ -140,8 +140,9 @@ impl App {
         let mirroring = match store {
             None => None,
             Some(store) => {
-                let ref_key = || keys::reference_key(ref_key.as_ref(), &keys);
-                Some(mirroring(&store, features, ref_key, &metrics, &mut watched)?)
+                let source = store_source(&store, &features.session, &mut watched)?;
+                let ref_key = keys::reference_key(ref_key.as_ref(), &keys)?;
+                Some(mirroring(&store, source, features, ref_key, &metrics)?)
             }
         };
         let tasks = TaskTracker::new();
@@ -250,19 +251,18 @@ struct Features {
 
 fn mirroring(
     store: &config::Store,
+    source: store::Source,
     features: Features,
-    ref_key: impl FnOnce() -> Result<Option<RefKey>, keys::Error>,
+    ref_key: Option<RefKey>,
     metrics: &Arc<Metrics>,
-    watched: &mut Watched,
 ) -> Result<Mirroring, Error> {
     let Features { queue, session, session_api, check, lookup, enforce, expired_grace } = features;
-    let source = Arc::new(store_source(store, session.ttl, watched)?);
     Ok(Mirroring {
         breaker: Arc::new(Breaker::new(source.lanes(), Arc::clone(metrics))),
         queue: Arc::new(Queue::open(&queue, Arc::clone(metrics))?),
-        session_ttl: session.ttl.as_secs(),
-        source,
-        mirror: Mirror::new(ref_key()?, expired_grace),
+        session,
+        source: Arc::new(source),
+        mirror: Mirror::new(ref_key, expired_grace),
         budget: store.timeout,
         session_api: session_api.map(Arc::new),
         check,
@@ -309,7 +309,7 @@ fn ref_key(store: Option<&config::Store>, watched: &mut Watched) -> Option<confi
 
 fn store_source(
     store: &config::Store,
-    session_ttl: Duration,
+    session: &config::Session,
     watched: &mut Watched,
 ) -> Result<store::Source, store::OpenError> {
     if let config::StoreTarget::Redis(target) = &store.target {
@@ -317,7 +317,7 @@ fn store_source(
             watched.watch(Purpose::Store, file.to_owned());
         }
     }
-    store::Source::new(store, session_ttl)
+    Ok(store::Source::new(store, session.ttl)?.with_limits(session.limits))
 }
 
 fn ledger(metrics: &Arc<Metrics>, log: Option<LogBuffer>, config: config::Log) -> Arc<Ledger> {

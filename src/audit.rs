@@ -53,11 +53,15 @@ impl By<'_> {
 }
 
 /// The store took a change: a line for endings and suspensions, and for a sign-in whose session was
-/// revoked before it was recorded (for a refresh, [`refused_refresh`] says so). Sessions that begin
+/// revoked before it was recorded (for a refresh, [`refused_refresh`] says so), and for a refresh that found the time
+/// of its session over. Sessions that begin
 /// or go on are no audit matter; metrics count them.
 pub fn changed(change: &Change, outcome: Outcome, by: By<'_>) {
     let result = MirrorResult::from(outcome).as_str();
     match change {
+        Change::Record { record, .. } if matches!(outcome, Outcome::Expired(1..)) => {
+            ended(record.user, &Which::One(record.session), Reason::Expired, outcome, by);
+        }
         Change::End { user, which, reason, .. } => ended(*user, which, *reason, outcome, by),
         Change::Suspend { user, until, .. } => suspended(*user, *until, result, by),
         Change::Banned { user, until, .. } => suspended(*user, Some(*until), result, by),
@@ -169,17 +173,18 @@ pub fn refused(verdict: &Verdict, why: Refusal, by: By<'_>) {
 }
 
 /// The client did not get the tokens that GoTrue handed out for a session that was revoked here
-/// (contract §6.3).
-pub fn refused_refresh(user: UserId, session: SessionId, by: By<'_>) {
+/// (contract §6.3), or whose time was over.
+pub fn refused_refresh(user: UserId, session: SessionId, why: Refusal, by: By<'_>) {
     info!(
         target: "audit",
         user = %user,
         session = %session,
-        reason = Refusal::RefreshRevoked.as_str(),
+        reason = why.as_str(),
         result = "refused",
         route = by.route,
         request_id = &*by.id(),
-        "a refresh of a revoked session was refused"
+        "a refresh of {} session was refused",
+        if why == Refusal::RefreshRevoked { "a revoked" } else { "an expired" }
     );
 }
 
@@ -459,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_refused_refresh_names_its_session() {
-        let line = logged(|| refused_refresh(user(), session(), BY));
+        let line = logged(|| refused_refresh(user(), session(), Refusal::RefreshRevoked, BY));
         assert!(
             line.starts_with(
                 "info audit: a refresh of a revoked session was refused \
@@ -468,6 +473,8 @@ mod tests {
             ),
             "{line}"
         );
+        let line = logged(|| refused_refresh(user(), session(), Refusal::RefreshExpired, BY));
+        assert!(line.starts_with("info audit: a refresh of an expired session was refused user="), "{line}");
     }
 
     #[test]

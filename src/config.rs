@@ -32,6 +32,8 @@ use std::{
 use http::{Uri, uri::Authority};
 use ipnet::IpNet;
 
+use crate::session;
+
 pub use self::{
     draft::{Draft, Loaded},
     problem::FileError,
@@ -287,6 +289,10 @@ pub enum Jwks {
 pub struct Session {
     /// `session.ttl`: how long a session that is not refreshed stays known.
     pub ttl: Duration,
+    /// `session.idle_timeout`, `session.absolute_timeout`
+    pub limits: session::Limits,
+    /// `revoke.upstream: mint`: what ends here is ended in GoTrue with a token that is signed here (contract §6.4).
+    pub mint: bool,
 }
 
 /// The session API (contract §7).

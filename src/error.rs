@@ -53,7 +53,7 @@ fn words(refusal: Refusal) -> Words {
             "request_timeout",
             "The authentication server did not answer in time",
         ),
-        Refusal::SessionRevoked => (
+        Refusal::SessionRevoked | Refusal::SessionExpired => (
             StatusCode::FORBIDDEN,
             "session_not_found",
             "Session from session_id claim in JWT does not exist",
@@ -64,6 +64,9 @@ fn words(refusal: Refusal) -> Words {
             "refresh_token_not_found",
             "Invalid Refresh Token: Refresh Token Not Found",
         ),
+        Refusal::RefreshExpired => {
+            (StatusCode::BAD_REQUEST, "session_expired", "Invalid Refresh Token: Session Expired")
+        }
         Refusal::StoreUnavailable => {
             (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "The session store cannot be reached")
         }
@@ -252,10 +255,12 @@ fn when(refusal: Refusal) -> &'static str {
         Refusal::SessionRevoked => {
             "With `enforce`, at the session API or at a check: the session of the Bearer token was revoked; or GoTrue raised a revoked session (§6.3)"
         }
+        Refusal::SessionExpired => "As before, of a session whose time is over (§6.5)",
         Refusal::UserSuspended => {
             "With `enforce`, at the session API or at a check: the user of the Bearer token is banned"
         }
         Refusal::RefreshRevoked => "GoTrue refreshed a session that was revoked here (§6.3)",
+        Refusal::RefreshExpired => "A refresh of a session whose time is over (§6.5)",
         Refusal::StoreUnavailable => {
             "The session API or a check needs the store, and the store does not answer"
         }

@@ -35,7 +35,7 @@ pub use witness::witnessed;
 use crate::keys::Verdict;
 use crate::route::Route;
 use crate::scope::first_query_value;
-use crate::session::{Change, Seconds, Unrecorded};
+use crate::session::{Change, RefreshRef, Seconds, Unrecorded};
 use crate::token::{Issued, RefKey};
 
 /// The request, as it was sent on to GoTrue. Prints nothing that a client sent.
@@ -159,6 +159,12 @@ impl Mirror {
     /// §6.1), so that it stays ended here whatever becomes of the request.
     pub fn before(&self, asked: &Asked<'_>) -> Option<Change> {
         (asked.route == Route::Logout).then(|| ending::own_session(asked, self.expired_grace)).flatten()
+    }
+
+    /// What stands for the refresh token that a refresh is asked with, where a reference key is known.
+    pub fn spent(&self, asked: &Asked<'_>) -> Option<RefreshRef> {
+        let token = asked.is_refresh().then(|| record::spent_token(asked)).flatten()?;
+        self.reference(&token)
     }
 
     /// What the answer changes.

@@ -51,7 +51,7 @@ pub enum Error {
 /// See [`Error`].
 pub async fn obey(order: Order, config: &Config) -> Result<Said, Error> {
     let store = config.store.as_ref().ok_or(Error::NoStore)?;
-    let store = store::Source::new(store, config.session.ttl)?.connect();
+    let store = store::Source::new(store, config.session.ttl)?.with_limits(config.session.limits).connect();
     Ok(match order {
         Order::List(user) => Said::Sessions(list(&store, user).await?),
         Order::Show(user, session) => {

@@ -1,6 +1,7 @@
 //! One request from head to answer: classified, looked up, forwarded, and what it means for sessions
 //! acted on. [`Proxy::handle`] cannot fail: an error becomes an answer here and nowhere else.
 
+mod expired;
 mod facts;
 mod logout;
 mod mirrored;
@@ -63,6 +64,8 @@ pub struct Proxy {
     pub verifier: Arc<Verifier>,
     /// Only where it is on.
     pub session_api: Option<Arc<SessionApi>>,
+    /// `revoke.upstream: mint`: sessions that end here are ended in GoTrue with tokens that are signed here.
+    pub mint: bool,
 }
 
 impl Proxy {
@@ -120,10 +123,14 @@ impl Proxy {
             };
             let identity = exchange.identify(verdict.proven());
             if sessions.enforce && facts.asks_for_token() {
-                admitted(Box::pin(sessions.standing(&verdict, &mut budget)).await)
-                    .inspect_err(|why| audit::refused(&verdict, *why, facts.by()))?;
+                admitted(Box::pin(sessions.standing(&verdict, &mut budget)).await).inspect_err(|why| {
+                    audit::refused(&verdict, *why, facts.by());
+                    if *why == Refusal::SessionExpired {
+                        self.noticed_expired(sessions, (token, &verdict), &facts);
+                    }
+                })?;
             } else if sessions.lookup {
-                sessions.notice(&verdict, identity);
+                self.notice(sessions, (token, &verdict), identity, &facts);
             }
             facts.bearer = Some(verdict);
         }
@@ -154,6 +161,7 @@ impl Proxy {
             facts,
             budget,
             timing: Timing::default(),
+            refused: None,
         };
         // boxed: it is large, and is moved several times on its way into a task
         let task = sessions.tasks.spawn(Box::pin(request.run(head, body, peer.clone())));
@@ -358,6 +366,7 @@ fn admitted(standing: Standing) -> Result<(), Refusal> {
     match standing {
         Standing::Open => Ok(()),
         Standing::Revoked => Err(Refusal::SessionRevoked),
+        Standing::Expired => Err(Refusal::SessionExpired),
         Standing::Suspended => Err(Refusal::UserSuspended),
         Standing::Unavailable => Err(Refusal::StoreUnavailable),
     }

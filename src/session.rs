@@ -3,7 +3,9 @@
 //! Everything here is plain data. What a change *means* is the store's business (`store`), when it
 //! happens is the mirror's (`mirror`).
 
+mod holder;
 mod id;
+mod limits;
 mod listed;
 mod sought;
 
@@ -13,7 +15,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use self::{
+    holder::Holder,
     id::{FactorId, SessionId, UserId},
+    limits::Limits,
     listed::{Listed, Wanted},
     sought::Sought,
 };
@@ -23,7 +27,7 @@ pub type Seconds = u64;
 
 /// What stands in the store for a refresh token: its keyed hash, base64url, 43 characters.
 /// The token cannot be had back from it.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RefreshRef(String);
 
 impl RefreshRef {
@@ -153,11 +157,13 @@ pub enum Reason {
     ClientDeleted,
     /// Somebody revoked it through the sidecar.
     Revoked,
+    /// Its time was over: `session.idle_timeout` or `session.absolute_timeout`.
+    Expired,
 }
 
 impl Reason {
     /// Every reason, for tables and for metrics that start at zero.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Logout,
         Self::PasswordChanged,
         Self::UserDeleted,
@@ -168,6 +174,7 @@ impl Reason {
         Self::GrantRevoked,
         Self::ClientDeleted,
         Self::Revoked,
+        Self::Expired,
     ];
 
     /// The word for it in the store, in logs and in metrics.
@@ -183,6 +190,7 @@ impl Reason {
             Self::GrantRevoked => "grant_revoked",
             Self::ClientDeleted => "client_deleted",
             Self::Revoked => "revoked",
+            Self::Expired => "expired",
         }
     }
 
@@ -313,6 +321,9 @@ pub enum Outcome {
     Unchanged,
     /// The session had been revoked: nothing was written.
     Revoked,
+    /// The session's time was over when it was refreshed: it has ended. So many live sessions ended by this change,
+    /// none where it had ended before.
+    Expired(u64),
     /// So many live sessions ended.
     Ended(u64),
     /// A change to so many sessions that they are not dealt with at once. It holds for all of them from now on;
@@ -326,7 +337,7 @@ impl Outcome {
     /// How many live sessions ended.
     pub fn ended(self) -> u64 {
         match self {
-            Self::Ended(count) | Self::Pending(count) => count,
+            Self::Ended(count) | Self::Pending(count) | Self::Expired(count) => count,
             _ => 0,
         }
     }
@@ -341,6 +352,8 @@ pub enum State {
     Suspended(Seconds),
     /// It was revoked.
     Revoked,
+    /// Its time is over.
+    Expired,
     /// The mirror never saw it, or forgot it: GoTrue decides.
     Unknown,
 }

@@ -128,6 +128,7 @@ impl SessionApi {
         };
         match self.sessions.of_caller(verdict, budget).await.map_err(unavailable)? {
             Some(State::Revoked) => Err(Refusal::SessionRevoked),
+            Some(State::Expired) => Err(Refusal::SessionExpired),
             Some(State::Suspended(_)) => Err(Refusal::UserSuspended),
             // also a token that names no session, as GoTrue takes it
             Some(State::Live(_) | State::Unknown) | None => Ok(caller),

@@ -2,6 +2,7 @@
 //! Bounds what that may cost a request.
 
 mod demand;
+mod ended;
 mod making;
 mod replaying;
 mod unavailable;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::{
     demand::{Demand, change},
+    ended::Ended,
     unavailable::{Reader, Without, without_store},
     unswept::Unswept,
 };
@@ -34,7 +36,7 @@ use crate::{
     metrics::{Metrics, StoreCommand},
     mirror::Mirror,
     replay::Queue,
-    session::{Seconds, SessionId, Sought, State, Unrecorded},
+    session::{Limits, Seconds, SessionId, Sought, State, Unrecorded},
     store::{self, Store},
 };
 
@@ -65,6 +67,8 @@ pub struct Sessions {
     pub lookup: bool,
     /// `enforce`
     pub enforce: bool,
+    /// When the time of sessions is over; the store judges by it.
+    pub limits: Limits,
     /// Sessions that were looked up within the last minute.
     pub seen: Seen,
     /// Sweeps that broke off.
@@ -88,6 +92,8 @@ pub enum Standing {
     Open,
     /// The session was revoked here.
     Revoked,
+    /// The session's time is over.
+    Expired,
     /// The user is banned for now.
     Suspended,
     /// Nobody can say, and it matters.
@@ -114,6 +120,7 @@ impl Sessions {
         };
         match self.look(&sought, budget).await {
             Ok(State::Revoked) => Standing::Revoked,
+            Ok(State::Expired) => Standing::Expired,
             Ok(State::Suspended(_)) => Standing::Suspended,
             Ok(State::Unknown) => {
                 self.seen.note_missing(sought.session, self.clock.seconds());
@@ -127,27 +134,24 @@ impl Sessions {
         }
     }
 
-    /// Looks the caller's session up beside the request: nothing waits for it. At most once a minute
-    /// for a session, because all it does is to note that it was seen.
-    pub fn notice(self: &Arc<Self>, verdict: &Verdict, identity: &Identity) {
-        let Some(sought) = caller(verdict) else {
-            return;
-        };
-        let Sought { user, session, .. } = sought;
-        if !self.seen.is_due(session, self.clock.seconds()) {
-            return;
+    /// The caller's session, if it is to be looked at beside the request: at most once a minute, because all that
+    /// does is to note that it was seen, or that its time is over.
+    pub fn due(&self, verdict: &Verdict) -> Option<Sought> {
+        caller(verdict).filter(|sought| self.seen.is_due(sought.session, self.clock.seconds()))
+    }
+
+    /// Looks a session up beside the request that named it: nothing waits for it.
+    pub async fn notice(self: &Arc<Self>, sought: &Sought, identity: &Identity) -> Standing {
+        let &Sought { user, session, .. } = sought;
+        match self.look(sought, &mut self.budget()).await {
+            // a token that could not be verified is believed as far as its session is known
+            Ok(State::Live(_) | State::Suspended(_)) => drop(identity.set((user, session))),
+            Ok(State::Unknown) => self.seen.note_missing(session, self.clock.seconds()),
+            Ok(State::Revoked) => return Standing::Revoked,
+            Ok(State::Expired) => return Standing::Expired,
+            Err(_) => self.seen.forget(session),
         }
-        let (sessions, identity) = (Arc::clone(self), Arc::clone(identity));
-        self.tasks.spawn(async move {
-            let mut budget = sessions.budget();
-            match sessions.look(&sought, &mut budget).await {
-                // a token that could not be verified is believed as far as its session is known
-                Ok(State::Live(_) | State::Suspended(_)) => drop(identity.set((user, session))),
-                Ok(State::Unknown) => sessions.seen.note_missing(session, sessions.clock.seconds()),
-                Ok(State::Revoked) => {}
-                Err(_) => sessions.seen.forget(session),
-            }
-        });
+        Standing::Open
     }
 
     /// Whether the store was found not to know the caller's session. Says so once: whoever asks is to tell it.

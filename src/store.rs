@@ -17,7 +17,8 @@ pub use self::fold::{Fold, fold};
 use crate::{
     config::{self, FileError, StoreTarget},
     session::{
-        Change, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, Sought, State, UserId, Wanted,
+        Change, Holder, Limits, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, Sought, State,
+        UserId, Wanted,
     },
 };
 
@@ -51,6 +52,18 @@ impl Source {
         match self {
             Self::Redis(source) => Self::Redis(Box::new(source.with_step(step))),
             Self::Memory(_) => self,
+        }
+    }
+
+    /// Ends sessions that are past these limits; without this none are.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        match self {
+            Self::Redis(source) => Self::Redis(Box::new(source.with_limits(limits))),
+            Self::Memory(memory) => {
+                memory.limit(limits);
+                Self::Memory(memory)
+            }
         }
     }
 
@@ -180,6 +193,19 @@ impl Store {
         }
     }
 
+    /// Which session a refresh token belonged to when GoTrue last handed it out or took it, and what is known of
+    /// that session now; `None` for a token that nobody saw. Whoever asks holds that token: a hint says nothing to
+    /// anybody else. Two round trips.
+    ///
+    /// # Errors
+    /// When the store did not answer, or not with what this program writes.
+    pub async fn holder(&self, token: &RefreshRef, now: Seconds) -> Result<Option<Holder>, Error> {
+        match self {
+            Self::Redis(redis) => redis.holder(token, now).await,
+            Self::Memory(memory) => Ok(memory.holder(token, now)),
+        }
+    }
+
     /// Deals with some of the sessions that [`Outcome::Pending`] left; one round trip. Nothing but the room that
     /// they take depends on it.
     ///
@@ -200,6 +226,15 @@ impl Store {
         match self {
             Self::Redis(redis) => redis.last_audit().await,
             Self::Memory(_) => Ok(None), // nobody can look into it
+        }
+    }
+
+    /// The store did not answer at `now`, and not for some time before: nobody could note which sessions were used.
+    /// Idle times count from then on for every store of this process.
+    pub fn was_away(&self, now: Seconds) {
+        match self {
+            Self::Redis(redis) => redis.was_away(now),
+            Self::Memory(_) => {} // never is
         }
     }
 

@@ -28,7 +28,6 @@ use crate::{
     mirror::Mirror,
     proxy::Proxy,
     replay::Queue,
-    session::Seconds,
     session_api::SessionApi,
     sessions::{Seen, Sessions, Unswept},
     shutdown::{Draining, Phase},
@@ -79,8 +78,8 @@ pub struct Mirroring {
     pub breaker: Arc<Breaker>,
     /// What could not be written yet.
     pub queue: Arc<Queue>,
-    /// `session.ttl`, seconds.
-    pub session_ttl: Seconds,
+    /// `session.*`
+    pub session: config::Session,
     /// Decides.
     pub mirror: Mirror,
     /// `store.timeout`
@@ -109,17 +108,18 @@ pub struct Worker {
 impl Mirroring {
     /// One thread's way to the store, over a connection of its own.
     pub fn sessions(self, metrics: Arc<Metrics>, tasks: TaskTracker) -> Sessions {
-        let Self { source, breaker, queue, session_ttl, mirror, budget, lookup, enforce, clock, .. } = self;
+        let Self { source, breaker, queue, session, mirror, budget, lookup, enforce, clock, .. } = self;
         Sessions {
             store: source.connect(),
             connected_at: breaker.openings().into(),
             breaker,
             queue,
-            session_ttl,
+            session_ttl: session.ttl.as_secs(),
             mirror,
             budget,
             lookup,
             enforce,
+            limits: session.limits,
             seen: Seen::default(),
             unswept: Unswept::default(),
             clock,
@@ -198,6 +198,7 @@ fn parts(setup: Setup) -> (Arc<Proxy>, admin::State) {
     let Terms { limits, metrics, tasks, .. } = setup.terms;
     let api = setup.mirroring.as_ref().and_then(|mirroring| mirroring.session_api.clone());
     let checks = setup.mirroring.as_ref().and_then(|it| Some((it.check?, it.source.changes())));
+    let mint = setup.mirroring.as_ref().is_some_and(|mirroring| mirroring.session.mint);
     let sessions = setup.mirroring.map(|mirroring| Arc::new(mirroring.sessions(metrics, tasks)));
     let session_api = sessions.as_ref().zip(api).map(|(sessions, config)| {
         let (sessions, verifier) = (Arc::clone(sessions), Arc::clone(&verifier));
@@ -208,6 +209,7 @@ fn parts(setup: Setup) -> (Arc<Proxy>, admin::State) {
     });
     let upstream =
         Upstream::new(connector, &setup.upstream, setup.upstream_connections, Arc::clone(&ledger.clock));
-    let proxy = Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier, session_api };
+    let proxy =
+        Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier, session_api, mint };
     (Arc::new(proxy), admin::State { check, ..setup.admin })
 }

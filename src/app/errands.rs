@@ -86,7 +86,8 @@ impl Errands {
         let Some(mirroring) = &self.store else { return };
         let (metrics, readiness) = (Arc::clone(&self.metrics), Arc::clone(&self.readiness));
         let (store, breaker) = (mirroring.source.connect(), Arc::clone(&mirroring.breaker));
-        let mut probe = StoreProbe::new(store, mirroring.budget, breaker, metrics, readiness);
+        let clock = mirroring.clock.clone();
+        let mut probe = StoreProbe::new(store, mirroring.budget, breaker, clock, metrics, readiness);
         for turn in (0..AUDITED).cycle() {
             probe.ask().await;
             if turn == 0 {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     breaker::Breaker,
+    clock::Clock,
     metrics::{Metrics, StoreCommand},
     readiness::Readiness,
     store::{About, Error, Store, redis::LastAudit},
@@ -18,6 +19,9 @@ use crate::{
 const ORDINARY: Duration = Duration::from_secs(1);
 /// While everybody waits for the way back, which is to be found within a second.
 const SEARCHING: Duration = Duration::from_millis(250);
+/// A store that did not answer for so long counts as away: of a shorter gap nothing is lost but that a session is
+/// noted as seen some seconds later.
+const AWAY: Duration = Duration::from_secs(2);
 
 /// Asks, and keeps what was last known.
 #[derive(Debug)]
@@ -28,6 +32,9 @@ pub(super) struct StoreProbe {
     /// Nothing was known yet: the first answer is worth a line, whichever it is.
     well: Option<bool>,
     breaker: Arc<Breaker>,
+    /// Since when it has not answered.
+    failing_since: Option<Instant>,
+    clock: Clock,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
 }
@@ -38,10 +45,11 @@ impl StoreProbe {
         store: Store,
         timeout: Duration,
         breaker: Arc<Breaker>,
+        clock: Clock,
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
     ) -> Self {
-        Self { store, timeout, well: None, breaker, metrics, readiness }
+        Self { store, timeout, well: None, breaker, failing_since: None, clock, metrics, readiness }
     }
 
     /// How long to wait before it is asked again.
@@ -66,6 +74,10 @@ impl StoreProbe {
         let result = failure.map_or("ok", Error::cause);
         self.metrics.store_command(StoreCommand::Ping, result, began.elapsed());
         let well = failure.is_none();
+        self.failing_since = if well { None } else { self.failing_since.or(Some(began)) };
+        if self.failing_since.is_some_and(|since| since.elapsed() >= AWAY) {
+            self.store.was_away(self.clock.seconds());
+        }
         if !well && !self.breaker.is_closed() {
             self.store.renew(); // a half-open connection would keep the way back hidden
         }

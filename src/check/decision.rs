@@ -29,6 +29,8 @@ pub enum Known {
     Unknown,
     /// It was revoked.
     Revoked,
+    /// Its time is over.
+    Expired,
     /// Its user is banned for now.
     Suspended,
     /// The store did not say.
@@ -41,6 +43,7 @@ impl From<&State> for Known {
             State::Live(_) => Self::Live,
             State::Unknown => Self::Unknown,
             State::Revoked => Self::Revoked,
+            State::Expired => Self::Expired,
             State::Suspended(_) => Self::Suspended,
         }
     }
@@ -100,6 +103,7 @@ pub fn permit_session(known: Known, config: &Check) -> Result<(), Refusal> {
         Known::Unknown if config.unknown == Policy::Allow => Ok(()),
         // to GoTrue there is no difference either
         Known::Revoked | Known::Unknown => Err(Refusal::SessionRevoked),
+        Known::Expired => Err(Refusal::SessionExpired),
         Known::Suspended => Err(Refusal::UserSuspended),
         Known::Undecided => match without_store(Reader::Check(config.on_store_error)) {
             Without::TokenDecides => Ok(()),
@@ -214,6 +218,7 @@ mod tests {
             (Known::Live, Ok(()), Ok(())),
             (Known::Unknown, Ok(()), Err(Refusal::SessionRevoked)),
             (Known::Revoked, Err(Refusal::SessionRevoked), Err(Refusal::SessionRevoked)),
+            (Known::Expired, Err(Refusal::SessionExpired), Err(Refusal::SessionExpired)),
             (Known::Suspended, Err(Refusal::UserSuspended), Err(Refusal::UserSuspended)),
             (Known::Undecided, Err(Refusal::StoreUnavailable), Ok(())),
         ];

@@ -12,6 +12,7 @@ use super::{
     source::Values,
     store_url::StoreUrl,
 };
+use crate::session;
 
 /// Workers when nobody says how many: more than two would take cores from GoTrue, in whose pod we are.
 const MOST_WORKERS: usize = 2;
@@ -42,7 +43,7 @@ pub(super) fn config(values: &Values) -> Result<Config, Problem> {
             keys: from.secret("jwt.keys", "jwt.keys_file"),
             jwks: from.read("jwt.jwks", parse::jwks)?,
         },
-        session: Session { ttl: from.duration("session.ttl")? },
+        session: session(from)?,
         session_api: session_api(from)?,
         enforce: from.read("enforce", parse::switch)?,
         database_url: from.secret("database_url", "database_url_file"),
@@ -94,6 +95,15 @@ fn store(from: Reader<'_>) -> Result<Option<Store>, Problem> {
     }))
 }
 
+fn session(from: Reader<'_>) -> Result<Session, Problem> {
+    let seconds = |name| from.optional(name, |text| parse::duration(text).map(|limit| limit.as_secs()));
+    let limits = session::Limits {
+        idle: seconds("session.idle_timeout")?,
+        absolute: seconds("session.absolute_timeout")?,
+    };
+    Ok(Session { ttl: from.duration("session.ttl")?, limits, mint: mint(from)? })
+}
+
 fn redis(from: Reader<'_>, url: SecretSource) -> RedisTarget {
     let client = |cert_file| Some(Tls { cert_file, key_file: from.file("store.client_key_file")? });
     RedisTarget {
@@ -119,9 +129,13 @@ fn session_api(from: Reader<'_>) -> Result<Option<SessionApi>, Problem> {
         admin_roles: from
             .optional("jwt.admin_roles", words)?
             .unwrap_or_else(|| ADMIN_ROLES.map(str::to_owned).to_vec()),
-        mint: from.read("revoke.upstream", |text| Some(text == "mint"))?,
+        mint: mint(from)?,
     };
     Ok(enabled.then_some(api))
+}
+
+fn mint(from: Reader<'_>) -> Result<bool, Problem> {
+    from.read("revoke.upstream", |text| Some(text == "mint"))
 }
 
 fn check(from: Reader<'_>, has_store: bool) -> Result<Option<Check>, Problem> {

@@ -52,7 +52,7 @@ pub static KEYS: &[Key] = &[
         "enforce",
         Switch,
         "false",
-        "Refuse requests of revoked sessions and banned users as GoTrue would, without asking it. Every request with a Bearer token then waits for the store.",
+        "Refuse requests of revoked sessions and banned users as GoTrue would, without asking it, and refreshes of sessions that have ended. Every request with a Bearer token then waits for the store.",
     )
     .needs_store(),
     Key::unset(
@@ -328,6 +328,22 @@ pub static KEYS: &[Key] = &[
         Duration("1s", "3650d"),
         "30d",
         "How long a session that is not refreshed stays in the store; never shorter than its access token lives.",
+    )
+    .needs_store(),
+    Key::unset(
+        "session.idle_timeout",
+        Duration("1s", "3650d"),
+        "off",
+        "30m",
+        "End a session that was not used for so long: at least 5m, and up to two minutes early. Only requests that pass here count, and refreshes, so it should be longer than access tokens live. See docs/limits.md.",
+    )
+    .needs_store(),
+    Key::unset(
+        "session.absolute_timeout",
+        Duration("1m", "3650d"),
+        "off",
+        "30d",
+        "End a session so long after it began, however much it is used.",
     )
     .needs_store(),
     Key::new(

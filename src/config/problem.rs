@@ -154,6 +154,16 @@ pub enum Rule {
     /// Enforcement of what is not looked up.
     #[error("needs lookup; expected lookup to be true")]
     NeedsLookup,
+    /// Sessions in use that would look idle.
+    #[error(
+        "too short: that a session is used is noted once a minute by each worker, so it may look unused for two minutes longer than it was; expected 5m or more"
+    )]
+    IdleTooShort,
+    /// Idle sessions that are forgotten before.
+    #[error(
+        "longer than session.ttl, after which an unused session is forgotten; expected session.ttl at most"
+    )]
+    IdleTooLong,
     /// An API for those who prove who they are, and nothing that could prove it.
     #[error("needs a key that verifies tokens; expected jwt.secret or jwt.keys, or jwt.jwks not to be off")]
     NeedsKeys,

@@ -12,10 +12,15 @@ use super::{
     source::Values,
     store_url::{RedisUrl, Shape, StoreUrl},
 };
+use crate::session::Seconds;
 
 /// RFC 7518 §3.2: a key of HS256 has at least the size of the hash.
 const HS256_BYTES: usize = 32;
 
+/// The shortest `session.idle_timeout`, seconds. A worker looks at most once a minute whether a session was seen, and
+/// the store notes it at most once a minute: what it knows may be two minutes old. A session that is used every three
+/// minutes is never taken for an idle one.
+const SHORTEST_IDLE: Seconds = 300;
 /// How the address of a store with TLS begins.
 const STORE_TLS: &str = "rediss://, rediss+sentinel:// or rediss+cluster://";
 
@@ -48,7 +53,8 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
     let upstream = &config.upstream;
     let half = |one, other| given.has(one) && !given.has(other);
     let minted = values.get("revoke.upstream").is_some_and(|given| given.text.reveal() == "mint");
-    let rules: [(bool, &[&'static str], Rule); 11] = [
+    let idle = config.session.limits.idle;
+    let rules: [(bool, &[&'static str], Rule); 14] = [
         (
             half("tls.cert_file", "tls.key_file"),
             &["tls.cert_file", "tls.key_file"],
@@ -70,6 +76,17 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
             Rule::Without { other: "store.client_cert_file" },
         ),
         (config.enforce && !config.lookup && given.a_store(), &["enforce", "lookup"], Rule::NeedsLookup),
+        (
+            idle.is_some() && !config.lookup && given.a_store(),
+            &["session.idle_timeout", "lookup"],
+            Rule::NeedsLookup,
+        ),
+        (idle.is_some_and(|idle| idle < SHORTEST_IDLE), &["session.idle_timeout"], Rule::IdleTooShort),
+        (
+            idle.is_some_and(|idle| idle > config.session.ttl.as_secs()),
+            &["session.idle_timeout", "session.ttl"],
+            Rule::IdleTooLong,
+        ),
         (
             config.session_api.is_some() && given.a_store() && no_keys(config),
             &["session_api.enabled", "jwt.jwks", "jwt.secret", "jwt.keys"],

@@ -103,7 +103,9 @@ fn of_outcome(outcome: Option<Outcome>) -> Repaired {
         Some(Outcome::Created | Outcome::Refreshed | Outcome::Ended(1..) | Outcome::Pending(_)) => {
             Repaired::Done
         }
-        Some(Outcome::Unchanged | Outcome::Revoked | Outcome::Ended(0) | Outcome::Marked) => Repaired::Moot,
+        Some(
+            Outcome::Unchanged | Outcome::Revoked | Outcome::Expired(_) | Outcome::Ended(0) | Outcome::Marked,
+        ) => Repaired::Moot,
         None => Repaired::Left,
     }
 }

@@ -43,10 +43,14 @@ labels! {
     UpstreamTimeout = "upstream_timeout",
     /// The session was revoked.
     SessionRevoked = "session_revoked",
+    /// The session's time was over.
+    SessionExpired = "session_expired",
     /// The user is banned.
     UserSuspended = "user_suspended",
     /// The refresh token's session was revoked.
     RefreshRevoked = "refresh_revoked",
+    /// The time of the refresh token's session was over.
+    RefreshExpired = "refresh_expired",
     /// The store did not answer and must be asked.
     StoreUnavailable = "store_unavailable",
     /// The session API was called without a Bearer token.
@@ -183,6 +187,8 @@ labels! {
     Unchanged = "unchanged",
     /// The session had been revoked; nothing was written.
     Revoked = "revoked",
+    /// The session's time was over; nothing was written.
+    Expired = "expired",
     /// Sessions ended.
     Ended = "ended",
     /// It holds for very many sessions, which are dealt with one after the other.
@@ -239,6 +245,7 @@ impl MirrorEvent {
                 MirrorResult::Refreshed,
                 MirrorResult::Unchanged,
                 MirrorResult::Revoked,
+                MirrorResult::Expired,
                 MirrorResult::Queued,
                 MirrorResult::Failed,
             ],
@@ -270,6 +277,7 @@ impl From<Outcome> for MirrorResult {
             Outcome::Refreshed => Self::Refreshed,
             Outcome::Unchanged => Self::Unchanged,
             Outcome::Revoked => Self::Revoked,
+            Outcome::Expired(_) => Self::Expired,
             Outcome::Ended(_) => Self::Ended,
             Outcome::Pending(_) => Self::Pending,
             Outcome::Marked => Self::Marked,

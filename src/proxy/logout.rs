@@ -24,13 +24,13 @@ impl Proxy {
         let _ = tokio::time::timeout(PATIENCE, task).await;
     }
 
-    /// Ends sessions of an access token in GoTrue.
-    pub(super) async fn end_in_gotrue(&self, logout: &Logout) {
+    /// Ends sessions of an access token in GoTrue; whether it says that it did.
+    pub(super) async fn end_in_gotrue(&self, logout: &Logout) -> bool {
         let Ok(request) = self.logout(logout) else {
-            return;
+            return false;
         };
         match self.upstream.send(request).await {
-            Ok((response, _)) if response.status() == StatusCode::NO_CONTENT => {}
+            Ok((response, _)) if response.status() == StatusCode::NO_CONTENT => return true,
             Ok((response, _)) => {
                 let status = response.status().as_u16();
                 tracing::warn!(status, "GoTrue did not end a session that was revoked here");
@@ -40,6 +40,7 @@ impl Proxy {
                 tracing::warn!(error, "GoTrue did not end a session that was revoked here");
             }
         }
+        false
     }
 
     fn logout(&self, logout: &Logout) -> Result<Request<Outgoing>, http::Error> {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use http::{
-    HeaderValue, Response,
+    HeaderValue, Request, Response, Version,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING},
     request::Parts,
     response,
@@ -13,7 +13,7 @@ use http::{
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{Proxy, facts::Facts};
+use super::{Proxy, expired, facts::Facts};
 use crate::{
     audit,
     body::{self, Body, Held, Read, Stream, Unread},
@@ -23,9 +23,8 @@ use crate::{
     metrics::Refusal,
     mirror::{Answered, Body as Seen, Decision, Inspection},
     route::Route,
-    session::{Change, Origin, Outcome, Unrecorded},
-    session_api::Logout,
-    sessions::{Budget, Sessions},
+    session::{Change, Origin, Outcome, Reason, Record, Unrecorded},
+    sessions::{Budget, Ended, Sessions},
     upstream::Outgoing,
 };
 
@@ -36,6 +35,8 @@ pub(super) struct Mirrored {
     pub(super) facts: Facts,
     pub(super) budget: Budget,
     pub(super) timing: Timing,
+    /// What the client was told already, and why: the exchange goes on only to end a session in GoTrue.
+    pub(super) refused: Option<Ended>,
 }
 
 impl Mirrored {
@@ -46,18 +47,25 @@ impl Mirrored {
         body: Incoming,
         peer: Peer,
     ) -> (Result<Response<Body>, Refusal>, Timing) {
-        let answer = self.exchange(head, body, &peer).await;
+        let version = head.version;
+        let answer = match self.request(head, body, &peer).await {
+            Ok(request) => match self.ended().await {
+                Some(ended) => return (Err(self.refuse(ended, request, version)), Timing::default()),
+                None => self.exchange(request, version).await,
+            },
+            Err(refusal) => Err(refusal),
+        };
         self.timing.acted = Some(Instant::now());
         (answer, self.timing)
     }
 
-    async fn exchange(
+    /// The request as GoTrue shall get it, after what must be done before that.
+    async fn request(
         &mut self,
         mut head: Parts,
         body: Incoming,
         peer: &Peer,
-    ) -> Result<Response<Body>, Refusal> {
-        let version = head.version;
+    ) -> Result<Request<Outgoing>, Refusal> {
         let body = self.read_request(body).await?;
         if head.headers.contains_key(ACCEPT_ENCODING) {
             // the answer must be readable here; in the place of every value there is
@@ -66,6 +74,35 @@ impl Mirrored {
         let request = self.proxy.outgoing(head, body, peer, &self.facts.request_id)?;
         self.facts.sending(&self.sessions.clock);
         self.before().await;
+        Ok(request)
+    }
+
+    async fn ended(&mut self) -> Option<Ended> {
+        Box::pin(self.proxy.ended_holder(&self.sessions, &self.facts, &mut self.budget)).await
+    }
+
+    /// Refuses to renew a session that has ended. Beside the answer it is ended in GoTrue: with
+    /// a token of our own where those are made, else with the tokens that this refresh gets, and nobody else
+    /// (contract §6.3).
+    fn refuse(mut self, ended: Ended, request: Request<Outgoing>, version: Version) -> Refusal {
+        let tasks = self.sessions.tasks.clone();
+        tasks.spawn(Box::pin(async move {
+            self.sessions.end_for_good(ended, self.facts.by()).await;
+            (self.refused, self.budget) = (Some(ended), self.sessions.budget());
+            if self.proxy.mint {
+                self.proxy.complete_by_minting(&self.sessions, ended).await;
+            } else {
+                drop(self.exchange(request, version).await);
+            }
+        }));
+        expired::refusal(ended)
+    }
+
+    async fn exchange(
+        &mut self,
+        request: Request<Outgoing>,
+        version: Version,
+    ) -> Result<Response<Body>, Refusal> {
         let (response, lease) = self.proxy.send(request, &mut self.timing).await?;
         let (mut head, incoming) = response.into_parts();
         let stream = self.proxy.patient(Stream::new(incoming, lease), version);
@@ -137,30 +174,40 @@ impl Mirrored {
         if let Some(why) = decision.unrecorded {
             self.sessions.unrecorded(why, self.facts.by());
         }
-        let outcomes = self.sessions.make(&decision.changes, &mut self.budget, self.facts.by()).await;
+        let made = self.sessions.make(&decision.changes, &mut self.budget, self.facts.by());
+        let outcomes = Box::pin(made).await;
         if let Some(by_ref) = &decision.by_ref {
             Box::pin(self.sessions.make_by_ref(by_ref, &mut self.budget, self.facts.by())).await;
         }
         self.revoked(&decision, &outcomes)
     }
 
-    /// GoTrue handed out tokens of a session that was revoked here: the client does not get them, and
-    /// they are used to end the session there, too (contract §6.3).
+    /// GoTrue handed out tokens of a session that was revoked here, or whose time was over: the client does not get
+    /// them, and they are used to end the session there, too (contract §6.3).
     fn revoked(&self, decision: &Decision<'_>, outcomes: &[Outcome]) -> Option<Refusal> {
         let refresh = |change: &Change| matches!(change, Change::Record { origin: Origin::Refresh, .. });
         let mut made = decision.changes.iter().zip(outcomes);
-        let (revoked, _) = made.find(|(change, outcome)| refresh(change) && **outcome == Outcome::Revoked)?;
-        if let Change::Record { record, .. } = revoked {
-            audit::refused_refresh(record.user, record.session, self.facts.by());
-        }
-        if let Some(issued) = &decision.issued {
-            let logout = Logout { token: Secret::new(issued.access_token()), scope: "local" };
-            let proxy = Arc::clone(&self.proxy);
-            self.sessions.tasks.spawn(async move { proxy.end_in_gotrue(&logout).await });
+        let has_ended = |outcome: &Outcome| matches!(outcome, Outcome::Revoked | Outcome::Expired(_));
+        let (ended, outcome) = made.find(|(change, outcome)| refresh(change) && has_ended(outcome))?;
+        let (reason, of_refresh, of_session) = match outcome {
+            Outcome::Expired(_) => (Reason::Expired, Refusal::RefreshExpired, Refusal::SessionExpired),
+            _ => (Reason::Revoked, Refusal::RefreshRevoked, Refusal::SessionRevoked),
+        };
+        if let (Change::Record { record, .. }, Some(issued)) = (ended, &decision.issued) {
+            let &Record { user, session, expires_at, .. } = &**record;
+            if self.refused.is_none() {
+                audit::refused_refresh(user, session, of_refresh, self.facts.by());
+            }
+            let (proxy, sessions) = (Arc::clone(&self.proxy), Arc::clone(&self.sessions));
+            let (ended, token) =
+                (Ended { user, session, reason, in_gotrue: false }, Secret::new(issued.access_token()));
+            self.sessions
+                .tasks
+                .spawn(async move { proxy.complete(&sessions, ended, Some(expires_at), token).await });
         }
         match self.facts.route {
-            Route::Token | Route::OauthToken => Some(Refusal::RefreshRevoked),
-            _ => Some(Refusal::SessionRevoked),
+            Route::Token | Route::OauthToken => Some(of_refresh),
+            _ => Some(of_session),
         }
     }
 }

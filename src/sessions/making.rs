@@ -125,8 +125,8 @@ impl Sessions {
 
     pub(super) fn account(self: &Arc<Self>, change: &Change, outcome: Outcome, by: By<'_>) {
         self.metrics.mirrored(MirrorEvent::of(change), Some(outcome));
-        if let Change::End { reason, .. } = change {
-            self.metrics.sessions_ended(*reason, outcome.ended());
+        if let Some(reason) = reason(change, outcome) {
+            self.metrics.sessions_ended(reason, outcome.ended());
         }
         audit::changed(change, outcome, by);
         if let Outcome::Pending(_) = outcome {
@@ -188,5 +188,14 @@ pub(super) fn change_of(queued: &Queued) -> Option<Change> {
     match &queued.what {
         What::Change(change) => Some(change.clone()),
         What::ByRef(_) => None,
+    }
+}
+
+/// Why sessions ended, where some may have.
+fn reason(change: &Change, outcome: Outcome) -> Option<Reason> {
+    match (change, outcome) {
+        (Change::End { reason, .. }, _) => Some(*reason),
+        (_, Outcome::Expired(_)) => Some(Reason::Expired),
+        _ => None,
     }
 }

@@ -45,6 +45,34 @@ local function is_id(text)
   return #text == 36 and text:find('^[%x-]+$') ~= nil
 end
 
+-- The word for a session that ended for this: how a tombstone's text begins, or a rule's.
+local function ended_as(text)
+  return text:find('^expired:') and 'expired' or 'revoked'
+end
+
+-- What its tombstone says of a session: 'expired' or 'revoked'; nil where there is none.
+local function buried_as(tombstone)
+  local text = redis.pcall('GET', tombstone)
+  return text and ended_as(type(text) == 'string' and text or '')
+end
+
+-- Limits of sessions, as they stand in arguments from `first` on: `session.idle_timeout`, `session.absolute_timeout`
+-- (seconds; 0: none), and since when it can be known that a session was used.
+local function limits_from(list, first)
+  return {idle = number(list[first]), absolute = number(list[first + 1]), noted_since = number(list[first + 2])}
+end
+
+local function has_passed(limit, since, at)
+  return limit > 0 and at - since >= limit
+end
+
+-- Whether a session's time is over (`rules/limits.rs` is the same and says why).
+local function is_expired(limits, record, at)
+  local began = number(record.created_at)
+  local used = math.max(began, number(record.refreshed_at), number(record.seen_at), limits.noted_since)
+  return has_passed(limits.absolute, began, at) or has_passed(limits.idle, used, at)
+end
+
 -- What all keys of a user begin with.
 local function base_of(marks)
   return marks:sub(1, -#':marks' - 1)
@@ -113,7 +141,8 @@ local function began_after(rule, record)
   if number(record.began_ms) > 0 then
     return number(record.began_ms) > rule.sent_ms
   end
-  return number(record.created_at) > math.floor(rule.sent_ms / 1000)
+  local since = number(record.created_at) - math.floor(rule.sent_ms / 1000)
+  return since > 0 or (since == 0 and rule.in_gotrue == '1')
 end
 
 -- The rule that ends the session, if one does; else whether its level falls, as `record` says from then on. A
@@ -135,26 +164,30 @@ local function judged(chain, place, record)
   return nil, lowered
 end
 
--- What is known of a session, but for a ban: `state` ('revoked', 'live' or 'unknown'), its `fields` as name, value, … as
+local TIMES = {created_at = true, refreshed_at = true, seen_at = true}
+
+-- What is known of a session, but for a ban: `state` ('revoked', 'expired', 'live' or 'unknown'), its `fields` as name, value, … as
 -- the rules that it waits for leave them, where it waits (`place`), and what the marks say. `began`: when it began, in
--- case there is no record that says so (`began_before` in `store/rules.rs` is the same).
-local function known_of(record, tombstone, marks, began)
-  local it = {state = 'revoked', fields = {}}
-  if redis.call('EXISTS', tombstone) == 1 then
+-- case there is no record that says so (`began_before` in `store/rules.rs` is the same). `limits`: those by which it may
+-- be over at `now`, if any.
+local function known_of(record, tombstone, marks, began, limits, now)
+  local it = {state = buried_as(tombstone), fields = {}}
+  if it.state then
     return it
   end
+  it.state = 'revoked'
   local noted
   it.not_before, it.suspended_until, noted = unpack(redis.call('HMGET', marks, 'not_before', 'suspended_until', 'ending'))
   local stored = redis.call('HGETALL', record)
-  if #stored > 0 then
-    began = 0
-  end
+  local times = {}
   for i = 1, #stored, 2 do
-    if stored[i] == 'created_at' then
-      began = number(stored[i + 1])
-    elseif stored[i] == 'seen_at' then
-      it.seen_at = stored[i + 1]
+    if TIMES[stored[i]] then
+      times[stored[i]] = stored[i + 1]
     end
+  end
+  it.seen_at = times.seen_at
+  if #stored > 0 then
+    began = number(times.created_at)
   end
   if began and number(it.not_before) > began then
     return it
@@ -165,10 +198,16 @@ local function known_of(record, tombstone, marks, began)
     local left = pairs_from(stored, 1)
     local ended, lowered = judged(chain, it.place, left)
     if ended then
+      it.state = ended_as(ended.text)
       return it
     elseif lowered then
       stored = flat(left)
     end
+  end
+  local over = limits and #stored == 0 and began and has_passed(limits.absolute, began, now)
+  if over or limits and times.created_at and is_expired(limits, times, now) then
+    it.state = 'expired'
+    return it
   end
   it.state, it.fields = #stored > 0 and 'live' or 'unknown', stored
   return it

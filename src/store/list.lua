@@ -2,20 +2,23 @@
 --
 -- KEYS: index, marks
 -- ARGV: now, how many to skip, how many to give at most, how many are put in order together, and the session that alone
---   is wanted, or nothing
+--   is wanted, or nothing; limits (`limits_from`)
 -- Returns how many live sessions there are, then for each that is given its id and its fields.
 --
 -- The index is ordered by when records expire, which is when they were last refreshed. It is read from its far end in
 -- blocks, and the newest of a block come first. So the order is exact for whoever has no more sessions than a block, and
 -- of somebody with very many no more than two blocks are looked at. While sessions wait for a change to many, all are
 -- looked at. Members that have no record, or a tombstone, leave the index; that write may fail. Those that only a mark
--- revokes stay, for an ending to bury.
+-- revokes, or whose time is over, stay, for an ending to bury.
 
 local now, skip, take, block, only = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local limits = limits_from(ARGV, 6)
 local base = base_of(KEYS[2])
 local marks = redis.call('HMGET', KEYS[2], 'not_before', 'ending')
 local chain = rules_of(KEYS[2], marks[2])
-local LOOKED_AT = {'created_at', 'began_ms', 'aal', 'factor_id', 'client_id'}
+local LOOKED_AT = {
+  'created_at', 'began_ms', 'refreshed_at', 'seen_at', 'aal', 'factor_id', 'client_id',
+}
 
 -- `place` is where it waits, if it does. Where it is not live, also whether nothing is left of it.
 local function if_live(id, place)
@@ -25,7 +28,7 @@ local function if_live(id, place)
   local record = named(LOOKED_AT, redis.pcall('HMGET', base .. ':session:' .. id, unpack(LOOKED_AT)))
   if not record.created_at then
     return nil, true
-  elseif number(record.created_at) < number(marks[1]) then
+  elseif number(record.created_at) < number(marks[1]) or is_expired(limits, record, now) then
     return nil, false
   end
   local created, began, ended, lowered = number(record.created_at), number(record.began_ms), nil, false

@@ -1,6 +1,7 @@
 //! The embedded store: one process, bounded, nothing on disk. Behaves as the scripts do in Redis.
 
 mod expiring;
+mod limits;
 
 use std::{
     cmp::Reverse,
@@ -9,15 +10,18 @@ use std::{
     time::Duration,
 };
 
-use self::expiring::Expiring;
+use self::{expiring::Expiring, limits::is_expired};
 use super::{
     Error,
     rules::{self, Ban, Tombstone},
 };
 use crate::session::{
-    Aal, Change, FactorId, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State,
-    UserId, Wanted, Which,
+    Aal, Change, FactorId, Holder, Limits, Listed, Origin, Outcome, Reason, Record, RefreshRef, Seconds,
+    SessionId, Sought, State, UserId, Wanted, Which,
 };
+
+/// So many hints for each session that there may be.
+const HINTS: usize = 4;
 
 /// The table that all workers share. Never locked across an await.
 #[derive(Debug)]
@@ -26,19 +30,25 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Holds at most `max_sessions` live sessions, and as many tombstones and marks.
+    /// Holds at most `max_sessions` live sessions, as many tombstones and marks, and four times as many hints.
     pub fn new(max_sessions: usize, session_ttl: Duration) -> Self {
         Self {
             table: Mutex::new(Table {
                 max_sessions,
                 session_ttl: session_ttl.as_secs(),
+                limits: Limits::default(),
                 records: Expiring::new(),
                 tombstones: Expiring::new(),
                 marks: Expiring::new(),
                 sessions: HashMap::new(),
-                tokens: HashMap::new(),
+                hints: Expiring::new(),
             }),
         }
+    }
+
+    /// Ends sessions that are past these limits.
+    pub fn limit(&self, limits: Limits) {
+        self.table(0).limits = limits;
     }
 
     /// See [`Store::apply`](super::Store::apply).
@@ -58,12 +68,22 @@ impl Memory {
 
     /// See [`Store::list`](super::Store::list).
     pub fn list(&self, user: UserId, wanted: Wanted, now: Seconds) -> Listed {
-        self.table(now).list(user, wanted)
+        self.table(now).list(user, wanted, now)
     }
 
     /// See [`Store::session_of`](super::Store::session_of).
     pub fn session_of(&self, token: &RefreshRef, now: Seconds) -> Option<(UserId, SessionId)> {
-        self.table(now).tokens.get(token).copied()
+        self.table(now).session_of(token)
+    }
+
+    /// See [`Store::holder`](super::Store::holder).
+    pub fn holder(&self, token: &RefreshRef, now: Seconds) -> Option<Holder> {
+        let mut table = self.table(now);
+        let (user, session) = *table.hints.get(token)?;
+        let tombstone = table.tombstones.get(&(user, session));
+        let ended_in_gotrue = tombstone.is_some_and(|tombstone| tombstone.ended_in_gotrue);
+        let state = table.lookup(&Sought::of(user, session), now);
+        Some(Holder { user, session, state, ended_in_gotrue })
     }
 
     /// The table without what has ended. A panic elsewhere leaves no half-made change behind that
@@ -88,13 +108,14 @@ type Id = (UserId, SessionId);
 struct Table {
     max_sessions: usize,
     session_ttl: Seconds,
+    limits: Limits,
     records: Expiring<Id, Record>,
     tombstones: Expiring<Id, Tombstone>,
     marks: Expiring<UserId, Marks>,
     /// Those in `records`, by user.
     sessions: HashMap<UserId, BTreeSet<SessionId>>,
-    /// Current and previous tokens of those in `records`.
-    tokens: HashMap<RefreshRef, Id>,
+    /// Which session a token belonged to when it was last seen.
+    hints: Expiring<RefreshRef, Id>,
 }
 
 impl Table {
@@ -104,15 +125,19 @@ impl Table {
         }
         while self.tombstones.pop_ended(now).is_some() {}
         while self.marks.pop_ended(now).is_some() {}
+        while self.hints.pop_ended(now).is_some() {}
     }
 
     fn apply(&mut self, change: &Change, now: Seconds) -> Result<Outcome, Error> {
         match change {
             Change::Record { origin, record, allowed_ms } => {
-                return self.record(*origin, record, *allowed_ms, now);
+                let outcome = self.record(*origin, record, *allowed_ms, now)?;
+                self.hint(record, now); // whatever became of it, as in Redis
+                return Ok(outcome);
             }
-            Change::End { user, which, sent_ms, expires_at, ended_in_gotrue, .. } => {
-                let known = Tombstone { expires_at: *expires_at, ended_in_gotrue: *ended_in_gotrue };
+            Change::End { user, which, reason, sent_ms, expires_at, ended_in_gotrue } => {
+                let (reason, expires_at, ended_in_gotrue) = (*reason, *expires_at, *ended_in_gotrue);
+                let known = Tombstone { reason, expires_at, ended_in_gotrue };
                 return Ok(Outcome::Ended(self.end(*user, which, *sent_ms, known, now)));
             }
             Change::Suspend { user, until, decided_ms } => {
@@ -146,8 +171,9 @@ impl Table {
         now: Seconds,
     ) -> Result<Outcome, Error> {
         let id = (new.user, new.session);
-        if self.tombstones.get(&id).is_some() {
-            return Ok(Outcome::Revoked);
+        if let Some(tombstone) = self.tombstones.get(&id) {
+            let expired = tombstone.reason == Reason::Expired;
+            return Ok(if expired { Outcome::Expired(0) } else { Outcome::Revoked });
         }
         if let (Some(allowed_ms), Some(marks)) = (allowed_ms, self.marks.get_mut(&new.user)) {
             marks.ban.allow(allowed_ms);
@@ -156,6 +182,9 @@ impl Table {
         let not_before = self.marks_of(new.user).not_before;
         if rules::began_before(not_before, old.as_ref(), Some(new.created_at)) {
             return Ok(Outcome::Revoked);
+        }
+        if origin == Origin::Refresh && self.is_over(old.as_ref(), new) {
+            return Ok(Outcome::Expired(self.end_here(Reason::Expired, new, now)));
         }
         let end = now.saturating_add(rules::record_ttl(self.session_ttl, new.expires_at, now));
         let Some(mut old) = old else {
@@ -183,7 +212,7 @@ impl Table {
         for session in self.meant(user, which) {
             let id = (user, session);
             let record = self.records.get(&id);
-            if record.is_some_and(|record| rules::outlives(which, sent_ms, record)) {
+            if record.is_some_and(|record| rules::outlives(which, sent_ms, known.ended_in_gotrue, record)) {
                 continue;
             }
             let newest = record.map(|record| record.expires_at).max(known.expires_at);
@@ -248,10 +277,16 @@ impl Table {
         let id = (sought.user, sought.session);
         let marks = self.marks_of(sought.user);
         let record = self.records.get_mut(&id);
-        if self.tombstones.get(&id).is_some()
-            || rules::began_before(marks.not_before, record.as_deref(), sought.began)
-        {
-            return State::Revoked;
+        match self.tombstones.get(&id).map(|tombstone| tombstone.reason) {
+            Some(Reason::Expired) => return State::Expired,
+            Some(_) => return State::Revoked,
+            None if rules::began_before(marks.not_before, record.as_deref(), sought.began) => {
+                return State::Revoked;
+            }
+            None => {}
+        }
+        if is_expired(self.limits, record.as_deref(), sought.began, now) {
+            return State::Expired;
         }
         if marks.ban.until() > now {
             return State::Suspended(marks.ban.until());
@@ -266,10 +301,10 @@ impl Table {
         found
     }
 
-    fn list(&self, user: UserId, wanted: Wanted) -> Listed {
+    fn list(&self, user: UserId, wanted: Wanted, now: Seconds) -> Listed {
         let (skip, take) = match wanted {
             Wanted::One(session) => {
-                let records: Vec<_> = self.live(user, session).cloned().into_iter().collect();
+                let records: Vec<_> = self.live_at(user, session, now).cloned().into_iter().collect();
                 return Listed { total: records.len() as u64, records };
             }
             Wanted::Page { skip, take } => (usize::try_from(skip).unwrap_or(usize::MAX), take as usize),
@@ -279,7 +314,9 @@ impl Table {
             .get(&user)
             .into_iter()
             .flatten()
-            .filter_map(|session| Some((self.records.end_of(&(user, *session))?, self.live(user, *session)?)))
+            .filter_map(|session| {
+                Some((self.records.end_of(&(user, *session))?, self.live_at(user, *session, now)?))
+            })
             .collect();
         live.sort_unstable_by_key(|(end, record)| Reverse((*end, record.session)));
         for block in live.chunks_mut(rules::IN_ORDER as usize) {
@@ -327,23 +364,32 @@ impl Table {
         }
     }
 
+    /// Notes which session tokens belong to. When there is no room, the hint that ends first gives way.
+    fn hint(&mut self, record: &Record, now: Seconds) {
+        let end = now.saturating_add(rules::record_ttl(self.session_ttl, record.expires_at, now));
+        for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
+            self.hints.insert(token.clone(), (record.user, record.session), end);
+            if self.hints.len() > HINTS * self.max_sessions {
+                self.hints.pop_first();
+            }
+        }
+    }
+
+    /// The session whose own record names the token.
+    fn session_of(&self, token: &RefreshRef) -> Option<Id> {
+        let id = self.hints.get(token)?;
+        let record = self.records.get(id)?;
+        [&record.refresh_ref, &record.previous_ref].into_iter().flatten().any(|it| it == token).then_some(*id)
+    }
+
     fn put(&mut self, record: Record, end: Seconds) {
         let id = (record.user, record.session);
-        for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
-            self.tokens.insert(token.clone(), id);
-        }
         self.sessions.entry(record.user).or_default().insert(record.session);
         self.records.insert(id, record, end);
     }
 
     /// Removes what leads to a record.
     fn forget(&mut self, record: &Record) {
-        let id = (record.user, record.session);
-        for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
-            if self.tokens.get(token) == Some(&id) {
-                self.tokens.remove(token);
-            }
-        }
         if let Some(sessions) = self.sessions.get_mut(&record.user) {
             sessions.remove(&record.session);
             if sessions.is_empty() {

@@ -2,8 +2,10 @@
 --
 -- KEYS: record, tombstone, marks, index
 -- ARGV: now, TTL of the record, origin ('sign_in' or 'refresh'), session id, when the request was sent that a
---   banned user would have been refused (ms; 0: no such request), then the fields as name, value, …
--- Returns 'created', 'refreshed', 'unchanged' or 'revoked'.
+--   banned user would have been refused (ms; 0: no such request), limits (`limits_from`), what tombstones live by:
+--   shortest life, skew added to an access token's, session.ttl, longest life; then the fields as name, value, …
+-- Returns 'created', 'refreshed', 'unchanged' or 'revoked'; {'expired', how many live sessions ended} where the
+-- session's time was over when it was refreshed.
 --
 -- Which of two records is the newer one (`store/rules.rs` holds the same rule in Rust and says why; a test
 -- compares them):
@@ -20,6 +22,7 @@
 -- factor, methods, address and agent where the newer one has none.
 
 local now, ttl, origin, session = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local limits = limits_from(ARGV, 6)
 local OPTIONAL = {
   'refresh_ref', 'previous_ref', 'counter', 'began_ms', 'seen_at', 'aal', 'factor_id', 'amr', 'role', 'client_id', 'ip',
   'user_agent',
@@ -113,10 +116,33 @@ local function allow(allowed_ms, decided_ms, seen_ms, seen_until)
   end
 end
 
-if redis.call('EXISTS', KEYS[2]) == 1 then
-  return 'revoked'
+-- Ends the session here, not in GoTrue.
+local function end_as(reason, new, old)
+  local rule = {text = reason .. ':' .. now, expires_at = new.expires_at, in_gotrue = '0',
+    shortest = ARGV[9], skew = ARGV[10], session_ttl = ARGV[11], longest = ARGV[12]}
+  redis.call('ZREM', place and place.set or KEYS[4], session) -- first: a full Redis allows it, and what follows
+  bury(base_of(KEYS[3]), session, number(old.expires_at), with_numbers(rule), now)
+  return redis.call('DEL', KEYS[1])
 end
-local new = pairs_from(ARGV, 6)
+
+-- Whether the session's time was over when it was refreshed, whenever that is recorded.
+local function is_over(old, new)
+  local at = number(new.refreshed_at)
+  if old then
+    return is_expired(limits, old, at)
+  end
+  return has_passed(limits.absolute, number(new.created_at), at)
+end
+
+local function answer_of(word)
+  return word == 'expired' and {word, 0} or word
+end
+
+local buried = buried_as(KEYS[2])
+if buried then
+  return answer_of(buried)
+end
+local new = pairs_from(ARGV, 13)
 local stored = redis.call('HGETALL', KEYS[1])
 local old = pairs_from(stored, 1)
 local known = #stored > 0
@@ -129,12 +155,15 @@ if place then
   ended, lowered = judged(chain, place, old)
   if ended then
     end_waiting(chain, place, old, ended, now)
-    return 'revoked'
+    return answer_of(ended_as(ended.text))
   end
 end
 allow(ARGV[5], marked[3], marked[4], marked[5])
 if number(marked[1]) > number((known and old or new).created_at) then
   return 'revoked'
+end
+if origin == 'refresh' and is_over(known and old, new) then
+  return {'expired', end_as('expired', new, old)}
 end
 if not known then
   store(new)
@@ -149,6 +178,13 @@ if origin == 'sign_in' and new.began_ms and not old.began_ms then
   redis.call('HSET', KEYS[1], 'created_at', new.created_at, 'began_ms', new.began_ms)
   if new.client_id and not old.client_id then
     redis.call('HSET', KEYS[1], 'client_id', new.client_id)
+  end
+  if new.refresh_ref and not old.refresh_ref then
+    -- A token that somebody used told of the session, and not of its refresh token.
+    redis.call('HSET', KEYS[1], 'refresh_ref', new.refresh_ref)
+    if new.counter then
+      redis.call('HSET', KEYS[1], 'counter', new.counter)
+    end
   end
   if place then
     if lowered then

@@ -19,7 +19,13 @@ mod slots;
 mod survey;
 mod target;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use ::redis::{Cmd, Value, cmd};
 
@@ -39,8 +45,8 @@ use super::{
 use crate::{
     config::{self, StoreTarget},
     session::{
-        Change, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought, State, UserId,
-        Wanted, Which,
+        Change, Holder, Limits, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought,
+        State, UserId, Wanted, Which,
     },
 };
 
@@ -56,9 +62,11 @@ pub struct Source {
     config: config::Store,
     session_ttl: Duration,
     step: u32,
+    limits: Limits,
     access: Arc<Access>,
     scripts: Arc<Scripts>,
     changes: Arc<Changes>,
+    noted_since: Arc<AtomicU64>,
 }
 
 impl Source {
@@ -74,9 +82,11 @@ impl Source {
             config: config.clone(),
             session_ttl,
             step: STEP,
+            limits: Limits::default(),
             access: Arc::new(Access::new(target)?),
             scripts: Arc::new(Scripts::new()),
             changes: Arc::default(),
+            noted_since: Arc::default(),
         })
     }
 
@@ -84,6 +94,12 @@ impl Source {
     #[must_use]
     pub fn with_step(self, step: u32) -> Self {
         Self { step: step.max(1), ..self }
+    }
+
+    /// Ends sessions that are past these limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// A store with a connection of its own, made when it is first needed.
@@ -94,6 +110,8 @@ impl Source {
             keys: Keys::new(&self.config.key_prefix),
             session_ttl: self.session_ttl.as_secs(),
             step: self.step,
+            limits: self.limits,
+            noted_since: Arc::clone(&self.noted_since),
             changes: Arc::clone(&self.changes),
             wait_replicas: self.config.wait_replicas,
         }
@@ -141,6 +159,8 @@ pub struct Redis {
     keys: Keys,
     session_ttl: Seconds,
     step: u32,
+    limits: Limits,
+    noted_since: Arc<AtomicU64>,
     changes: Arc<Changes>,
     wait_replicas: u32,
 }
@@ -196,15 +216,31 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn lookup(&self, sought: &Sought, now: Seconds) -> Result<State, Error> {
+        let marks = self.keys.marks(sought.user);
+        let replies = self.run(&marks, self.lookup_script(sought, now)).await?;
+        reply::state(sought.user, sought.session, reply::first(&replies)?)
+    }
+
+    fn lookup_script(&self, sought: &Sought, now: Seconds) -> Cmd {
         let &Sought { user, session, began, touch } = sought;
         let keys =
             [self.keys.record(user, session), self.keys.tombstone(user, session), self.keys.marks(user)];
         let mut call = self.scripts.lookup.call(&keys);
         call.arg(now).arg(u8::from(touch)).arg(rules::TOUCH_AFTER);
         call.arg(began.map_or(String::new(), |began| began.to_string()));
-        let [record, ..] = &keys;
-        let replies = self.run(record, call).await?;
-        reply::state(user, session, reply::first(&replies)?)
+        self.add_limits(&mut call);
+        call
+    }
+
+    /// As scripts read them with `limits_from`.
+    fn add_limits(&self, call: &mut Cmd) {
+        let Limits { idle, absolute } = self.limits;
+        call.arg(idle.unwrap_or(0)).arg(absolute.unwrap_or(0)).arg(self.noted_since.load(Relaxed));
+    }
+
+    /// See [`Store::was_away`](super::Store::was_away).
+    pub fn was_away(&self, now: Seconds) {
+        self.noted_since.fetch_max(now, Relaxed);
     }
 
     /// See [`Store::list`](super::Store::list).
@@ -219,6 +255,7 @@ impl Redis {
             Wanted::Page { skip, take } => call.arg(skip).arg(take).arg(rules::IN_ORDER).arg(""),
             Wanted::One(session) => call.arg(0).arg(1).arg(rules::IN_ORDER).arg(session.to_string()),
         };
+        self.add_limits(&mut call);
         let [index, _] = &keys;
         let replies = self.run(index, call).await?;
         reply::listed(user, reply::first(&replies)?)
@@ -229,10 +266,7 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn session_of(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
-        let hint = self.keys.refresh(token);
-        let mut get = cmd("GET");
-        get.arg(&hint);
-        let Some((user, session)) = reply::hint(reply::first(&self.run(&hint, get).await?)?)? else {
+        let Some((user, session)) = self.hint(token).await? else {
             return Ok(None);
         };
         let marks = self.keys.marks(user);
@@ -240,6 +274,33 @@ impl Redis {
         let replies = self.run(&marks, resolve).await?;
         let agrees = reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str()));
         Ok(agrees.then_some((user, session)))
+    }
+
+    /// See [`Store::holder`](super::Store::holder).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn holder(&self, token: &RefreshRef, now: Seconds) -> Result<Option<Holder>, Error> {
+        let Some((user, session)) = self.hint(token).await? else {
+            return Ok(None);
+        };
+        let (marks, tombstone) = (self.keys.marks(user), self.keys.tombstone(user, session));
+        let mut batch = Batch::with_capacity(2);
+        batch.add(&marks, self.lookup_script(&Sought::of(user, session), now));
+        let mut get = cmd("GET");
+        get.arg(&tombstone);
+        batch.add(&marks, get);
+        let replies = self.route.send(&batch).await?;
+        let state = reply::state(user, session, reply::first(&replies)?)?;
+        let ended_in_gotrue = replies.get(1).is_some_and(reply::knows_gotrue);
+        Ok(Some(Holder { user, session, state, ended_in_gotrue }))
+    }
+
+    async fn hint(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
+        let hint = self.keys.refresh(token);
+        let mut get = cmd("GET");
+        get.arg(&hint);
+        reply::hint(reply::first(&self.run(&hint, get).await?)?)
     }
 
     /// See [`Store::sweep`](super::Store::sweep).
@@ -367,6 +428,8 @@ impl Redis {
             })
             .arg(record.session.to_string())
             .arg(allowed_ms.unwrap_or(0));
+        self.add_limits(&mut call);
+        call.arg(rules::SHORTEST_TOMBSTONE).arg(rules::SKEW).arg(self.session_ttl).arg(rules::LONGEST);
         for (name, value) in record::fields(record) {
             call.arg(name).arg(value.as_ref());
         }

@@ -2,6 +2,9 @@
 //!
 //! `record.lua` holds the second rule in its own language; `tests/it/store.rs` compares the two.
 
+mod limits;
+
+pub(super) use self::limits::{is_expired, is_too_old};
 use crate::session::{Origin, Reason, Record, Seconds, Which};
 
 /// `seen_at` is written at most this often, seconds.
@@ -24,9 +27,11 @@ pub(super) fn record_ttl(session_ttl: Seconds, expires_at: Seconds, now: Seconds
     session_ttl.max(expires_at.saturating_sub(now)).min(LONGEST)
 }
 
-/// What a tombstone knows: how long the newest access token lives, and whether GoTrue has ended the session.
+/// What a tombstone knows: why, how long the newest access token lives, and whether GoTrue has ended the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tombstone {
+    /// Why the session ended.
+    pub(super) reason: Reason,
     /// `exp`, as far as it is known.
     pub(super) expires_at: Option<Seconds>,
     /// GoTrue hands out no more tokens for it.
@@ -44,9 +49,10 @@ impl Tombstone {
         least.max(expires_at.saturating_add(SKEW).saturating_sub(now)).min(LONGEST)
     }
 
-    /// Both together, in either order.
+    /// Both together, in either order but for the reason: the first stands.
     pub(super) fn and(self, other: Self) -> Self {
         Self {
+            reason: self.reason,
             expires_at: self.expires_at.max(other.expires_at),
             ended_in_gotrue: self.ended_in_gotrue || other.ended_in_gotrue,
         }
@@ -120,12 +126,17 @@ pub(super) fn decided_ttl(session_ttl: Seconds, until: Seconds, now: Seconds) ->
 /// Whether a session began after an ending was sent, so that the ending does not mean it.
 ///
 /// One that was first seen at a refresh, because its sign-in waits for the store elsewhere, is known by the second it
-/// began in: against endings of many that were sent in an earlier one it lives. An ending of one names a session that
-/// was there, whatever its record says. `common.lua` and `end.lua` hold the same rule.
-pub(super) fn outlives(which: &Which, sent_ms: u64, record: &Record) -> bool {
+/// began in: against endings of many that were sent in an earlier one it lives. In the same one it does, too, where
+/// GoTrue has ended what it meant: GoTrue's next 403 tells if that was wrong, and nobody is logged out for it; what is
+/// revoked only here ends. An ending of one names a session that was there, whatever its record says. `common.lua` and
+/// `end.lua` hold the same rule.
+pub(super) fn outlives(which: &Which, sent_ms: u64, ended_in_gotrue: bool, record: &Record) -> bool {
     match which {
         Which::One(_) | Which::Live(_) => record.began_ms > sent_ms,
-        _ if record.began_ms == 0 => record.created_at > sent_ms / 1000,
+        _ if record.began_ms == 0 => {
+            let sent = sent_ms / 1000;
+            record.created_at > sent || (record.created_at == sent && ended_in_gotrue)
+        }
         _ => record.began_ms > sent_ms,
     }
 }
@@ -202,14 +213,18 @@ pub(super) fn merged(origin: Origin, mut new: Record, old: &Record) -> Record {
     new
 }
 
-/// What a sign-in that does not supersede still adds to a record that a refresh made: when the session
-/// began, and for which client.
+/// What a sign-in that does not supersede still adds to a record that a refresh made, or a token that somebody used:
+/// when the session began, for which client, and its refresh token, where none is known.
 pub(super) fn add_beginning(origin: Origin, new: &Record, old: &mut Record) {
     if origin == Origin::SignIn && new.began_ms > 0 && old.began_ms == 0 {
         old.created_at = new.created_at;
         old.began_ms = new.began_ms;
         if old.client_id.is_none() {
             old.client_id.clone_from(&new.client_id);
+        }
+        if old.refresh_ref.is_none() {
+            old.refresh_ref.clone_from(&new.refresh_ref);
+            old.counter = new.counter.or(old.counter);
         }
     }
 }
@@ -325,16 +340,18 @@ mod tests {
             |began_ms, created_at| with(b(), |it| (it.began_ms, it.created_at) = (began_ms, created_at));
         let session = b().session;
         let table = [
-            (Which::All, 5_500, seen(5_501, 5), true),
-            (Which::All, 5_500, seen(5_500, 9), false),
-            (Which::All, 5_500, seen(0, 6), true),
-            (Which::All, 5_500, seen(0, 5), false),
-            (Which::Others(session), 5_500, seen(0, 6), true),
-            (Which::One(session), 5_500, seen(0, 6), false),
-            (Which::One(session), 5_500, seen(5_501, 5), true),
+            (Which::All, true, seen(5_501, 5), true),
+            (Which::All, true, seen(5_500, 9), false),
+            (Which::All, false, seen(0, 6), true),
+            (Which::All, true, seen(0, 5), true),
+            (Which::All, false, seen(0, 5), false),
+            (Which::All, true, seen(0, 4), false),
+            (Which::Others(session), false, seen(0, 6), true),
+            (Which::One(session), true, seen(0, 6), false),
+            (Which::One(session), false, seen(5_501, 5), true),
         ];
-        for (which, sent_ms, record, expected) in table {
-            assert_eq!(outlives(&which, sent_ms, &record), expected, "{which:?} {sent_ms}");
+        for (which, in_gotrue, record, expected) in table {
+            assert_eq!(outlives(&which, 5_500, in_gotrue, &record), expected, "{which:?} {in_gotrue}");
         }
     }
 
@@ -422,7 +439,9 @@ mod tests {
         assert_eq!(record_ttl(600, 2_000, 1_000), 1_000);
         assert_eq!(record_ttl(2_000, 2_000, 1_000), 2_000);
         assert_eq!(record_ttl(600, u64::MAX, 1_000), LONGEST);
-        let ttl = |expires_at, ended_in_gotrue| Tombstone { expires_at, ended_in_gotrue }.ttl(600, 1_000);
+        let reason = Reason::Logout;
+        let ttl =
+            |expires_at, ended_in_gotrue| Tombstone { reason, expires_at, ended_in_gotrue }.ttl(600, 1_000);
         assert_eq!(ttl(Some(1_500), true), 560);
         assert_eq!(ttl(Some(1_000), true), 120);
         assert_eq!(ttl(Some(1_100), false), 600);

@@ -2,7 +2,7 @@
 --
 -- KEYS: record, tombstone, marks, index
 -- ARGV: session id
--- Returns 'revoked', 'live' or 'unknown', whoever is banned; the user's `not_before` or 0; 1 if an ending of all finds
+-- Returns 'revoked', 'expired', 'live' or 'unknown', whoever is banned, and whatever limits there are; the user's `not_before` or 0; 1 if an ending of all finds
 -- the session, in the index or where it waits for a change to many, else 0; then its fields as name, value, …
 
 local it = known_of(KEYS[1], KEYS[2], KEYS[3])

@@ -90,6 +90,7 @@ fn samples(key: &Key) -> [String; 3] {
         Kind::Switch => ["true", "false", "true"],
         Kind::OneOf(words) => [words[words.len() - 1], words[0], words[words.len() - 1]],
         Kind::AnyOf(_) => ["store", "upstream,store", ""],
+        Kind::Duration(..) if key.name == "session.idle_timeout" => ["5m", "1h", "10m"],
         Kind::Duration(least, most) | Kind::Size(least, most) => [least, most, least],
         Kind::Count(least, most) => return [least.to_string(), most.to_string(), (least + 1).to_string()],
         Kind::File | Kind::Folder => ["a", "b", "c"],

@@ -6,10 +6,12 @@ mod api;
 mod bans;
 mod check;
 mod keys;
+mod limits;
 mod logout;
 mod lookup;
 mod order;
 mod proof;
+mod refused;
 mod revoked;
 mod sign_in;
 mod sweeps;
@@ -20,7 +22,7 @@ use std::time::Duration;
 
 use gotrue_sidecar::{
     clock::Clock,
-    session::{Change, Origin, Reason, Record, Seconds, SessionId, Sought, State, UserId, Which},
+    session::{Change, Origin, Reason, Record, Seconds, SessionId, Sought, State, UserId, Wanted, Which},
     store::Store,
 };
 use http::{Method, Request};
@@ -182,8 +184,11 @@ fn dropped(reason: &str) -> String {
 /// One more replica.
 fn another(redis: &RedisServer, upstream: &Upstream, clock: &Clock, flags: &[&str]) -> Sidecar {
     let store = redis.url();
-    let mut all = vec!["--upstream-url", upstream.url.as_str(), "--store-url", store.as_str()];
+    let mut all = vec!["--upstream-url", upstream.url.as_str()];
     all.extend(flags);
+    if !flags.contains(&"--store-url") {
+        all.extend(["--store-url", store.as_str()]);
+    }
     if !flags.contains(&"--store-timeout") {
         all.extend(["--store-timeout", "10s"]); // no test here is about it unless it says so
     }

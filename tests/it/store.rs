@@ -7,6 +7,7 @@ mod differential;
 mod faults;
 mod folding;
 mod keys;
+mod limits;
 mod load;
 mod pending;
 mod replicas;
@@ -21,8 +22,8 @@ use std::{
 use gotrue_sidecar::{
     config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
     session::{
-        Aal, Change, FactorId, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId, Sought,
-        State, UserId, Wanted, Which,
+        Aal, Change, FactorId, Limits, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId,
+        Sought, State, UserId, Wanted, Which,
     },
     store::{Source, Store},
 };
@@ -78,6 +79,12 @@ fn open(config: &config::Store) -> Store {
 /// One that deals with so few sessions at once that most changes leave something to sweep.
 fn open_with_step(config: &config::Store, step: u32) -> Store {
     Source::new(config, Duration::from_secs(SESSION_TTL)).unwrap().with_step(step).connect()
+}
+
+/// One that ends sessions by time.
+fn open_with_limits(config: &config::Store, step: u32, limits: Limits) -> Store {
+    let source = Source::new(config, Duration::from_secs(SESSION_TTL)).unwrap();
+    source.with_step(step).with_limits(limits).connect()
 }
 
 fn embedded() -> Store {

@@ -68,9 +68,9 @@ EOF
 # Records
 
 mutation 'a revoked session is written back' src/store/record.lua it 'store::conformance' <<'EOF'
-if redis.call('EXISTS', KEYS[2]) == 1 then
+if buried then
 ---
-if redis.call('EXISTS', KEYS[2]) == 2 then
+if buried == 'nobody' then
 EOF
 
 mutation 'the older refresh stands' src/store/record.lua it 'store::conformance' <<'EOF'
@@ -98,7 +98,7 @@ mutation 'every token of /token is a sign-in' src/mirror/record.rs it 'sessions:
 EOF
 
 mutation 'a revoked session gets its tokens' src/proxy/mirrored.rs it 'sessions::revoked' <<'EOF'
-            Route::Token | Route::OauthToken => Some(Refusal::RefreshRevoked),
+            Route::Token | Route::OauthToken => Some(of_refresh),
 ---
             Route::Token | Route::OauthToken => None,
 EOF
@@ -148,9 +148,9 @@ mutation 'a token that is not verified touches' src/sessions.rs it 'sessions::lo
 EOF
 
 mutation 'keys are fetched whenever one is unknown' src/jwks.rs it 'sessions::keys::a_storm' <<'EOF'
-        if last.is_some_and(|last| last.elapsed() < min_age) {
+        self.began.is_none_or(|began| began.elapsed() >= age)
 ---
-        if last.is_some_and(|last| last.elapsed() < min_age / 1000) {
+        self.began.is_none_or(|began| began.elapsed() >= age / 1000)
 EOF
 
 mutation 'keys are not fetched for lookups' src/jwks.rs it 'sessions::keys::a_key' <<'EOF'
@@ -222,9 +222,9 @@ EOF
 # What the mirror never saw
 
 mutation 'a mark says nothing of sessions without a record' src/store/lookup.lua it 'store::conformance sessions::revoked' <<'EOF'
-tonumber(ARGV[4]))
+tonumber(ARGV[4]), limits
 ---
-nil)
+nil, limits
 EOF
 
 # Sweeps
@@ -239,4 +239,43 @@ mutation 'an index of expired survivors stays for ever' src/store/carry_out.lua 
       extend(chain.base .. ':sessions', math.max(fate.longest - now, 1)) -- also where all of them expired meanwhile
 ---
       if fate.longest > now then extend(chain.base .. ':sessions', fate.longest - now) end
+EOF
+
+# Limits
+
+mutation 'a refresh asks for no limit' src/store/record.lua it 'store::limits' <<'EOF'
+if origin == 'refresh' and is_over(known and old, new) then
+---
+if origin == 'nobody' and is_over(known and old, new) then
+EOF
+
+mutation 'an outage counts as idle time' src/store/common.lua it 'store::limits' <<'EOF'
+number(record.seen_at), limits.noted_since)
+---
+number(record.seen_at))
+EOF
+
+mutation 'a hint alone refuses a refresh' src/sessions/ended.rs it 'sessions::refused' <<'EOF'
+            State::Live(_) | State::Suspended(_) | State::Unknown => return None,
+---
+            State::Unknown => Reason::Revoked,
+            State::Live(_) | State::Suspended(_) => return None,
+EOF
+
+mutation 'whoever was refused beforehand stays in GoTrue' src/proxy/mirrored.rs it 'sessions::refused' <<'EOF'
+                drop(self.exchange(request, version).await);
+---
+                drop((request, version));
+EOF
+
+mutation 'an outage buries what only a refresh told of' src/store/common.lua it 'store::conformance' <<'EOF'
+  return since > 0 or (since == 0 and rule.in_gotrue == '1')
+---
+  return false
+EOF
+
+mutation 'a sign-in after a witness tells no refresh token' src/store/record.lua it 'store::conformance' <<'EOF'
+  if new.refresh_ref and not old.refresh_ref then
+---
+  if false then
 EOF

@@ -14,7 +14,7 @@ pub(super) struct Expiring<K, V> {
     ends: BTreeSet<(Seconds, K)>,
 }
 
-impl<K: Copy + Eq + Hash + Ord, V> Expiring<K, V> {
+impl<K: Clone + Eq + Hash + Ord, V> Expiring<K, V> {
     /// An empty one.
     pub(super) fn new() -> Self {
         Self { entries: HashMap::new(), ends: BTreeSet::new() }
@@ -45,25 +45,25 @@ impl<K: Copy + Eq + Hash + Ord, V> Expiring<K, V> {
     pub(super) fn insert(&mut self, key: K, value: V, end: Seconds) {
         let end = match self.entries.get(&key) {
             Some((_, before)) => {
-                self.ends.remove(&(*before, key));
+                self.ends.remove(&(*before, key.clone()));
                 end.max(*before)
             }
             None => end,
         };
-        self.ends.insert((end, key));
+        self.ends.insert((end, key.clone()));
         self.entries.insert(key, (value, end));
     }
 
     /// Takes an entry out.
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let (value, end) = self.entries.remove(key)?;
-        self.ends.remove(&(end, *key));
+        self.ends.remove(&(end, key.clone()));
         Some(value)
     }
 
     /// Takes out the entry that ends first, if it has ended by `now`.
     pub(super) fn pop_ended(&mut self, now: Seconds) -> Option<(K, V)> {
-        let (end, key) = *self.ends.first()?;
+        let (end, key) = self.ends.first()?.clone();
         let value = (end <= now).then(|| self.remove(&key)).flatten()?;
         Some((key, value))
     }

@@ -38,7 +38,7 @@ pub(super) fn is_lasting_refusal(reply: &Value) -> bool {
 pub(super) fn outcome(reply: &Value) -> Result<Outcome, Error> {
     sound(reply)?;
     if let Value::Array(items) = reply {
-        return pending(items);
+        return counted(items);
     }
     match (reply, text(reply)) {
         (Value::Int(ended), _) => u64::try_from(*ended).map(Outcome::Ended).map_err(|_| Error::Protocol),
@@ -51,11 +51,14 @@ pub(super) fn outcome(reply: &Value) -> Result<Outcome, Error> {
     }
 }
 
-fn pending(items: &[Value]) -> Result<Outcome, Error> {
-    match items {
-        [head, Value::Int(ended)] if text(head) == Some("pending") => {
-            u64::try_from(*ended).map(Outcome::Pending).map_err(|_| Error::Protocol)
-        }
+fn counted(items: &[Value]) -> Result<Outcome, Error> {
+    let [head, Value::Int(ended)] = items else {
+        return Err(Error::Protocol);
+    };
+    let ended = u64::try_from(*ended).map_err(|_| Error::Protocol)?;
+    match text(head) {
+        Some("pending") => Ok(Outcome::Pending(ended)),
+        Some("expired") => Ok(Outcome::Expired(ended)),
         _ => Err(Error::Protocol),
     }
 }
@@ -85,6 +88,7 @@ pub(super) fn state(user: UserId, session: SessionId, reply: &Value) -> Result<S
     let (head, rest) = items.split_first().ok_or(Error::Protocol)?;
     match (text(head), rest) {
         (Some("revoked"), _) => Ok(State::Revoked),
+        (Some("expired"), _) => Ok(State::Expired),
         (Some("unknown"), _) => Ok(State::Unknown),
         (Some("suspended"), [until]) => {
             text(until).and_then(|until| until.parse().ok()).map(State::Suspended).ok_or(Error::Protocol)
@@ -198,6 +202,13 @@ pub(super) fn hint(reply: &Value) -> Result<Option<(UserId, SessionId)>, Error> 
     sound(reply)?;
     let owner = text(reply).and_then(|owner| owner.split_once('/'));
     Ok(owner.and_then(|(user, session)| Some((UserId::parse(user)?, SessionId::parse(session)?))))
+}
+
+/// Whether a tombstone says that GoTrue has ended its session (`carry_out.lua`: `bury`). One that somebody set by hand
+/// says nothing of GoTrue.
+pub(super) fn knows_gotrue(tombstone: &Value) -> bool {
+    let parts: Vec<_> = text(tombstone).unwrap_or_default().split(':').collect();
+    matches!(parts.as_slice(), [_, _, _, "1"])
 }
 
 /// A list of texts, some of them absent.
@@ -352,6 +363,20 @@ mod tests {
             let items = [&["live"], fields].concat().into_iter().map(bulk).collect();
             assert_eq!(state(user, session, &Value::Array(items)), Ok(State::Unknown));
         }
+    }
+
+    #[test]
+    fn only_a_tombstone_of_ours_says_what_gotrue_knows() {
+        for (text, knows) in [
+            ("logout:1800000000:1800003600:1", true),
+            ("logout:1800000000:1800003600:0", false),
+            ("revoked:1", false),
+            ("1", false),
+            ("", false),
+        ] {
+            assert_eq!(knows_gotrue(&bulk(text)), knows, "{text}");
+        }
+        assert!(!knows_gotrue(&Value::Nil));
     }
 
     #[test]

@@ -108,11 +108,10 @@ impl Sentinel {
         Ok(master.address.clone())
     }
 
-    /// Makes the next call over a new connection.
+    /// Asks again who the master is before the next call. One that was away may have woken up as a master, and
+    /// takes changes until it is told that another is.
     pub(super) fn renew(&self) {
-        if let Some(master) = &*self.shared.master() {
-            master.renew();
-        }
+        *self.shared.master() = None;
     }
 
     async fn deliver(&self, pipeline: &Pipeline, replicas: u32) -> Result<Vec<Value>, Error> {

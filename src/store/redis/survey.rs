@@ -1,7 +1,8 @@
 //! What the audit asks of Redis: which sessions it holds, and what it knows of many of them at once; and
 //! what the audit leaves there, its result included.
 //!
-//! Whether a session is ended is worked out by what answers every request (`known_of` in `common.lua`).
+//! Whether a session is ended is worked out by what answers every request (`known_of` in `common.lua`); but no session
+//! is ended by time here, for GoTrue's database has it until somebody ends it.
 
 use ::redis::{Pipeline, Value, cmd};
 
@@ -230,7 +231,7 @@ fn held(user: UserId, session: SessionId, reply: &Value) -> Result<Held, Error> 
     let Surveyed { state, not_before, indexed, fields } = reply::surveyed(reply)?;
     match (state, record::read(user, session, &fields)) {
         ("unknown", _) => Ok(Held::Nothing { not_before }),
-        ("revoked", _) => Ok(Held::Ended),
+        ("revoked" | "expired", _) => Ok(Held::Ended),
         ("live", None) => Ok(Held::Unreadable),
         ("live", Some(record)) => Ok(Held::Live(Known {
             stamp: Stamp { refreshed_at: record.refreshed_at, counter: record.counter },

@@ -46,10 +46,49 @@ fn contradictions_name_both_sides() {
                 "revoke.upstream (sidecar.yaml:3): needs the symmetric secret to sign with; expected jwt.secret",
             ],
         ),
+        ("session:\n  idle_timeout: 30m", &["session.idle_timeout (sidecar.yaml:2): needs a store"]),
+        ("session:\n  absolute_timeout: 12h", &["session.absolute_timeout (sidecar.yaml:2): needs a store"]),
+        (
+            "store: {url: 'memory:'}\nsession:\n  idle_timeout: 299s",
+            &[
+                "session.idle_timeout (sidecar.yaml:3): too short: that a session is used is noted once a minute",
+            ],
+        ),
+        (
+            "store: {url: 'memory:'}\nsession:\n  idle_timeout: 30m\nlookup: false",
+            &["session.idle_timeout (sidecar.yaml:3): needs lookup; expected lookup to be true"],
+        ),
+        (
+            "store: {url: 'memory:'}\nsession:\n  ttl: 1h\n  idle_timeout: 61m",
+            &[
+                "session.idle_timeout (sidecar.yaml:4): longer than session.ttl, after which an unused session",
+            ],
+        ),
         (
             "upstream:\n  ca_file: a",
             &["upstream.ca_file (sidecar.yaml:2): is for TLS; expected upstream.url to begin with https://"],
         ),
+        (
+            "jwt:\n  secret: canary\n  secret_file: /a",
+            &["jwt.secret (sidecar.yaml:2): given together with jwt.secret_file (sidecar.yaml:3)"],
+        ),
+        ("listen: 0.0.0.0:9464", &["listen (sidecar.yaml:1): listen and admin.listen are the same port"]),
+        (
+            "listen: 127.0.0.1:7000\nadmin:\n  listen: '[::]:7000'",
+            &["admin.listen (sidecar.yaml:3): listen and admin.listen are the same port; expected"],
+        ),
+        ("listen: 127.0.0.1:9997", &["listen (sidecar.yaml:1): upstream.url is where listen is"]),
+        (
+            "upstream:\n  url: http://localhost:9999",
+            &["upstream.url (sidecar.yaml:2): upstream.url is where listen is; expected GoTrue's"],
+        ),
+    ];
+    assert_refused(table);
+}
+
+#[test]
+fn contradictions_of_the_store_name_both_sides() {
+    assert_refused(&[
         (
             "store:\n  url: redis://a\n  ca_file: a",
             &["store.ca_file (sidecar.yaml:3): is for TLS; expected store.url to begin with rediss://"],
@@ -88,21 +127,11 @@ fn contradictions_name_both_sides() {
             "store:\n  url: redis+sentinel://a/m\n  sentinel_username: b",
             &["store.sentinel_username (sidecar.yaml:3): expected store.sentinel_password or"],
         ),
-        (
-            "jwt:\n  secret: canary\n  secret_file: /a",
-            &["jwt.secret (sidecar.yaml:2): given together with jwt.secret_file (sidecar.yaml:3)"],
-        ),
-        ("listen: 0.0.0.0:9464", &["listen (sidecar.yaml:1): listen and admin.listen are the same port"]),
-        (
-            "listen: 127.0.0.1:7000\nadmin:\n  listen: '[::]:7000'",
-            &["admin.listen (sidecar.yaml:3): listen and admin.listen are the same port; expected"],
-        ),
-        ("listen: 127.0.0.1:9997", &["listen (sidecar.yaml:1): upstream.url is where listen is"]),
-        (
-            "upstream:\n  url: http://localhost:9999",
-            &["upstream.url (sidecar.yaml:2): upstream.url is where listen is; expected GoTrue's"],
-        ),
-    ];
+    ]);
+}
+
+/// Each file is refused with problems that begin so, and with no others.
+fn assert_refused(table: &[(&str, &[&str])]) {
     for (file, expected) in table {
         let problems = Call::with_file(file).arg("drain").refusal();
         assert_eq!(problems.len(), expected.len(), "{file}: {problems:?}");

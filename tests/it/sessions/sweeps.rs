@@ -34,7 +34,11 @@ fn in_small_steps(redis: &RedisServer) -> Arc<Sessions> {
     let bounds = config::Queue { changes: 1000, bytes: 1 << 20, spool_dir: None };
     let mirroring = Mirroring {
         queue: Arc::new(Queue::open(&bounds, Arc::clone(&metrics)).unwrap()),
-        session_ttl: 3600,
+        session: config::Session {
+            ttl: Duration::from_secs(3600),
+            limits: gotrue_sidecar::session::Limits::default(),
+            mint: false,
+        },
         source: Arc::new(Source::new(&config, Duration::from_secs(3600)).unwrap().with_step(2)),
         breaker: Arc::new(Breaker::new(1, Arc::clone(&metrics))),
         mirror: Mirror::new(None, Duration::ZERO),

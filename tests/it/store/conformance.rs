@@ -25,6 +25,7 @@ conformance! {
     records::the_same_answer_twice_changes_nothing
     records::a_refresh_renews_and_keeps_the_beginning
     records::what_a_refresh_no_longer_says_is_gone
+    records::a_sign_in_tells_the_token_that_a_witness_did_not
     records::refreshes_in_any_order_leave_the_last
     records::refreshes_of_one_second_follow_their_tokens
     records::counters_order_better_than_seconds
@@ -62,6 +63,7 @@ conformance! {
     questions::a_mark_revokes_for_whoever_asks_what_began_before_it
     questions::a_token_leads_to_its_session
     questions::a_token_leads_to_no_ended_session
+    questions::a_token_tells_what_became_of_its_session
     questions::it_answers_a_ping
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -14,6 +14,7 @@ use super::{
     documents::read,
     process::PATIENCE,
     raw::{Raw, Received},
+    redis::free_port,
     upstream::{Step, Upstream, answer},
 };
 
@@ -112,9 +113,7 @@ impl Gateway {
 
     async fn start(kind: &'static Kind, check: SocketAddr) -> Self {
         let app = Upstream::start(|_| vec![Step::Send(answer("200 OK", &[], "the application"))]).await;
-        // Held together, so that they are two; then free for the gateway.
-        let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [web, hop] = held.map(|listener| listener.local_addr().unwrap());
+        let [web, hop] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
         let app_address = app.url.strip_prefix("http://").unwrap().parse().unwrap();
         let addresses = Addresses { web, check, app: app_address, hop };
         let folder = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -340,8 +341,20 @@ fn socket(folder: &Path) -> PathBuf {
     folder.join("redis.sock")
 }
 
-/// A port on which nobody listens.
+/// A port of this host that is free, and is given out once. It lies below those that the system takes for outgoing
+/// connections, so that none of them takes it before whoever asked.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(997); // other runs on this machine begin elsewhere
+    for _ in 0..FREE.len() {
+        let place = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) as usize % FREE.len();
+        let port = FREE.start + u16::try_from(place).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port from {} to {} is free", FREE.start, FREE.end)
 }
+
+/// Where free ports are looked for.
+const FREE: std::ops::Range<u16> = 12_000..22_000;

@@ -72,17 +72,21 @@ pub(super) async fn a_sign_in_after_a_global_logout_was_sent_lives(store: &Store
 
 /// Its sign-in may wait for the store in another replica, and its refresh come first.
 pub(super) async fn a_session_of_a_later_second_that_only_a_refresh_told_of_lives(store: &Store) {
-    for (later, lives) in [(1, true), (0, false)] {
+    for (since, in_gotrue, lives) in
+        [(1, true, true), (1, false, true), (0, true, true), (0, false, false), (-1, true, false)]
+    {
         for which in [Which::All, Which::Others(some_session()), Which::Client("client".to_owned())] {
             let user = somebody();
-            let Change::End { sent_ms, .. } = end(user, which.clone()) else { unreachable!() };
+            let mut ending = end(user, which.clone());
+            let Change::End { sent_ms, ended_in_gotrue, .. } = &mut ending else { unreachable!() };
+            *ended_in_gotrue = in_gotrue;
             let mut record = refreshed(&signed_in(user, some_session()), 60);
             record.client_id = Some("client".to_owned());
-            (record.began_ms, record.created_at) = (0, sent_ms / 1000 + later);
+            (record.began_ms, record.created_at) = (0, (*sent_ms / 1000).saturating_add_signed(since));
             apply(store, &refresh(&record)).await;
-            apply(store, &end(user, which.clone())).await;
+            apply(store, &ending).await;
             let state = look(store, user, record.session).await;
-            assert_eq!(matches!(state, State::Live(_)), lives, "{which:?}, {later} s later");
+            assert_eq!(matches!(state, State::Live(_)), lives, "{which:?}, {since}, {in_gotrue}");
         }
     }
 }

@@ -92,3 +92,32 @@ pub(super) async fn a_token_leads_to_no_ended_session(store: &Store) {
 pub(super) async fn it_answers_a_ping(store: &Store) {
     assert_eq!(store.ping().await, Ok(()));
 }
+
+/// Also one that is neither the current nor the previous one any more, and whatever became of the session.
+pub(super) async fn a_token_tells_what_became_of_its_session(store: &Store) {
+    let first = signed_in(somebody(), some_session());
+    let (second, third) = (refreshed(&first, 10), refreshed(&refreshed(&first, 10), 20));
+    let token = |record: &Record| record.refresh_ref.clone().unwrap();
+    let told = async |record: &Record| {
+        let holder = store.holder(&token(record), NOW).await.unwrap();
+        holder.map(|holder| ((holder.user, holder.session), holder.state))
+    };
+    let ids = (first.user, first.session);
+    assert_eq!(told(&first).await, None);
+    apply(store, &sign_in(&first)).await;
+    assert_eq!(told(&first).await, Some((ids, State::Live(Box::new(first.clone())))));
+    apply(store, &refresh(&second)).await;
+    let third = Record { previous_ref: second.refresh_ref.clone(), began_ms: first.began_ms, ..third };
+    apply(store, &refresh(&third)).await;
+    for record in [&first, &second, &third] {
+        assert_eq!(told(record).await, Some((ids, State::Live(Box::new(third.clone())))));
+    }
+    apply(store, &suspend(first.user, Some(NOW + 9), 1)).await;
+    assert_eq!(told(&third).await, Some((ids, State::Suspended(NOW + 9))));
+    apply(store, &end(first.user, Which::One(first.session))).await;
+    for record in [&first, &second, &third] {
+        assert_eq!(told(record).await, Some((ids, State::Revoked)));
+    }
+    let holder = store.holder(&token(&third), NOW).await.unwrap();
+    assert!(holder.is_some_and(|holder| holder.ended_in_gotrue));
+}

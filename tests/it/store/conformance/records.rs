@@ -82,6 +82,22 @@ pub(super) async fn refreshes_in_any_order_leave_the_last(store: &Store) {
     assert!(states.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
+/// A token that was used may be written before the sign-in that it comes from, which waits elsewhere.
+pub(super) async fn a_sign_in_tells_the_token_that_a_witness_did_not(store: &Store) {
+    let signed = signed_in(somebody(), some_session());
+    let witnessed = Record { refresh_ref: None, began_ms: 0, ..signed.clone() };
+    for order in [[refresh(&witnessed), sign_in(&signed)], [sign_in(&signed), refresh(&witnessed)]] {
+        let other = some_session();
+        for mut change in order {
+            let Change::Record { record, .. } = &mut change else { unreachable!() };
+            record.session = other;
+            apply(store, &change).await;
+        }
+        let stored = live(store, signed.user, other).await;
+        assert_eq!((stored.refresh_ref, stored.began_ms), (signed.refresh_ref.clone(), signed.began_ms));
+    }
+}
+
 pub(super) async fn refreshes_of_one_second_follow_their_tokens(store: &Store) {
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let first = signed_in(somebody(), some_session());

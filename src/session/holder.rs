@@ -1,0 +1,16 @@
+//! The session that a refresh token belongs to.
+
+use super::{SessionId, State, UserId};
+
+/// What a refresh token leads to, whether or not the session still names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Whose session.
+    pub user: UserId,
+    /// Which.
+    pub session: SessionId,
+    /// What is known of it.
+    pub state: State,
+    /// GoTrue is known to have ended it.
+    pub ended_in_gotrue: bool,
+}
