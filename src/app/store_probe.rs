@@ -12,7 +12,7 @@ use crate::{
     clock::Clock,
     metrics::{Metrics, StoreCommand},
     readiness::Readiness,
-    store::{Error, Store, redis::LastAudit},
+    store::{About, Error, Store, redis::LastAudit},
 };
 
 /// Readiness is never older than this (deployment notes: cached for 2 s at most).
@@ -82,7 +82,9 @@ impl StoreProbe {
             self.store.renew(); // a half-open connection would keep the way back hidden
         }
         for (lane, answer) in answers.iter().enumerate() {
-            self.breaker.probed(lane, answer.is_ok());
+            // one that is full is no way to wait for: it takes endings, and says at once what it does not take
+            let works = answer.as_ref().err().is_none_or(|error| error.about() == About::Room);
+            self.breaker.probed(lane, works);
         }
         if self.well.replace(well) == Some(well) {
             return;

@@ -231,6 +231,29 @@ async fn what_was_revoked_elsewhere_stays_revoked() {
     assert!(has(&redis, "revoked", tokens.user, tokens.session).await);
 }
 
+/// However long it is full: endings are written at once, and nobody is turned away.
+#[tokio::test]
+async fn a_full_redis_is_not_away() {
+    let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
+    let replica = Replica::start(&upstream, &redis, &["--session-api-enabled=true"]).await;
+    let (leaving, revoked) = (replica.sign_in().await, replica.sign_in().await);
+    command(&redis, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
+    command(&redis, &["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    let refused = r#"gotrue_sidecar_store_commands_total{command="ping",result="out_of_memory"}"#;
+    let probed = || async { (replica.process.metric(refused).await >= 5).then_some(()) };
+    eventually(probed, || replica.process.stderr()).await;
+    assert_eq!(replica.process.metric(OPEN).await, 0, "{}", replica.process.stderr());
+    let client = replica.client();
+    assert_eq!(client.logout(&leaving, "?scope=local").await.status, 204);
+    let path = "/sessions?scope=global";
+    let answer = client.request(Method::DELETE, path, Some(&revoked.access), None).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    for tokens in [&leaving, &revoked] {
+        assert!(has(&redis, "revoked", tokens.user, tokens.session).await);
+    }
+    assert_eq!(replica.process.metric(LENGTH).await, 0);
+}
+
 /// A revocation is answered only when the store has it, and what waits of that user does not undo it.
 #[tokio::test]
 async fn a_revocation_comes_after_what_waits_of_its_user_and_never_waits_itself() {

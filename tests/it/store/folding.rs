@@ -96,10 +96,11 @@ impl Gotrue {
             Step::Refresh(number) => self.refresh(number, None).into_iter().collect(),
             Step::RaiseAal(number) => {
                 let raised = self.refresh(number, Some(factor_id(1)));
-                raised
-                    .into_iter()
-                    .flat_map(|raised| [raised, self.end(Which::Aal1Except(session_id(number)))])
-                    .collect()
+                if raised.is_some() {
+                    self.records.retain(|known, record| *known == number || record.aal != Some(Aal::Aal1));
+                }
+                let others = raised.as_ref().map(|_| self.end(Which::Aal1Except(session_id(number))));
+                raised.into_iter().chain(others).collect()
             }
             Step::RemoveFactor => vec![Change::LowerAal { user, factor: factor_id(1) }],
             Step::Ban => vec![Change::Suspend { user, until: Some(self.now + 9_000), decided_ms: sent_ms }],
