@@ -20,7 +20,7 @@ mutations:
 
 # Every shape of Redis fails in every way, and prints what came of it (docs/faults.md). UPDATE_DOCS=1 writes it there.
 faults:
-	@FAULTS_SECONDS=$${FAULTS_SECONDS:-5} cargo test --locked --test it storm::in_every_cell -- --nocapture
+	@FAULTS_SECONDS=$${FAULTS_SECONDS:-5} cargo test --locked --test it storm::in_every_cell -- --nocapture --include-ignored
 
 # An hour of load with a fault every few seconds; SOAK_SECONDS and SOAK_SEED make it another hour.
 soak:
