@@ -212,7 +212,9 @@ impl Table {
         for session in self.meant(user, which) {
             let id = (user, session);
             let record = self.records.get(&id);
-            if record.is_some_and(|record| rules::outlives(which, sent_ms, known.ended_in_gotrue, record)) {
+            if record
+                .is_some_and(|record| rules::outlives(which, sent_ms, known.ended_in_gotrue, record, now))
+            {
                 continue;
             }
             let newest = record.map(|record| record.expires_at).max(known.expires_at);

@@ -123,21 +123,29 @@ pub(super) fn decided_ttl(session_ttl: Seconds, until: Seconds, now: Seconds) ->
     seen_ttl(until, now).max(session_ttl)
 }
 
-/// Whether a session began after an ending was sent, so that the ending does not mean it.
+/// An ending that is written so many seconds after it was sent has waited for the store.
+const LATE: Seconds = 2;
+
+/// Whether a session began after an ending was sent, so that the ending, written at `now`, does not mean it.
 ///
 /// One that was first seen at a refresh, because its sign-in waits for the store elsewhere, is known by the second it
 /// began in: against endings of many that were sent in an earlier one it lives. In the same one it does, too, where
-/// GoTrue has ended what it meant: GoTrue's next 403 tells if that was wrong, and nobody is logged out for it; what is
-/// revoked only here ends. An ending of one names a session that was there, whatever its record says. `common.lua` and
+/// the ending has waited and GoTrue has ended what it meant: GoTrue's next 403 tells if that was wrong, and nobody is
+/// logged out for it. An ending of one names a session that was there, whatever its record says. `common.lua` and
 /// `end.lua` hold the same rule.
-pub(super) fn outlives(which: &Which, sent_ms: u64, ended_in_gotrue: bool, record: &Record) -> bool {
+pub(super) fn outlives(
+    which: &Which,
+    sent_ms: u64,
+    ended_in_gotrue: bool,
+    record: &Record,
+    now: Seconds,
+) -> bool {
+    let sent = sent_ms / 1000;
     match which {
         Which::One(_) | Which::Live(_) => record.began_ms > sent_ms,
-        _ if record.began_ms == 0 => {
-            let sent = sent_ms / 1000;
-            record.created_at > sent || (record.created_at == sent && ended_in_gotrue)
-        }
-        _ => record.began_ms > sent_ms,
+        _ if record.began_ms > 0 => record.began_ms > sent_ms,
+        _ if record.created_at == sent => ended_in_gotrue && now >= sent.saturating_add(LATE),
+        _ => record.created_at > sent,
     }
 }
 
@@ -351,8 +359,9 @@ mod tests {
             (Which::One(session), false, seen(5_501, 5), true),
         ];
         for (which, in_gotrue, record, expected) in table {
-            assert_eq!(outlives(&which, 5_500, in_gotrue, &record), expected, "{which:?} {in_gotrue}");
+            assert_eq!(outlives(&which, 5_500, in_gotrue, &record, 7), expected, "{which:?} {in_gotrue}");
         }
+        assert!(!outlives(&Which::All, 5_500, true, &seen(0, 5), 6));
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Cell {
 }
 
 #[test]
-#[ignore = "one cell of 40 may still lose a sign-in (docs/faults.md): make faults"]
+#[ignore = "a cell may still lose a sign-in, see docs/faults.md: make faults"]
 fn in_every_cell_nobody_notices_and_the_mirror_is_true_again() {
     let only: String = setting("FAULTS_ONLY").unwrap_or_default();
     let cells: VecDeque<_> = Cell::all().filter(|cell| cell.name().contains(&only)).collect();

@@ -72,9 +72,14 @@ pub(super) async fn a_sign_in_after_a_global_logout_was_sent_lives(store: &Store
 
 /// Its sign-in may wait for the store in another replica, and its refresh come first.
 pub(super) async fn a_session_of_a_later_second_that_only_a_refresh_told_of_lives(store: &Store) {
-    for (since, in_gotrue, lives) in
-        [(1, true, true), (1, false, true), (0, true, true), (0, false, false), (-1, true, false)]
-    {
+    for (since, in_gotrue, waited, lives) in [
+        (1, true, 0, true),
+        (1, false, 0, true),
+        (0, true, 2, true),
+        (0, true, 1, false),
+        (0, false, 2, false),
+        (-1, true, 2, false),
+    ] {
         for which in [Which::All, Which::Others(some_session()), Which::Client("client".to_owned())] {
             let user = somebody();
             let mut ending = end(user, which.clone());
@@ -84,9 +89,10 @@ pub(super) async fn a_session_of_a_later_second_that_only_a_refresh_told_of_live
             record.client_id = Some("client".to_owned());
             (record.began_ms, record.created_at) = (0, (*sent_ms / 1000).saturating_add_signed(since));
             apply(store, &refresh(&record)).await;
-            apply(store, &ending).await;
+            let Change::End { sent_ms, .. } = &ending else { unreachable!() };
+            store.apply(std::slice::from_ref(&ending), *sent_ms / 1000 + waited).await.unwrap();
             let state = look(store, user, record.session).await;
-            assert_eq!(matches!(state, State::Live(_)), lives, "{which:?}, {since}, {in_gotrue}");
+            assert_eq!(matches!(state, State::Live(_)), lives, "{which:?}, {since}, {in_gotrue}, {waited}");
         }
     }
 }
