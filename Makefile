@@ -24,7 +24,7 @@ faults:
 
 # An hour of load with a fault every few seconds; SOAK_SECONDS and SOAK_SEED make it another hour.
 soak:
-	@SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test it storm::soak -- --nocapture
+	@SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test it storm::soak -- --nocapture --include-ignored
 
 # What a request costs, beside nginx and HAProxy.
 bench:
