@@ -165,6 +165,10 @@ impl World {
         self.post(REFRESH, &refresh_body(login)).await
     }
 
+    async fn redis<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        redis_cli(&self.redis, command).await
+    }
+
     async fn dropped(&self, reason: &str) -> usize {
         self.count(&dropped(reason)).await
     }
@@ -207,6 +211,12 @@ async fn send_through(
         request = request.header(*name, *value);
     }
     send(request.body(body.to_owned()).unwrap()).await.unwrap()
+}
+
+/// As an operator would, who has nothing else.
+async fn redis_cli<T: ::redis::FromRedisValue>(redis: &RedisServer, command: &[&str]) -> T {
+    let (name, arguments) = command.split_first().unwrap();
+    ::redis::cmd(name).arg(arguments).query_async(&mut redis.client().await).await.unwrap()
 }
 
 /// What a sign-in records.

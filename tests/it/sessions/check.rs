@@ -3,6 +3,8 @@
 mod at_once;
 mod caches;
 mod credentials;
+mod gateway;
+mod latency;
 mod outage;
 mod requests;
 
@@ -10,6 +12,9 @@ use super::*;
 
 /// Nobody is asked here but the check, and nobody here is in a hurry.
 const UNHURRIED: [&str; 4] = ["--jwt-secret", SECRET, "--check-timeout", "10s"];
+
+/// Whoever notices a change within this has not waited for time to pass.
+const NEVER: [&str; 2] = ["--check-max-staleness", "60s"];
 
 const IDENTITY: [&str; 6] =
     ["x-auth-user", "x-auth-session", "x-auth-role", "x-auth-email", "x-auth-aal", "x-auth-expires"];
@@ -38,20 +43,11 @@ impl World {
         self.count(&format!("gotrue_sidecar_check_total{{result=\"{result}\"}}")).await
     }
 
-    async fn redis<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> T {
-        redis_cli(&self.redis, command).await
-    }
-
     /// Puts up a tombstone by hand, as somebody would who has nothing but redis-cli.
     async fn bury(&self, login: &Login) {
         let key = format!("gotrue:{{{}}}:revoked:{}", login.user, login.session);
         let () = self.redis(&["SET", &key, "by hand", "EX", "3600"]).await;
     }
-}
-
-async fn redis_cli<T: ::redis::FromRedisValue>(redis: &RedisServer, command: &[&str]) -> T {
-    let (name, arguments) = command.split_first().unwrap();
-    ::redis::cmd(name).arg(arguments).query_async(&mut redis.client().await).await.unwrap()
 }
 
 async fn check(sidecar: &Sidecar, token: &str) -> Answer {
@@ -80,6 +76,15 @@ async fn hears(sidecar: &Sidecar) {
         sample(sidecar.admin, "gotrue_sidecar_check_push_up").await == "1"
     })
     .await;
+}
+
+/// Has a sidecar remember a session as live.
+async fn remembered(sidecar: &Sidecar, token: &str) {
+    // the first question touches the record, which is heard of
+    for _ in 0..3 {
+        assert_eq!(check(sidecar, token).await.status, 200);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The identity that an answer tells, each header exactly once.

@@ -19,17 +19,22 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 
-/// A worker's hand on a Redis, which it lets deal with two sessions at once.
-fn in_small_steps(redis: &RedisServer) -> Arc<Sessions> {
+/// For whoever looks at a Redis without a sidecar.
+pub(super) fn store_config(redis: &RedisServer) -> config::Store {
     let url = SecretSource::Value(Secret::new(redis.url()));
-    let config = config::Store {
+    config::Store {
         target: StoreTarget::Redis(Box::new(RedisTarget::at(url))),
         key_prefix: "gotrue".to_owned(),
         timeout: Duration::from_secs(5),
         wait_replicas: 0,
         ref_key: None,
         memory_max_sessions: 1,
-    };
+    }
+}
+
+/// A worker's hand on a Redis, which it lets deal with two sessions at once.
+fn in_small_steps(redis: &RedisServer) -> Arc<Sessions> {
+    let config = store_config(redis);
     let metrics = Arc::new(Metrics::new().unwrap());
     let bounds = config::Queue { changes: 1000, bytes: 1 << 20, spool_dir: None };
     let mirroring = Mirroring {

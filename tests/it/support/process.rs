@@ -2,6 +2,7 @@
 //! a log on stderr, open files.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
@@ -33,8 +34,18 @@ pub(crate) struct Process {
 impl Process {
     /// Started with flags such as `--store-url=memory:`, and what [`with_defaults`] adds.
     pub(crate) async fn start(flags: &[&str]) -> Self {
-        let mut child =
-            command(&with_defaults(flags)).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::launch(command(&with_defaults(flags))).await
+    }
+
+    /// The same of another binary.
+    pub(crate) async fn start_other(program: &OsStr, flags: &[&str]) -> Self {
+        let program =
+            fs::canonicalize(program).unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        Self::launch(command_of(program.as_os_str(), &with_defaults(flags))).await
+    }
+
+    async fn launch(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let kept = Arc::clone(&stderr);
@@ -176,10 +187,14 @@ pub(crate) const SOFT_LIMIT: &str = "256";
 
 /// Without an environment, where no `sidecar.yaml` lies, and with few open files.
 fn command(args: &[String]) -> Command {
+    command_of(OsStr::new(env!("CARGO_BIN_EXE_gotrue-sidecar")), args)
+}
+
+fn command_of(program: &OsStr, args: &[String]) -> Command {
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", &format!("ulimit -Sn {SOFT_LIMIT}; exec \"$0\" \"$@\"")])
-        .arg(env!("CARGO_BIN_EXE_gotrue-sidecar"))
+        .arg(program)
         .args(args)
         .env_clear()
         .current_dir("/")
