@@ -18,7 +18,7 @@ use http::{
 use tokio::time::Instant;
 
 use self::{
-    decision::Subject,
+    decision::{Known, Subject},
     states::States,
     tokens::{Hash, Tokens, Verified},
 };
@@ -27,9 +27,11 @@ use crate::{
     clock::Clock,
     config,
     error::{self, Form},
+    headers::X_REQUEST_ID,
     jwks::Verifier,
     keys,
     metrics::{CheckCache, Metrics, Refusal},
+    session::Sought,
     sessions::Sessions,
     store::changes::Changes,
 };
@@ -106,12 +108,21 @@ impl Check {
             Subject::Session(sought) => {
                 let known = match self.states.remembered(&sought, began) {
                     Some(known) => known,
-                    None => Box::pin(self.states.ask(sought, self.left(began))).await,
+                    None => Box::pin(self.ask(sought, began, headers)).await,
                 };
                 decision::permit_session(known, &self.config)?;
             }
         }
         Ok(verified)
+    }
+
+    /// Asks the store. A session whose time is over is ended by whoever finds that out (contract §6.5).
+    async fn ask(&self, sought: Sought, began: Instant, headers: &HeaderMap) -> Known {
+        let known = self.states.ask(sought, self.left(began)).await;
+        if known == Known::Expired {
+            self.states.end_for_good(&sought, headers.get(X_REQUEST_ID));
+        }
+        known
     }
 
     /// Verifies a token, and remembers it if it is good.

@@ -115,7 +115,7 @@ pub fn permit_session(known: Known, config: &Check) -> Result<(), Refusal> {
 /// The status of a refusal: 401, 403 or 503, because gateways understand no other.
 pub fn status(refusal: Refusal) -> StatusCode {
     match refusal {
-        Refusal::SessionRevoked | Refusal::UserSuspended => StatusCode::FORBIDDEN,
+        Refusal::SessionRevoked | Refusal::SessionExpired | Refusal::UserSuspended => StatusCode::FORBIDDEN,
         Refusal::StoreUnavailable | Refusal::NoKeys => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::UNAUTHORIZED,
     }
@@ -228,6 +228,16 @@ mod tests {
         }
         assert_eq!(permit_key(&DEFAULT), Err(Refusal::TokenWithoutSession));
         assert_eq!(permit_key(&OTHER), Ok(()));
+    }
+
+    /// Contract §8: known, but revoked or suspended. A token that is past its own time is none.
+    #[test]
+    fn a_good_token_of_a_session_that_has_ended_is_forbidden_and_no_other_is() {
+        for refusal in Refusal::ALL {
+            let of_its_session =
+                matches!(refusal, Refusal::SessionRevoked | Refusal::SessionExpired | Refusal::UserSuspended);
+            assert_eq!(status(refusal) == StatusCode::FORBIDDEN, of_its_session, "{refusal:?}");
+        }
     }
 
     #[test]

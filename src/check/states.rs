@@ -1,5 +1,5 @@
 //! What the store said of sessions: asked once however many want to know, and believed for `check.max_staleness` at
-//! most, from before it was asked, or until a change is heard of.
+//! most, from before it was asked, or until a change is heard of. Whose time is over is ended.
 
 use std::{
     collections::HashMap,
@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -17,9 +18,10 @@ use super::{
     decision::Known,
 };
 use crate::{
+    audit::By,
     metrics::CheckCache,
-    session::{SessionId, Sought, UserId},
-    sessions::{Budget, Sessions},
+    session::{Reason, SessionId, Sought, UserId},
+    sessions::{Budget, Ended, Sessions},
     store::changes::{Changes, Noted},
 };
 
@@ -27,6 +29,10 @@ use crate::{
 const MOST: usize = 65_536;
 /// They take so much, by each worker.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// So many sessions are remembered as ended for good.
+const ENDED: usize = 4_096;
+/// A session that is asked about again and again is ended for good once in so long: the first time may have failed.
+const END_AGAIN: Duration = Duration::from_secs(60);
 
 type Id = (UserId, SessionId);
 
@@ -44,6 +50,7 @@ pub(super) struct States {
 #[derive(Debug)]
 struct Held {
     cache: Cache<Id, Entry>,
+    ended: Cache<Id, EndedAt>,
     flights: HashMap<Id, Flight>,
     next: u64,
 }
@@ -70,7 +77,17 @@ struct Flight {
     answer: watch::Receiver<Option<Known>>,
 }
 
+/// When a session was last ended for good.
+#[derive(Clone, Copy, Debug)]
+struct EndedAt(Instant);
+
 impl Weight for Entry {
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Weight for EndedAt {
     fn heap_bytes(&self) -> usize {
         0
     }
@@ -83,7 +100,12 @@ impl States {
         changes: Option<Arc<Changes>>,
         max_staleness: Duration,
     ) -> Self {
-        let held = Held { cache: Cache::new(MOST, MOST_BYTES), flights: HashMap::new(), next: 0 };
+        let held = Held {
+            cache: Cache::new(MOST, MOST_BYTES),
+            ended: Cache::new(ENDED, usize::MAX),
+            flights: HashMap::new(),
+            next: 0,
+        };
         Self { sessions, changes, max_staleness, held: Mutex::new(held) }
     }
 
@@ -149,6 +171,30 @@ impl States {
                 held.cache.insert(id, entry);
             }
         }
+    }
+
+    /// Puts up a tombstone for a session whose time was found to be over, beside the answer. GoTrue is not told: its
+    /// next refresh is refused, and that tells it.
+    pub(super) fn end_for_good(&self, sought: &Sought, request_id: Option<&HeaderValue>) {
+        let &Sought { user, session, .. } = sought;
+        if !self.is_to_be_ended((user, session), Instant::now()) {
+            return;
+        }
+        let ended = Ended { user, session, reason: Reason::Expired, in_gotrue: false };
+        let sessions = Arc::clone(&self.sessions);
+        let request_id = request_id.map_or(&[][..], HeaderValue::as_bytes).to_vec();
+        self.sessions.tasks.spawn(async move {
+            sessions.end_for_good(ended, By { route: "/check", request_id: &request_id }).await;
+        });
+    }
+
+    fn is_to_be_ended(&self, id: Id, now: Instant) -> bool {
+        let mut held = self.lock();
+        if held.ended.get(&id).is_some_and(|EndedAt(at)| now.saturating_duration_since(at) < END_AGAIN) {
+            return false;
+        }
+        held.ended.insert(id, EndedAt(now));
+        true
     }
 
     /// Whether what was asked then answers what is asked now.

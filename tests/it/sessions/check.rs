@@ -6,6 +6,7 @@ mod credentials;
 mod gateway;
 mod latency;
 mod outage;
+mod over;
 mod requests;
 
 use super::*;
