@@ -97,16 +97,17 @@ impl Check {
     async fn decide(&self, headers: &HeaderMap, began: Instant) -> Result<Arc<Verified>, Refusal> {
         let token = credential(headers)?;
         let (hash, generation, now) = (tokens::hash(token), self.verifier.generation(), self.clock.seconds());
-        let verified = if let Some(verified) = self.tokens.get(&hash, generation, now) {
+        let (verified, at) = if let Some(verified) = self.tokens.get(&hash, generation, now) {
             self.metrics.check_cache_hit(CheckCache::Token);
-            verified
+            (verified, began)
         } else {
-            Box::pin(self.verify(token, hash, generation)).await?
+            // it may have waited for a key: what was fresh when the question came need not be so any more
+            (Box::pin(self.verify(token, hash, generation)).await?, Instant::now())
         };
         match verified.subject {
             Subject::Key => decision::permit_key(&self.config)?,
             Subject::Session(sought) => {
-                let known = match self.states.remembered(&sought, began) {
+                let known = match self.states.remembered(&sought, at) {
                     Some(known) => known,
                     None => Box::pin(self.ask(sought, began, headers)).await,
                 };

@@ -8,6 +8,7 @@ mod latency;
 mod outage;
 mod over;
 mod requests;
+mod staleness;
 
 use super::*;
 

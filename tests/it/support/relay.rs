@@ -23,6 +23,8 @@ pub(crate) enum Does {
     Cut,
     /// What Redis says without being asked (RESP3 pushes) does not come.
     LosePushes,
+    /// The same, and what Redis was asked for comes so much later.
+    DelayAndLosePushes(Duration),
     /// These bytes come instead, for whatever is asked. Nothing is executed.
     Say(&'static [u8]),
     /// Nothing arrives on either side, and nobody is told: the connection is half open.
@@ -138,12 +140,12 @@ async fn answered(
         let does = does();
         let carried = match does {
             None | Some(Does::Lose) => continue,
-            Some(Does::Delay(time)) => {
+            Some(Does::LosePushes | Does::DelayAndLosePushes(_)) if buffer[0] == b'>' => continue,
+            Some(Does::Delay(time) | Does::DelayAndLosePushes(time)) => {
                 sleep(time).await;
                 &buffer[..read]
             }
             Some(Does::Cut) => &buffer[..1],
-            Some(Does::LosePushes) if buffer[0] == b'>' => continue,
             Some(Does::Pass | Does::LosePushes | Does::Say(_)) => &buffer[..read],
         };
         if to.lock().await.write_all(carried).await.is_err() || does == Some(Does::Cut) {
