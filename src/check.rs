@@ -112,6 +112,9 @@ impl Check {
                     None => Box::pin(self.ask(sought, began, headers)).await,
                 };
                 decision::permit_session(known, &self.config)?;
+                if known == Known::Undecided {
+                    self.metrics.check_let_through_undecided();
+                }
             }
         }
         Ok(verified)

@@ -218,6 +218,11 @@ impl Metrics {
         add(&self.handles.check_cache_hits, cache as usize, 1);
     }
 
+    /// A check let its token through although the store did not say.
+    pub fn check_let_through_undecided(&self) {
+        self.handles.check_undecided.increment(1);
+    }
+
     /// The store pushes changes, or does not.
     pub fn check_push_up(&self, up: bool) {
         self.handles.check_push_up.set(f64::from(u8::from(up)));
@@ -311,6 +316,7 @@ mod tests {
             "sessions_ended_total{reason=\"logout\"}",
             "check_total{result=\"forbidden\"}",
             "check_duration_seconds_count",
+            "check_undecided_allowed_total",
             "check_cache_hits_total{cache=\"session\"}",
             "check_push_up",
             "audit_sessions{kind=\"differing\"}",

@@ -111,6 +111,8 @@ families! {
         "Sessions that the mirror ended.";
     CHECKS = "gotrue_sidecar_check_total", Kind::Counter, ["result"],
         "Checks answered, by what they came to.";
+    CHECK_UNDECIDED = "gotrue_sidecar_check_undecided_allowed_total", Kind::Counter, [],
+        "Checks that allowed a good token although the store did not say what became of its session: check.on_store_error is open.";
     CHECK_DURATION = "gotrue_sidecar_check_duration_seconds", Kind::Histogram(CHECK_BOUNDS), [],
         "From a check's head to its decision.";
     CHECK_CACHE_HITS = "gotrue_sidecar_check_cache_hits_total", Kind::Counter, ["cache"],

@@ -42,6 +42,7 @@ pub(super) struct Handles {
     pub(super) replayed: [Counter; Replayed::ALL.len()],
     pub(super) sessions_ended: [Counter; Reason::ALL.len()],
     pub(super) checks: [Counter; CheckResult::ALL.len()],
+    pub(super) check_undecided: Counter,
     pub(super) check_duration: Histogram,
     pub(super) check_cache_hits: [Counter; CheckCache::ALL.len()],
     pub(super) check_push_up: Gauge,
@@ -115,6 +116,7 @@ impl Handles {
             sessions_ended: Reason::ALL
                 .map(|reason| series.counter(&catalogue::SESSIONS_ENDED, &[reason.as_str()])),
             checks: CheckResult::ALL.map(|result| series.counter(&catalogue::CHECKS, &[result.as_str()])),
+            check_undecided: series.counter(&catalogue::CHECK_UNDECIDED, &[]),
             check_duration: series.histogram(&catalogue::CHECK_DURATION, &[]),
             check_cache_hits: CheckCache::ALL
                 .map(|cache| series.counter(&catalogue::CHECK_CACHE_HITS, &[cache.as_str()])),

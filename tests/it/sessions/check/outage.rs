@@ -35,6 +35,8 @@ async fn without_the_store_nothing_is_decided_unless_told_otherwise() {
             world.checked(if expected == 503 { "error" } else { "allow" }).await,
             4 + usize::from(expected == 200)
         );
+        let undecided = world.count("gotrue_sidecar_check_undecided_allowed_total").await;
+        assert_eq!(undecided, if expected == 503 { 0 } else { 4 });
         world.redis.restart();
         world.know(&[&known]).await;
         until("the store is asked again", async || world.check(&known).await.status == 200).await;
