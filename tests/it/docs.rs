@@ -108,7 +108,9 @@ fn every_defence_has_a_test_that_is_there() {
         let named = code(row.rsplit('|').nth(1).unwrap());
         assert!(!named.is_empty(), "no test: {row}");
         for name in named {
-            assert!(tests.contains(name), "no test is called {name}");
+            // what no Rust test can look at, a step of CI does
+            let is_step = name.starts_with(".ci/") && is_there(name);
+            assert!(tests.contains(name) || is_step, "no test is called {name}");
         }
     }
 }

@@ -19,6 +19,7 @@ pub(super) const RST_STREAM: u8 = 3;
 pub(super) const SETTINGS: u8 = 4;
 pub(super) const PING: u8 = 6;
 pub(super) const GOAWAY: u8 = 7;
+pub(super) const CONTINUATION: u8 = 9;
 
 /// `GET /` of `http://a` in HPACK's static table (RFC 7541 §A); `HEADERS` has `END_HEADERS` and `END_STREAM`.
 const GET: &[u8] = b"\x82\x86\x84\x41\x01a";

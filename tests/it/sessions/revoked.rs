@@ -232,3 +232,33 @@ async fn what_revokes_all_revokes_sessions_that_the_mirror_never_saw() {
         assert_eq!(world.as_user(&younger, Method::GET, "/sessions", "").await.status, 200);
     }
 }
+
+/// Threat: clocks of replicas differ, and with them what each takes for earlier. What is revoked by name is revoked
+/// whenever it began; how long anything lives is Redis' to count, by its own clock.
+#[tokio::test]
+async fn replicas_whose_clocks_differ_refuse_what_either_revoked() {
+    let skew = 50_000;
+    let flags = ["--jwt-secret", SECRET, "--enforce", "true", "--session-api-enabled", "true"];
+    for (ahead, behind) in [(NOW_MS + skew, NOW_MS), (NOW_MS, NOW_MS - skew)] {
+        let world = World::with(&flags, always(no_content())).await;
+        let [early, late] =
+            [ahead, behind].map(|ms| another(&world.redis, &world.upstream, &Clock::standing_at(ms), &flags));
+        for (revokes, asked, its_ms) in [(&early, &late, behind), (&late, &early, ahead)] {
+            // it began by GoTrue's clock, which one of them is right about
+            let login = Login::new(NOW);
+            world.know(&[&login]).await;
+            let bearer = format!("Bearer {}", login.access(&world.signer));
+            let headers = [("authorization", bearer.as_str())];
+            let get = async |at| send_through(at, Method::GET, "/user", &headers, "").await.status.as_u16();
+            assert_eq!((get(revokes).await, get(asked).await), (204, 204));
+            let target = format!("/sessions/{}", login.session);
+            assert_eq!(send_through(revokes, Method::DELETE, &target, &headers, "").await.status, 204);
+            assert_eq!((get(revokes).await, get(asked).await), (403, 403));
+            let tombstone = format!("gotrue:{{{}}}:revoked:{}", login.user, login.session);
+            let mut ttl = ::redis::cmd("TTL");
+            let left: u64 = ttl.arg(&tombstone).query_async(&mut world.redis.client().await).await.unwrap();
+            let lives = login.expires - its_ms / 1000; // the access token, as the other replica sees it
+            assert!(left >= lives, "{left} {lives}");
+        }
+    }
+}

@@ -120,3 +120,37 @@ async fn a_secret_that_is_exchanged_takes_its_tokens_along() {
     std::fs::write(&file, "another-secret-with-at-least-32-characters").unwrap();
     until("the new secret is in use", async || check(&sidecar, &token).await.status == 401).await;
 }
+
+/// Threat: what is remembered of one token or session answers for another one (Oathkeeper GHSA-4mq7-pvjg-xp2r).
+#[tokio::test]
+async fn what_is_remembered_vouches_for_nothing_else() {
+    let world = World::checking(&[&NEVER[..], &["--check-unknown", "deny"]].concat()).await;
+    let (login, other) = (Login::new(NOW), Login::new(NOW));
+    world.know(&[&login, &other]).await;
+    hears(&world.sidecar).await;
+    let token = login.access(&world.signer);
+    remembered(&world.sidecar, &token).await;
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut flipped = signature.to_owned();
+    let first = flipped.remove(0);
+    flipped.insert(0, if first == 'A' { 'B' } else { 'A' });
+    let foreign = login.access(&Signer::hs256(b"another-secret-with-at-least-32-characters"));
+    let (_, theirs) = foreign.rsplit_once('.').unwrap();
+    for (what, near) in [
+        ("another signature", format!("{signed}.{flipped}")),
+        ("somebody else's signature", format!("{signed}.{theirs}")),
+        ("no signature", format!("{signed}.")),
+        ("half of it", signed.to_owned()),
+        ("more of it", format!("{token}A")),
+        ("a part more", format!("{token}.{signature}")),
+        ("a padded one", format!("{token}=")),
+    ] {
+        assert_eq!(said(&world.check_token(&near).await), (401, Some("bad_jwt")), "{what}");
+    }
+    // a session that is live under its own user is unknown under another, and the other way round
+    for (user, session) in [(other.user, login.session), (login.user, other.session)] {
+        let mixed = Login { user, session, ..login.clone() };
+        assert_eq!(said(&world.check(&mixed).await), REVOKED);
+    }
+    assert_eq!(world.check_token(&token).await.status, 200);
+}

@@ -3,6 +3,10 @@
 use tokio::time::Instant;
 
 use super::*;
+use crate::support::{
+    process::Process,
+    relay::{Does, Relay},
+};
 
 #[tokio::test]
 async fn without_the_store_nothing_is_decided_unless_told_otherwise() {
@@ -84,4 +88,75 @@ async fn a_check_takes_no_longer_than_its_timeout() {
     }
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     world.redis.go_on();
+}
+
+/// Threat: somebody else writes into the same Redis, or an older or newer release does: what was revoked stays so, and
+/// what cannot be understood lets nobody in as somebody who is known.
+#[tokio::test]
+async fn what_others_wrote_lets_nobody_in() {
+    let world = World::checking(&["--check-max-staleness", "0s", "--check-unknown", "deny"]).await;
+    let key = |login: &Login, kind: &str| match kind {
+        "marks" | "sessions" => format!("gotrue:{{{}}}:{kind}", login.user),
+        _ => format!("gotrue:{{{}}}:{kind}:{}", login.user, login.session),
+    };
+    let list = async |key: &str| {
+        let _: i64 = world.redis(&["DEL", key]).await;
+        let _: i64 = world.redis(&["RPUSH", key, "canary"]).await;
+    };
+    for (kind, status, code) in [
+        // a tombstone is one whatever is in it
+        ("revoked", 403, "session_not_found"),
+        ("session", 503, "service_unavailable"),
+        ("marks", 503, "service_unavailable"),
+    ] {
+        let login = Login::new(NOW);
+        world.know(&[&login]).await;
+        assert_eq!(world.check(&login).await.status, 200);
+        list(&key(&login, kind)).await;
+        let answer = world.check(&login).await;
+        assert_eq!(said(&answer), (status, Some(code)), "{kind}");
+        assert!(!String::from_utf8_lossy(&answer.body).contains("canary"));
+    }
+    for fields in [["v", "2"], ["v", "canary"], ["created_at", "canary"]] {
+        let login = Login::new(NOW);
+        world.know(&[&login]).await;
+        let _: i64 = world.redis(&["HSET", &key(&login, "session"), fields[0], fields[1]]).await;
+        assert_eq!(said(&world.check(&login).await), REVOKED, "{fields:?}: it is unknown");
+        // nor does it undo a revocation
+        world.bury(&login).await;
+        assert_eq!(said(&world.check(&login).await), REVOKED, "{fields:?}");
+    }
+}
+
+/// Threat: an error page says what the store said: names, addresses, data (oauth2-proxy's `/ready`).
+#[tokio::test]
+async fn what_the_store_says_is_shown_to_nobody() {
+    let redis = RedisServer::start();
+    let upstream = Upstream::start(always(no_content())).await;
+    let relay = Relay::to(redis.port()).await;
+    let (to, store) =
+        (format!("--upstream-url={}", upstream.url), format!("--store-url=redis://127.0.0.1:{}", relay.port));
+    let flags = ["--jwt-secret", SECRET, "--session-api-enabled=true", "--readiness-require=upstream,store"];
+    let process = Process::start(&[&[to.as_str(), &store][..], &flags].concat()).await;
+    relay.does(Does::Say(b"-NOPERM canary-user may not touch canary-key\r\n"));
+    let login =
+        Login { expires: Clock::default().seconds() + 3600, ..Login::new(Clock::default().seconds()) };
+    let bearer = format!("Bearer {}", login.access(&Signer::trusted()));
+    let (public, admin) = (process.url.clone(), format!("http://{}", process.admin));
+    process.metric_becomes("gotrue_sidecar_store_up", 0).await;
+    for target in [
+        format!("{public}/sessions"),
+        format!("{admin}/check"),
+        format!("{admin}/readyz?verbose"),
+        format!("{admin}/metrics"),
+    ] {
+        let request = Request::get(&target).header("authorization", &bearer).body(String::new()).unwrap();
+        let answer = send(request).await.unwrap();
+        let expected = if target.ends_with("/metrics") { 200 } else { 503 };
+        assert_eq!(answer.status, expected, "{target}");
+        let shown = format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body));
+        assert!(!shown.contains("canary"), "{target}: {shown}");
+    }
+    process.line("store").await;
+    assert!(!process.stderr().contains("canary"), "{}", process.stderr());
 }

@@ -187,3 +187,49 @@ async fn what_cannot_be_read_is_no_credential() {
         .await;
     assert_eq!(raw.answer().await.status(), 200);
 }
+
+/// Threat: who claims to be a gateway's or a platform's probe is let through (oauth2-proxy CVE-2026-34457).
+#[tokio::test]
+async fn a_probes_name_opens_nothing() {
+    let world = World::checking(&["--session-api-enabled", "true"]).await;
+    for agent in
+        ["kube-probe/1.31", "GoogleHC/1.0", "ELB-HealthChecker/2.0", "Consul Health Check", "Prometheus/3.0"]
+    {
+        let headers = [("user-agent", agent), ("x-health-check", "1")];
+        let answer = check_with(&world.sidecar, Method::GET, "/check", &headers, "").await;
+        assert_eq!(said(&answer), (401, Some("no_authorization")), "{agent}");
+        let answer = world.send(Method::GET, "/sessions", &headers, "").await;
+        assert_eq!(said(&answer), (401, Some("no_authorization")), "{agent}");
+    }
+}
+
+/// Threat: what is for the cluster alone can be had from outside (Pomerium CVE-2022-24797), or the other way round.
+#[tokio::test]
+async fn neither_listener_has_what_is_for_the_other() {
+    let world = World::checking(&["--session-api-enabled", "true"]).await;
+    let login = Login::new(NOW);
+    let bearer = format!("Bearer {}", login.access(&world.signer));
+    for (method, target) in [
+        ("GET", "/metrics"),
+        ("GET", "/livez"),
+        ("GET", "/readyz?verbose"),
+        ("GET", "/check"),
+        ("GET", "/check/x"),
+        ("POST", "/drain"),
+    ] {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let answer = world.send(method.clone(), target, &[("authorization", &bearer)], "").await;
+        assert_eq!((answer.status.as_u16(), answer.body.is_empty()), (204, true), "{target}");
+        assert!(IDENTITY.iter().all(|name| !answer.headers.contains_key(*name)), "{target}");
+        let line = format!("{method} {target} HTTP/1.1");
+        world.upstream.arrived(&line).await; // it is GoTrue's to answer
+    }
+    for target in
+        ["/sessions", "/admin/users", "/user", "/token", "/health", "/", "//metrics", "/metrics/", "/Metrics"]
+    {
+        let request = Request::get(format!("http://{}{target}", world.sidecar.admin));
+        let answer =
+            send(request.header("authorization", &bearer).body(String::new()).unwrap()).await.unwrap();
+        assert_eq!(answer.status, 404, "{target}");
+    }
+}
