@@ -43,8 +43,8 @@ async fn without_the_store_nothing_is_decided_unless_told_otherwise() {
         assert_eq!(undecided, if expected == 503 { 0 } else { 4 });
         world.redis.restart();
         // which may take a busy machine longer than this store waits
-        let knows = async || world.store.apply(&[recorded(&known)], NOW).await.is_ok();
-        until("the session is known again", knows).await;
+        let taken_again = async || world.store.apply(&[recorded(&known)], NOW).await.is_ok();
+        until("the session is known again", taken_again).await;
         until("the store is asked again", async || world.check(&known).await.status == 200).await;
     }
 }
