@@ -255,6 +255,31 @@ number(record.seen_at), limits.noted_since)
 number(record.seen_at))
 EOF
 
+mutation 'what a check remembers is as old as the answer that told it' src/check/states.rs it 'check::staleness' <<'EOF'
+            states.landed(id, number, Entry { known, asked });
+---
+            states.landed(id, number, Entry { known, asked: Asked { at: Instant::now(), ..asked } });
+EOF
+
+mutation 'a check that waited believes what was fresh when it came' src/check.rs it 'check::staleness' <<'EOF'
+            (Box::pin(self.verify(token, hash, generation)).await?, Instant::now())
+---
+            (Box::pin(self.verify(token, hash, generation)).await?, began)
+EOF
+
+mutation 'a check leaves whose time is over' src/check.rs it 'check::over' <<'EOF'
+        if known == Known::Expired {
+---
+        if known == Known::Expired && began.elapsed().as_secs() > 3600 {
+EOF
+
+mutation 'a token is known by its claims' src/check/tokens.rs it 'check::caches' <<'EOF'
+    let digest = digest::digest(&digest::SHA256, token.as_bytes());
+---
+    let claims = token.rsplit_once('.').map_or(token, |(claims, _)| claims);
+    let digest = digest::digest(&digest::SHA256, claims.as_bytes());
+EOF
+
 mutation 'a hint alone refuses a refresh' src/sessions/ended.rs it 'sessions::refused' <<'EOF'
             State::Live(_) | State::Suspended(_) | State::Unknown => return None,
 ---
