@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::config::FileError;
+use crate::{config::FileError, metrics::StoreResult};
 
 /// Why the store did not do what it was asked. Holds nothing that the store said but one short code.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -69,24 +69,6 @@ pub enum About {
 }
 
 impl Error {
-    /// Every word that [`Error::cause`] can give, for metrics that start at zero.
-    pub const CAUSES: [&'static str; 14] = [
-        "timeout",
-        "refused",
-        "auth",
-        "read_only",
-        "out_of_memory",
-        "loading",
-        "protocol",
-        "full",
-        "tls",
-        "moved",
-        "cluster_down",
-        "replicas",
-        "other",
-        "skipped",
-    ];
-
     /// What it is about.
     pub fn about(&self) -> About {
         match self {
@@ -125,24 +107,29 @@ impl Error {
         }
     }
 
-    /// The word for it in logs and metrics.
-    pub fn cause(&self) -> &'static str {
+    /// What metrics call it.
+    pub fn result(&self) -> StoreResult {
         match self {
-            Self::Timeout => "timeout",
-            Self::Refused(_) => "refused",
-            Self::Auth => "auth",
-            Self::ReadOnly => "read_only",
-            Self::OutOfMemory => "out_of_memory",
-            Self::Loading => "loading",
-            Self::Protocol => "protocol",
-            Self::Full => "full",
-            Self::Tls(_) => "tls",
-            Self::Moved => "moved",
-            Self::ClusterDown => "cluster_down",
-            Self::Replicas => "replicas",
-            Self::Other(_) => "other",
-            Self::Skipped => "skipped",
+            Self::Timeout => StoreResult::Timeout,
+            Self::Refused(_) => StoreResult::Refused,
+            Self::Auth => StoreResult::Auth,
+            Self::ReadOnly => StoreResult::ReadOnly,
+            Self::OutOfMemory => StoreResult::OutOfMemory,
+            Self::Loading => StoreResult::Loading,
+            Self::Protocol => StoreResult::Protocol,
+            Self::Full => StoreResult::Full,
+            Self::Tls(_) => StoreResult::Tls,
+            Self::Moved => StoreResult::Moved,
+            Self::ClusterDown => StoreResult::ClusterDown,
+            Self::Replicas => StoreResult::Replicas,
+            Self::Other(_) => StoreResult::Other,
+            Self::Skipped => StoreResult::Skipped,
         }
+    }
+
+    /// The word for it in logs.
+    pub fn cause(&self) -> &'static str {
+        self.result().as_str()
     }
 }
 
@@ -219,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_error_has_a_cause_that_is_listed() {
+    fn every_error_has_a_result_of_its_own() {
         let errors = [
             Error::Timeout,
             Error::Refused(io::ErrorKind::ConnectionRefused),
@@ -233,11 +220,11 @@ mod tests {
             Error::Moved,
             Error::ClusterDown,
             Error::Replicas,
-            Error::Other(Code::new("MISCONF")),
             Error::Skipped,
+            Error::Other(Code::new("MISCONF")),
         ];
-        let causes: Vec<_> = errors.iter().map(Error::cause).collect();
-        assert_eq!(causes, Error::CAUSES);
+        let results = errors.iter().map(Error::result);
+        assert!(std::iter::once(StoreResult::Ok).chain(results).eq(StoreResult::ALL));
     }
 
     #[test]
