@@ -68,9 +68,9 @@ impl Route {
     /// # Errors
     /// When some of them have no reply.
     pub(super) async fn send(&self, batch: &Batch) -> Result<Vec<Value>, Error> {
+        // boxed, all of them: every request's future would keep room for what the largest does, several times
         match self {
-            Self::Single(node) => node.send(&batch.pipeline, batch.replicas).await,
-            // boxed, so that who has one server does not keep room for what these do
+            Self::Single(node) => Box::pin(node.send(&batch.pipeline, batch.replicas)).await,
             Self::Sentinel(sentinel) => Box::pin(sentinel.send(&batch.pipeline, batch.replicas)).await,
             Self::Cluster(cluster) => Box::pin(cluster.send(batch)).await,
         }
