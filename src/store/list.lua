@@ -17,7 +17,7 @@ local base = base_of(KEYS[2])
 local marks = redis.call('HMGET', KEYS[2], 'not_before', 'ending')
 local chain = rules_of(KEYS[2], marks[2])
 local LOOKED_AT = {
-  'created_at', 'began_ms', 'refreshed_at', 'seen_at', 'expires_at', 'aal', 'factor_id', 'client_id',
+  'created_at', 'began_ms', 'begun_by_ms', 'refreshed_at', 'seen_at', 'expires_at', 'aal', 'factor_id', 'client_id',
 }
 
 -- `place` is where it waits, if it does. Where it is not live, also whether nothing is left of it.
