@@ -25,7 +25,7 @@ pub use self::{
     exposition::Format,
     labels::{
         BreakerState, CheckCache, CheckResult, DriftKind, MirrorEvent, MirrorResult, QueuedKind, Refusal,
-        Replayed, StoreCommand, UpstreamFailure,
+        Replayed, StoreCommand, StoreResult, UpstreamFailure,
     },
 };
 use crate::{
@@ -125,18 +125,18 @@ impl Metrics {
     }
 
     /// The store took `took` for `command`; `result` is `ok` or the cause of its failure.
-    pub fn store_command(&self, command: StoreCommand, result: &'static str, took: Duration) {
+    pub fn store_command(&self, command: StoreCommand, result: StoreResult, took: Duration) {
         let Some(store) = self.handles.store_commands.get(command as usize) else {
             return;
         };
-        add(&store.results, labels::store_result_index(result), 1);
+        add(&store.results, result as usize, 1);
         store.duration.record(took);
     }
 
     /// A call was not made, because the store has just failed.
     pub fn store_skipped(&self, command: StoreCommand) {
         if let Some(store) = self.handles.store_commands.get(command as usize) {
-            add(&store.results, labels::store_result_index("skipped"), 1);
+            add(&store.results, StoreResult::Skipped as usize, 1);
         }
     }
 

@@ -33,7 +33,7 @@ use crate::{
     clock::Clock,
     exchange::Identity,
     keys::Verdict,
-    metrics::{Metrics, StoreCommand},
+    metrics::{Metrics, StoreCommand, StoreResult},
     mirror::Mirror,
     replay::Queue,
     session::{Limits, Seconds, SessionId, Sought, State, Unrecorded},
@@ -206,7 +206,7 @@ impl Sessions {
         let took = began.elapsed();
         budget.0 = budget.0.saturating_sub(took);
         let error = result.as_ref().err();
-        self.metrics.store_command(command, error.map_or("ok", store::Error::cause), took);
+        self.metrics.store_command(command, error.map_or(StoreResult::Ok, store::Error::result), took);
         result
     }
 

@@ -1,6 +1,6 @@
-//! Who is measured, and how each is started. A new one is a line in [`ALL`] and a function.
+//! Who is measured, and how each is started. A new one is a line in [`ALL`] and a function in [`commands`].
 
-use std::{fmt::Write as _, fs, io, net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{fs, io, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -8,46 +8,74 @@ use tokio::{
 };
 
 use crate::{
-    gotrue::JWT_SECRET,
+    commands,
+    gotrue::{LOGINS, settings_body},
     load::{LoadError, compare_one, connect},
-    process::{CONTESTANT_CORE, MachineError, Pinned, find_program},
+    process::{CONTESTANT_CORE, MachineError, Pinned},
     procfs::Family,
+    workload::{self, Table, Workload},
 };
 
-/// A proxy that can be started.
+/// Who can be started.
 #[derive(Clone, Copy)]
 pub struct Contestant {
     /// On the command line and in tables.
     pub name: &'static str,
-    /// nginx and HAProxy: whom the sidecar is compared with.
-    pub is_peer: bool,
-    /// The Redis database that it records sessions in.
-    pub database: Option<u8>,
-    command: fn(&Site<'_>) -> Result<Command, StartError>,
+    /// What it is in its table.
+    pub role: Role,
+    /// What it does.
+    pub kind: Kind,
+    /// Where it records sessions.
+    pub recorded: Option<Recorded>,
+    command: fn(&Contestant, &Site<'_>) -> Result<Command, StartError>,
 }
 
-/// In the order of the table.
-pub const ALL: [Contestant; 5] = [
-    Contestant { name: "nginx", is_peer: true, database: None, command: nginx },
-    Contestant { name: "haproxy", is_peer: true, database: None, command: haproxy },
-    Contestant {
-        name: "sidecar",
-        is_peer: false,
-        database: Some(0),
-        command: |site| Ok(sidecar(site, &[&store_flag(site, 0)])),
-    },
-    Contestant {
-        name: "sidecar-no-access-log",
-        is_peer: false,
-        database: Some(1),
-        command: |site| Ok(sidecar(site, &[&store_flag(site, 1), "--log-access=false"])),
-    },
-    Contestant {
-        name: "sidecar-no-store",
-        is_peer: false,
-        database: None,
-        command: |site| Ok(sidecar(site, &[])),
-    },
+/// What a contestant is in its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The sidecar.
+    Ours,
+    /// Whom the sidecar is compared with.
+    Peer,
+    /// Shown beside them.
+    Other,
+}
+
+/// What a contestant does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Passes requests on.
+    Proxy,
+    /// A sidecar that is asked at its admin listener.
+    Check,
+    /// Answers 200 whatever it is asked: the least that a server of HTTP costs.
+    Fixed,
+    /// Knows its own sessions, by a cookie.
+    Oauth2Proxy,
+}
+
+/// A database of the Redis, and the sessions that it holds before anything is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its number.
+    pub database: u8,
+    /// So many live ones.
+    pub sessions: usize,
+}
+
+/// In the order of the tables.
+pub const ALL: [Contestant; 10] = [
+    Contestant::new("nginx", Role::Peer, Kind::Proxy, commands::nginx),
+    Contestant::new("haproxy", Role::Peer, Kind::Proxy, commands::haproxy),
+    Contestant::new("sidecar", Role::Ours, Kind::Proxy, commands::sidecar).recording(0, LOGINS),
+    Contestant::new("sidecar-no-access-log", Role::Ours, Kind::Proxy, commands::sidecar_without_access_log)
+        .recording(1, LOGINS),
+    Contestant::new("sidecar-no-store", Role::Ours, Kind::Proxy, commands::sidecar),
+    Contestant::new("nginx-200", Role::Peer, Kind::Fixed, commands::nginx_200),
+    Contestant::new("sidecar-1k", Role::Ours, Kind::Check, commands::sidecar).recording(2, 1_000),
+    Contestant::new("sidecar-100k", Role::Ours, Kind::Check, commands::sidecar).recording(3, 100_000),
+    Contestant::new("sidecar-1m", Role::Ours, Kind::Check, commands::sidecar).recording(4, 1_000_000),
+    Contestant::new("oauth2-proxy", Role::Other, Kind::Oauth2Proxy, commands::oauth2_proxy),
 ];
 
 /// Everything around a contestant.
@@ -55,7 +83,7 @@ pub const ALL: [Contestant; 5] = [
 pub struct Site<'a> {
     /// For its files.
     pub folder: &'a Path,
-    /// Where the load goes.
+    /// Where requests go.
     pub listen: SocketAddr,
     /// The sidecar's admin listener.
     pub admin: SocketAddr,
@@ -102,8 +130,10 @@ const READY: Duration = Duration::from_secs(10);
 pub struct Running {
     /// Which.
     pub contestant: Contestant,
-    /// Where the load goes.
-    pub address: SocketAddr,
+    /// Where requests go.
+    pub listen: SocketAddr,
+    /// The sidecar's admin listener; nobody else has one.
+    pub admin: SocketAddr,
     /// Its processes.
     pub family: Family,
     /// From its start to its first answer.
@@ -111,42 +141,91 @@ pub struct Running {
     _process: Pinned,
 }
 
+/// A request, and the body that must come back.
+pub struct Probe {
+    /// The request.
+    pub request: Vec<u8>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
 impl Contestant {
+    const fn new(
+        name: &'static str,
+        role: Role,
+        kind: Kind,
+        command: fn(&Contestant, &Site<'_>) -> Result<Command, StartError>,
+    ) -> Self {
+        Self { name, role, kind, recorded: None, command }
+    }
+
+    const fn recording(mut self, database: u8, sessions: usize) -> Self {
+        self.recorded = Some(Recorded { database, sessions });
+        self
+    }
+
     /// Those named on the command line.
     pub fn named(name: &str) -> Option<Self> {
         ALL.into_iter().find(|contestant| contestant.name == name)
     }
 
-    /// Starts it on free ports and waits for its first good answer to `request`.
-    pub async fn start(self, site: Site<'_>, request: &[u8], body: &[u8]) -> Result<Running, StartError> {
+    /// Whether it has a place in a row.
+    pub fn runs(&self, workload: Workload) -> bool {
+        let its_table = match self.kind {
+            Kind::Proxy => Table::Requests,
+            Kind::Check | Kind::Fixed | Kind::Oauth2Proxy => Table::Checks,
+        };
+        its_table == workload.table()
+            && match workload {
+                Workload::Asked => match self.kind {
+                    Kind::Check => self.recorded.is_some_and(|it| it.sessions >= workload::ASKED),
+                    // it remembers nothing: there is one way only
+                    Kind::Oauth2Proxy => false,
+                    Kind::Proxy | Kind::Fixed => true,
+                },
+                Workload::Revoked => self.kind != Kind::Oauth2Proxy,
+                _ => true,
+            }
+    }
+
+    /// What it is asked to see whether it works.
+    pub fn probe(&self) -> Probe {
+        let settings = || Workload::Settings.requests(&[], 0).into_iter().next().unwrap_or_default();
+        match self.kind {
+            Kind::Proxy | Kind::Check => Probe { request: settings(), body: settings_body().into_bytes() },
+            Kind::Fixed => Probe { request: settings(), body: Vec::new() },
+            Kind::Oauth2Proxy => {
+                Probe { request: b"GET /ping HTTP/1.1\r\nhost: bench\r\n\r\n".to_vec(), body: b"OK".to_vec() }
+            }
+        }
+    }
+
+    /// Starts it on free ports and waits for its first good answer.
+    pub async fn start(self, site: Site<'_>) -> Result<Running, StartError> {
         let folder = site.folder.join(self.name);
         fs::create_dir_all(&folder)?;
         let site =
             Site { folder: &folder, listen: free_address().await?, admin: free_address().await?, ..site };
-        let command = (self.command)(&site)?;
+        let command = (self.command)(&self, &site)?;
         let started = Instant::now();
         let mut process = Pinned::start(&command, CONTESTANT_CORE, &folder)?;
-        self.wait_for_answer(&mut process, site.listen, request, body).await?;
+        self.wait_for_answer(&mut process, site.listen).await?;
         let ready_after = started.elapsed();
         Ok(Running {
             contestant: self,
-            address: site.listen,
+            listen: site.listen,
+            admin: site.admin,
             family: Family::of(process.id())?,
             ready_after,
             _process: process,
         })
     }
 
-    async fn wait_for_answer(
-        self,
-        process: &mut Pinned,
-        address: SocketAddr,
-        request: &[u8],
-        body: &[u8],
-    ) -> Result<(), StartError> {
+    async fn wait_for_answer(self, process: &mut Pinned, address: SocketAddr) -> Result<(), StartError> {
+        let probe = self.probe();
         let mut last = "no answer yet".to_owned();
         let answered = timeout(READY, async {
-            while let Err(error) = ask(address, request, body).await {
+            while let Err(error) = ask(address, &probe).await {
                 last = error.to_string();
                 if process.has_ended() {
                     return false;
@@ -165,8 +244,9 @@ impl Contestant {
     }
 }
 
-async fn ask(address: SocketAddr, request: &[u8], body: &[u8]) -> Result<(), LoadError> {
-    compare_one(&mut connect(address).await?, request, body).await
+/// Asks once, over a connection of its own.
+pub async fn ask(address: SocketAddr, probe: &Probe) -> Result<(), LoadError> {
+    compare_one(&mut connect(address).await?, &probe.request, &probe.body).await
 }
 
 /// An address of the loopback that was free a moment ago.
@@ -174,71 +254,24 @@ pub async fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0").await?.local_addr()
 }
 
-fn nginx(site: &Site<'_>) -> Result<Command, StartError> {
-    let mut text = String::from(
-        "daemon off;\nworker_processes 1;\nworker_rlimit_nofile 16384;\npid nginx.pid;\nerror_log stderr crit;\n",
-    );
-    if rustix::process::geteuid().is_root() {
-        text.push_str("user root;\n");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_somebody_to_compare_with() {
+        for workload in Workload::ALL {
+            for role in [Role::Ours, Role::Peer] {
+                let found = ALL.iter().any(|contestant| contestant.role == role && contestant.runs(workload));
+                assert!(found, "{workload:?}");
+            }
+        }
     }
-    let _ = write!(
-        text,
-        "events {{ worker_connections 8192; }}\n\
-         http {{\n\
-           access_log off;\n\
-           keepalive_requests 1000000000;\n\
-           client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;\n\
-           uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n\
-           upstream gotrue {{ server {upstream}; keepalive 64; keepalive_requests 1000000000; }}\n\
-           server {{\n\
-             listen {listen};\n\
-             location / {{\n\
-               proxy_pass http://gotrue;\n\
-               proxy_http_version 1.1;\n\
-               proxy_set_header Connection \"\";\n\
-               proxy_set_header Host $http_host;\n\
-               proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
-             }}\n\
-           }}\n\
-         }}\n",
-        upstream = site.upstream,
-        listen = site.listen,
-    );
-    let file = site.folder.join("nginx.conf");
-    fs::write(&file, text)?;
-    let mut command = Command::new(find_program("nginx", "nginx")?);
-    command.arg("-p").arg(site.folder).arg("-c").arg(file);
-    Ok(command)
-}
 
-fn haproxy(site: &Site<'_>) -> Result<Command, StartError> {
-    let text = format!(
-        "global\n  nbthread 1\n  maxconn 4096\n\
-         defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
-         \x20 http-reuse always\n  option forwardfor\n\
-         frontend public\n  bind {}\n  default_backend gotrue\n\
-         backend gotrue\n  server gotrue {}\n",
-        site.listen, site.upstream
-    );
-    let file = site.folder.join("haproxy.cfg");
-    fs::write(&file, text)?;
-    let mut command = Command::new(find_program("haproxy", "haproxy")?);
-    command.arg("-f").arg(file);
-    Ok(command)
-}
-
-/// Its default configuration: metrics and access log (to `/dev/null`, like all its output) are on. It sees
-/// one core, so it has one worker.
-pub fn sidecar(site: &Site<'_>, flags: &[&str]) -> Command {
-    let mut command = Command::new(site.sidecar);
-    command.env("GOTRUE_JWT_SECRET", JWT_SECRET);
-    command.args(["serve", "--listen", &site.listen.to_string()]);
-    command.args(["--admin-listen", &site.admin.to_string()]);
-    command.args(["--upstream-url", &format!("http://{}", site.upstream)]);
-    command.args(flags);
-    command
-}
-
-fn store_flag(site: &Site<'_>, database: u8) -> String {
-    format!("--store-url=redis://{}/{database}", site.store)
+    #[test]
+    fn no_two_record_into_one_database() {
+        let databases = ALL.iter().filter_map(|contestant| contestant.recorded).map(|it| it.database);
+        let different: std::collections::HashSet<_> = databases.clone().collect();
+        assert_eq!(different.len(), databases.count());
+    }
 }

@@ -4,10 +4,12 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::oauth2_proxy;
+
 /// GoTrue's HS256 secret, in the sidecar's environment as `GOTRUE_JWT_SECRET`.
 pub const JWT_SECRET: &str = "bench-secret-that-guards-nothing-0123456789";
 
-/// How many different sign-ins the upstream answers, in turn.
+/// How many different sign-ins a row is about; the upstream has their answers ready.
 pub const LOGINS: usize = 4096;
 
 /// Bytes of every body that is measured: GoTrue's sign-in of a user with a little metadata.
@@ -23,8 +25,12 @@ pub struct Answers {
     pub settings: Vec<u8>,
     /// `GET /user`
     pub user: Vec<u8>,
-    /// `POST /token`, in turn.
+    /// `POST /token` of the first ones, by number.
     pub logins: Vec<Vec<u8>>,
+    /// `POST /logout`
+    pub logged_out: Vec<u8>,
+    /// oauth2-proxy asks for a token and whose it is.
+    pub provider: [Vec<u8>; 2],
     /// `GET /.well-known/jwks.json`
     pub jwks: Vec<u8>,
     /// `GET /health`
@@ -41,6 +47,8 @@ impl Answers {
             settings: ok(&settings_body()),
             user: ok(&user_body()),
             logins: logins.iter().map(Login::answer).collect(),
+            logged_out: answer("204 No Content", "", ""),
+            provider: [ok(oauth2_proxy::TOKEN), ok(oauth2_proxy::USER)],
             jwks: ok(r#"{"keys":[]}"#),
             health: ok(
                 r#"{"version":"","name":"GoTrue","description":"GoTrue is a user registration and authentication API"}"#,
@@ -66,35 +74,19 @@ impl Login {
         (0..LOGINS).map(Self::new).collect()
     }
 
-    fn new(number: usize) -> Self {
-        let user_id = uuid(number, "8a5e");
-        let session_id = uuid(number, "9b1f");
-        let email = format!("user-{number:04}@example.com");
-        let claims = format!(
-            concat!(
-                r#"{{"sub":"{}","aud":"authenticated","exp":{},"iat":{},"email":"{}","phone":"","#,
-                r#""app_metadata":{{"provider":"email","providers":["email"]}},"user_metadata":{{"email_verified":true}},"#,
-                r#""role":"authenticated","aal":"aal1","amr":[{{"method":"password","timestamp":{}}}],"#,
-                r#""session_id":"{}","is_anonymous":false}}"#
-            ),
-            user_id,
-            ISSUED_AT + LIFETIME,
-            ISSUED_AT,
-            email,
-            ISSUED_AT,
-            session_id
-        );
+    /// The sign-in of this number.
+    pub fn new(number: usize) -> Self {
         Self {
-            access_token: signed(&claims),
+            access_token: session_token(number),
             refresh_token: refresh_token(number),
-            user_id,
-            session_id,
-            email,
+            user_id: user_id(number),
+            session_id: session_id(number),
+            email: email(number),
         }
     }
 
     /// GoTrue's answer, refresh token v1.
-    fn answer(&self) -> Vec<u8> {
+    pub fn answer(&self) -> Vec<u8> {
         let prefix: String = self.refresh_token.chars().take(5).collect();
         let headers = format!(
             "Sb-Auth-Refresh-Token-Prefix: {prefix}\r\nSb-Auth-Session-Id: {}\r\nSb-Auth-User-Id: {}\r\n",
@@ -135,7 +127,7 @@ pub fn settings_body() -> String {
 }
 
 fn user_body() -> String {
-    padded(|padding| user(&uuid(0, "8a5e"), "user-0000@example.com", padding))
+    padded(|padding| user(&user_id(0), &email(0), padding))
 }
 
 fn user(id: &str, email: &str, padding: &str) -> String {
@@ -171,6 +163,44 @@ fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
         body.len()
     )
     .into_bytes()
+}
+
+/// The access token of the session of this number.
+pub fn session_token(number: usize) -> String {
+    signed(&format!(
+        concat!(
+            r#"{{"sub":"{}","aud":"authenticated","exp":{},"iat":{},"email":"{}","phone":"","#,
+            r#""app_metadata":{{"provider":"email","providers":["email"]}},"user_metadata":{{"email_verified":true}},"#,
+            r#""role":"authenticated","aal":"aal1","amr":[{{"method":"password","timestamp":{}}}],"#,
+            r#""session_id":"{}","is_anonymous":false}}"#
+        ),
+        user_id(number),
+        ISSUED_AT + LIFETIME,
+        ISSUED_AT,
+        email(number),
+        ISSUED_AT,
+        session_id(number)
+    ))
+}
+
+/// Whose session it is: each is another user's.
+pub fn email(number: usize) -> String {
+    format!("user-{number:07}@example.com")
+}
+
+/// The number in the [`email`] of a sign-in.
+pub fn number_of(sign_in: &[u8]) -> Option<usize> {
+    let begin = memchr::memmem::find(sign_in, b"\"user-")? + 6;
+    let digits = sign_in.get(begin..begin + 7)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn user_id(number: usize) -> String {
+    uuid(number, "8a5e")
+}
+
+fn session_id(number: usize) -> String {
+    uuid(number, "9b1f")
 }
 
 /// The anonymous key of a project: a token without `sub` and without `session_id`.
@@ -232,6 +262,14 @@ mod tests {
             let different: HashSet<_> = logins.iter().map(part).collect();
             assert_eq!(different.len(), LOGINS);
         }
+    }
+
+    #[test]
+    fn a_sign_in_says_which_it_is() {
+        for number in [0, 4_096, 1_000_999] {
+            assert_eq!(number_of(&crate::workload::sign_in(number)), Some(number));
+        }
+        assert_eq!(number_of(b"somebody"), None);
     }
 
     #[test]

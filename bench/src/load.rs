@@ -1,6 +1,7 @@
 //! The load: a closed loop of connections, each sending its next request when the last was answered.
 
 use std::{
+    borrow::Cow,
     cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
@@ -20,6 +21,14 @@ pub enum Connections {
     New(usize),
 }
 
+/// What is sent, one after the other and then again from the start.
+pub enum Requests {
+    /// These.
+    Made(Rc<[Vec<u8>]>),
+    /// So many, each made by its number when its turn comes.
+    Making(usize, fn(usize) -> Vec<u8>),
+}
+
 /// Why an exchange failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -29,9 +38,14 @@ pub enum LoadError {
     /// The other side closed instead of answering.
     #[error("closed without an answer")]
     NoAnswer,
-    /// Not 200.
-    #[error("answered {0:?} instead of 200")]
-    Status(String),
+    /// Another status.
+    #[error("answered {got:?} instead of {expected}")]
+    Status {
+        /// The status line.
+        got: String,
+        /// What it should say.
+        expected: &'static str,
+    },
     /// Another body than the upstream sent.
     #[error("the answer's body is {got} bytes long, the upstream sent {sent}")]
     Body {
@@ -39,6 +53,14 @@ pub enum LoadError {
         got: usize,
         /// Sent.
         sent: usize,
+    },
+    /// What must happen before anything is measured takes too long.
+    #[error("only {answered} of {count} requests were answered in time")]
+    Slow {
+        /// Answered.
+        answered: u64,
+        /// To be sent.
+        count: usize,
     },
     /// The connections did not finish their last request.
     #[error("requests were still unanswered after {0:?}")]
@@ -53,7 +75,9 @@ pub struct Load {
 
 struct Shared {
     target: SocketAddr,
-    requests: Rc<[Vec<u8>]>,
+    requests: Requests,
+    /// The status of every answer.
+    expected: &'static str,
     turn: Cell<usize>,
     answered: Cell<u64>,
     stopping: Cell<bool>,
@@ -63,11 +87,17 @@ struct Shared {
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 
 impl Load {
-    /// Sends `requests` in turn to `target`.
-    pub fn start(target: SocketAddr, requests: Rc<[Vec<u8>]>, connections: Connections) -> Self {
+    /// Sends `requests` in turn to `target`; all answers must have the status that is expected.
+    pub fn start(
+        target: SocketAddr,
+        requests: Requests,
+        expected: &'static str,
+        connections: Connections,
+    ) -> Self {
         let shared = Rc::new(Shared {
             target,
             requests,
+            expected,
             turn: Cell::new(0),
             answered: Cell::new(0),
             stopping: Cell::new(false),
@@ -91,12 +121,17 @@ impl Load {
         Self { shared, tasks }
     }
 
-    /// Requests answered with 200 so far.
+    /// Requests answered as expected so far.
     pub fn answered(&self) -> u64 {
         self.shared.answered.get()
     }
 
-    /// Ends after the answers that are due. One failed request fails the whole load: nothing but 200
+    /// Whether a request has failed.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failure.borrow().is_some()
+    }
+
+    /// Ends after the answers that are due. One failed request fails the whole load: nothing but what is expected
     /// is measured.
     pub async fn stop(mut self) -> Result<(), LoadError> {
         self.shared.stopping.set(true);
@@ -129,12 +164,28 @@ impl Shared {
     async fn exchange(&self, wire: &mut Wire) -> Result<(), LoadError> {
         let turn = self.turn.get();
         let next = turn + 1;
-        self.turn.set(if next < self.requests.len() { next } else { 0 });
-        let request = self.requests.get(turn).map(Vec::as_slice).unwrap_or_default();
-        wire.send(request).await?;
-        wire.receive(check_status).await?.ok_or(LoadError::NoAnswer)??;
+        self.turn.set(if next < self.requests.count() { next } else { 0 });
+        wire.send(&self.requests.get(turn)).await?;
+        let answer = wire.receive(|answer| check_status(answer, self.expected));
+        answer.await?.ok_or(LoadError::NoAnswer)??;
         self.answered.set(self.answered.get() + 1);
         Ok(())
+    }
+}
+
+impl Requests {
+    fn count(&self) -> usize {
+        match self {
+            Self::Made(requests) => requests.len(),
+            Self::Making(count, _) => *count,
+        }
+    }
+
+    fn get(&self, turn: usize) -> Cow<'_, [u8]> {
+        match self {
+            Self::Made(requests) => Cow::Borrowed(requests.get(turn).map(Vec::as_slice).unwrap_or_default()),
+            Self::Making(_, make) => Cow::Owned(make(turn)),
+        }
     }
 }
 
@@ -147,7 +198,7 @@ pub async fn connect(target: SocketAddr) -> Result<Wire, WireError> {
 pub async fn compare_one(wire: &mut Wire, request: &[u8], sent: &[u8]) -> Result<(), LoadError> {
     wire.send(request).await?;
     let compared = wire.receive(|answer| {
-        check_status(answer)?;
+        check_status(answer, "200")?;
         if answer.body == sent {
             return Ok(());
         }
@@ -156,10 +207,11 @@ pub async fn compare_one(wire: &mut Wire, request: &[u8], sent: &[u8]) -> Result
     compared.await?.ok_or(LoadError::NoAnswer)?
 }
 
-fn check_status(answer: Message<'_>) -> Result<(), LoadError> {
-    if answer.head.starts_with(b"HTTP/1.1 200 ") {
+fn check_status(answer: Message<'_>, expected: &'static str) -> Result<(), LoadError> {
+    let status = answer.head.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..expected.len()));
+    if status == Some(expected.as_bytes()) {
         return Ok(());
     }
     let line = answer.head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    Err(LoadError::Status(String::from_utf8_lossy(line).into_owned()))
+    Err(LoadError::Status { got: String::from_utf8_lossy(line).into_owned(), expected })
 }

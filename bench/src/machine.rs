@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path, process::Command};
 
-use crate::contestant::Contestant;
+use crate::{commands::oauth2_proxy_binary, contestant::Contestant};
 
 /// What a reader needs to repeat a run.
 pub struct Machine {
@@ -21,12 +21,15 @@ impl Machine {
         let mut git = Command::new("git");
         git.current_dir(repository);
         let mut versions = Vec::new();
-        let runs = |name| contestants.iter().any(|contestant| contestant.name == name);
+        let runs = |name: &str| contestants.iter().any(|contestant| contestant.name.starts_with(name));
         if runs("nginx") {
             versions.extend(first_line(Command::new("/usr/sbin/nginx").arg("-v")));
         }
         if runs("haproxy") {
             versions.extend(first_line(Command::new("/usr/sbin/haproxy").arg("-v")));
+        }
+        if let Some(program) = runs("oauth2-proxy").then(oauth2_proxy_binary).and_then(Result::ok) {
+            versions.extend(first_line(Command::new(program).arg("--version")));
         }
         if sidecar.is_file() {
             versions.extend(first_line(Command::new(sidecar).arg("--version")));

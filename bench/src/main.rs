@@ -6,18 +6,21 @@
 //! loop of kept connections. Rounds are interleaved, because a machine's speed drifts; compare within one
 //! run only.
 
+mod commands;
 mod contestant;
 mod gotrue;
 mod load;
 mod machine;
 mod measure;
 mod memory;
+mod oauth2_proxy;
 mod process;
 mod procfs;
 mod profile;
 mod report;
 mod sample;
 mod store;
+mod subject;
 mod upstream;
 mod wire;
 mod workload;
@@ -37,7 +40,8 @@ use tokio::{
 };
 
 use crate::{
-    contestant::{ALL, Contestant},
+    commands::oauth2_proxy_binary,
+    contestant::{ALL, Contestant, Kind, Role},
     machine::Machine,
     measure::{Bench, MeasureError, Plan},
     process::{MachineError, check_cores, find_program, settle_down},
@@ -125,22 +129,21 @@ fn main() -> ExitCode {
 impl Run {
     fn start(&self) -> Result<(), BenchError> {
         check_cores()?;
-        let contestants = if self.contestants.is_empty() { ALL.to_vec() } else { self.contestants.clone() };
+        let contestants = if self.contestants.is_empty() { everybody() } else { self.contestants.clone() };
         let workloads = if self.rows.is_empty() { Workload::ALL.to_vec() } else { self.rows.clone() };
         check_tools(&contestants)?;
         // before the measuring, which takes minutes
         let readme = if self.update_readme { Some(readme()?) } else { None };
-        let sidecar = if contestants.iter().all(|contestant| contestant.is_peer) {
+        let sidecar = if contestants.iter().all(|contestant| contestant.role != Role::Ours) {
             PathBuf::new()
         } else {
             sidecar_binary(self.sidecar.as_deref(), "release", &[])?
         };
         settle_down()?;
         let folder = tempfile::tempdir()?;
-        let (plan, path) = (self.plan(), folder.path());
         let outcome = block_on(async {
-            let bench = Bench::start(plan, path).await?;
-            Ok(bench.run(&contestants, &workloads, path, &sidecar).await?)
+            let bench = Bench::start(self.plan(), folder.path(), &sidecar).await?;
+            Ok(bench.run(&contestants, &workloads).await?)
         })?;
 
         let machine = Machine::look(&repository(), &sidecar, &contestants)?;
@@ -164,6 +167,7 @@ impl Run {
             connections: usize::from(self.connections),
             starts,
             idle_connections: 1_000,
+            sessions_at_most: if self.smoke { 2_000 } else { usize::MAX },
         }
     }
 
@@ -182,11 +186,23 @@ fn check_tools(contestants: &[Contestant]) -> Result<(), MachineError> {
     find_program("taskset", "util-linux")?;
     find_program("redis-server", "redis-server")?;
     for (program, package) in [("nginx", "nginx"), ("haproxy", "haproxy")] {
-        if contestants.iter().any(|contestant| contestant.name == program) {
+        if contestants.iter().any(|contestant| contestant.name.starts_with(program)) {
             find_program(program, package)?;
         }
     }
+    if contestants.iter().any(|contestant| contestant.kind == Kind::Oauth2Proxy) {
+        oauth2_proxy_binary()?;
+    }
     Ok(())
+}
+
+/// All contestants, but for one that is built only on demand where it was not.
+fn everybody() -> Vec<Contestant> {
+    let missing = oauth2_proxy_binary().err();
+    if let Some(error) = &missing {
+        eprintln!("bench: without oauth2-proxy: {error}");
+    }
+    ALL.into_iter().filter(|it| missing.is_none() || it.kind != Kind::Oauth2Proxy).collect()
 }
 
 /// The given binary, or the repository's, built with this profile.

@@ -1,16 +1,17 @@
 //! The rounds: every contestant under every workload in turn, so that drift of the machine hits all alike.
 
-use std::{io, path::Path, rc::Rc, time::Duration};
+use std::{io, path::Path};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Duration, sleep};
 
 use crate::{
-    contestant::{Contestant, Running, Site, StartError},
-    gotrue::{Answers, LOGINS, Login, settings_body},
-    load::{Connections, Load, LoadError, compare_one, connect},
+    contestant::{Contestant, Kind, Site, StartError, ask},
+    gotrue::{Answers, Login},
+    load::LoadError,
     memory::{self, Memory},
     sample::{Reading, Sample},
     store::Store,
+    subject::Subject,
     upstream,
     workload::Workload,
 };
@@ -30,6 +31,8 @@ pub struct Plan {
     pub starts: usize,
     /// Idle connections held for memory.
     pub idle_connections: usize,
+    /// No store that checks ask holds more sessions than this, whatever its contestant is called.
+    pub sessions_at_most: usize,
 }
 
 /// Why there are no figures.
@@ -49,12 +52,24 @@ pub enum MeasureError {
         error: LoadError,
     },
     /// Sign-ins were answered and not recorded.
-    #[error("{contestant} answered {LOGINS} sign-ins, but its store holds only {keys} keys")]
+    #[error("{contestant} answered {sessions} sign-ins, but its store holds {keys} keys instead of {wanted}")]
     NotRecorded {
         /// Who.
         contestant: &'static str,
+        /// Signed in.
+        sessions: usize,
         /// In its database.
         keys: u64,
+        /// What they should be.
+        wanted: u64,
+    },
+    /// A row that this contestant has no place in.
+    #[error("{contestant} has no place in the row {workload}")]
+    NoSuchRow {
+        /// Who.
+        contestant: &'static str,
+        /// The row.
+        workload: &'static str,
     },
     /// `/proc` or sockets.
     #[error(transparent)]
@@ -65,96 +80,101 @@ pub enum MeasureError {
 pub struct Row {
     /// Which.
     pub workload: Workload,
-    /// Samples.
+    /// Who is in it.
+    pub contestants: Vec<Contestant>,
+    /// Samples, in the order of the contestants.
     pub rounds: Vec<Vec<Sample>>,
 }
 
 /// Everything measured.
 pub struct Outcome {
-    /// The columns.
-    pub contestants: Vec<Contestant>,
-    /// The rows.
+    /// The rows of all tables.
     pub rows: Vec<Row>,
-    /// For each contestant.
-    pub memory: Vec<Memory>,
+    /// Of those that pass requests on.
+    pub memory: Vec<(Contestant, Memory)>,
 }
 
 /// Load, upstream and Redis, ready for contestants.
-pub struct Bench {
+pub struct Bench<'a> {
     plan: Plan,
     logins: Vec<Login>,
     upstream: std::net::SocketAddr,
     store: Store,
+    /// For files.
+    folder: &'a Path,
+    /// The binary.
+    sidecar: &'a Path,
 }
 
-impl Bench {
+impl<'a> Bench<'a> {
     /// Starts upstream and Redis.
-    pub async fn start(plan: Plan, folder: &Path) -> Result<Self, MeasureError> {
+    pub async fn start(plan: Plan, folder: &'a Path, sidecar: &'a Path) -> Result<Self, MeasureError> {
         let logins = Login::all();
         Ok(Self {
             plan,
             upstream: upstream::serve(Answers::new(&logins)).await?,
             store: Store::start(folder).await?,
             logins,
+            folder,
+            sidecar,
         })
     }
 
-    /// Starts a contestant.
-    pub async fn contestant(
+    /// Starts a contestant and readies it for its rows.
+    pub async fn subject(
         &self,
         contestant: Contestant,
-        folder: &Path,
-        sidecar: &Path,
-    ) -> Result<Running, MeasureError> {
-        let site = Site {
-            folder,
+        workloads: &[Workload],
+    ) -> Result<Subject, MeasureError> {
+        let running = contestant.start(self.site()).await?;
+        // once more, because the answer is compared with what the upstream sent
+        let compared = ask(running.listen, &contestant.probe()).await;
+        compared.map_err(|error| failed(contestant, "its first request", error))?;
+        Subject::prepare(running, workloads, (&self.plan, &self.store, &self.logins)).await
+    }
+
+    fn site(&self) -> Site<'_> {
+        Site {
+            folder: self.folder,
             listen: self.upstream,
             admin: self.upstream,
             upstream: self.upstream,
             store: self.store.address,
-            sidecar,
-        };
-        let (request, body) = probe();
-        Ok(contestant.start(site, &request, &body).await?)
+            sidecar: self.sidecar,
+        }
     }
 
-    /// Measures everything. `folder` is for the contestants' files.
+    /// Measures everything.
     pub async fn run(
         &self,
         contestants: &[Contestant],
         workloads: &[Workload],
-        folder: &Path,
-        sidecar: &Path,
     ) -> Result<Outcome, MeasureError> {
-        let memory = self.memory(contestants, folder, sidecar).await?;
-        let mut running = Vec::new();
+        let memory = self.memory(contestants).await?;
+        let mut subjects = Vec::new();
         for contestant in contestants {
-            running.push(self.contestant(*contestant, folder, sidecar).await?);
+            if workloads.iter().any(|row| contestant.runs(*row)) {
+                subjects.push(self.subject(*contestant, workloads).await?);
+            }
         }
-        for contestant in &running {
-            self.warm_up(contestant, workloads).await?;
-        }
-        let mut rows: Vec<_> = workloads.iter().map(|workload| Row::new(*workload)).collect();
+        let mut rows: Vec<_> = workloads.iter().map(|workload| Row::new(*workload, &subjects)).collect();
+        rows.retain(|row| !row.contestants.is_empty());
         for round in 0..self.plan.rounds {
             for row in &mut rows {
-                row.rounds.push(self.round(round, row.workload, &running).await?);
+                row.rounds.push(self.round(round, row.workload, &subjects).await?);
             }
             eprintln!("round {} of {}", round + 1, self.plan.rounds);
         }
-        Ok(Outcome { contestants: contestants.to_vec(), rows, memory })
+        Ok(Outcome { rows, memory })
     }
 
-    async fn memory(
-        &self,
-        contestants: &[Contestant],
-        folder: &Path,
-        sidecar: &Path,
-    ) -> Result<Vec<Memory>, MeasureError> {
-        let (request, _) = probe();
-        let mut all: Vec<_> = contestants.iter().map(|_| Memory::default()).collect();
+    async fn memory(&self, contestants: &[Contestant]) -> Result<Vec<(Contestant, Memory)>, MeasureError> {
+        let proxies = contestants.iter().filter(|contestant| contestant.kind == Kind::Proxy);
+        let mut all: Vec<_> = proxies.map(|contestant| (*contestant, Memory::default())).collect();
         for _ in 0..self.plan.starts {
-            for (contestant, memory) in contestants.iter().zip(&mut all) {
-                let running = self.contestant(*contestant, folder, sidecar).await?;
+            for (contestant, memory) in &mut all {
+                let running = contestant.start(self.site()).await?;
+                let request = contestant.probe().request;
                 let measured = memory::measure(&running, &request, self.plan.idle_connections).await;
                 memory.add(&measured.map_err(|error| failed(*contestant, "idle connections", error))?);
             }
@@ -162,85 +182,50 @@ impl Bench {
         Ok(all)
     }
 
-    /// Every workload once, compared with what the upstream sent; sign-ins until all sessions are recorded.
-    pub async fn warm_up(&self, running: &Running, workloads: &[Workload]) -> Result<(), MeasureError> {
-        let contestant = running.contestant;
-        let (request, body) = probe();
-        let compared = async { compare_one(&mut connect(running.address).await?, &request, &body).await };
-        compared.await.map_err(|error| failed(contestant, "GET /settings", error))?;
-
-        let needs_sessions = workloads.iter().any(|w| matches!(w, Workload::Login | Workload::Lookup));
-        if let Some(database) = contestant.database
-            && needs_sessions
-        {
-            let load = self.load(running, Workload::Login);
-            let started = Instant::now();
-            while load.answered() < LOGINS as u64 && started.elapsed() < Duration::from_secs(10) {
-                sleep(Duration::from_millis(5)).await;
-            }
-            load.stop().await.map_err(|error| failed(contestant, "login", error))?;
-            let keys = self.store.keys(database).await?;
-            if keys < LOGINS as u64 {
-                let contestant = contestant.name;
-                return Err(MeasureError::NotRecorded { contestant, keys });
-            }
-        }
-        Ok(())
-    }
-
-    /// One sample of each contestant; every round begins with another one.
+    /// One sample of each contestant in the row; every round begins with another one.
     async fn round(
         &self,
         round: usize,
         workload: Workload,
-        running: &[Running],
+        subjects: &[Subject],
     ) -> Result<Vec<Sample>, MeasureError> {
+        let subjects: Vec<_> = subjects.iter().filter(|subject| subject.is_in(workload)).collect();
         let mut samples: Vec<_> = Vec::new();
-        for turn in 0..running.len() {
-            let place = (round + turn) % running.len();
-            if let Some(contestant) = running.get(place) {
-                samples.push((place, self.sample(contestant, workload).await?));
+        for turn in 0..subjects.len() {
+            let place = (round + turn) % subjects.len();
+            if let Some(subject) = subjects.get(place) {
+                samples.push((place, self.sample(subject, workload).await?));
             }
         }
         samples.sort_by_key(|(place, _)| *place);
         Ok(samples.into_iter().map(|(_, sample)| sample).collect())
     }
 
-    async fn sample(&self, running: &Running, workload: Workload) -> Result<Sample, MeasureError> {
-        let load = self.load(running, workload);
+    async fn sample(&self, subject: &Subject, workload: Workload) -> Result<Sample, MeasureError> {
+        let running = &subject.running;
+        let checks_before = subject.checks().await?;
+        let load = subject.load(workload)?;
         sleep(self.plan.warm_up).await;
         let before = Reading::take(&running.family, &self.store.family, load.answered())?;
         sleep(self.plan.window).await;
         let after = Reading::take(&running.family, &self.store.family, load.answered())?;
         let stopped = load.stop().await;
         stopped.map_err(|error| failed(running.contestant, workload.name(), error))?;
-        Ok(after.since(&before))
-    }
-
-    /// Puts a contestant under load.
-    pub fn load(&self, running: &Running, workload: Workload) -> Load {
-        let connections = match workload {
-            Workload::Connect => Connections::New(self.plan.connections),
-            _ => Connections::Kept(self.plan.connections),
-        };
-        let requests: Rc<[Vec<u8>]> = workload.requests(&self.logins).into();
-        Load::start(running.address, requests, connections)
+        let checks = checks_before.zip(subject.checks().await?);
+        let remembered = checks.map(|(before, after)| after.remembered_since(before));
+        Ok(Sample { remembered, ..after.since(&before) })
     }
 }
 
 impl Row {
-    fn new(workload: Workload) -> Self {
-        Self { workload, rounds: Vec::new() }
+    fn new(workload: Workload, subjects: &[Subject]) -> Self {
+        let subjects = subjects.iter().filter(|subject| subject.is_in(workload));
+        let contestants = subjects.map(|subject| subject.running.contestant).collect();
+        Self { workload, contestants, rounds: Vec::new() }
     }
 }
 
-/// A request and the body that must come back.
-fn probe() -> (Vec<u8>, Vec<u8>) {
-    let requests = Workload::Settings.requests(&[]);
-    let request = requests.into_iter().next().unwrap_or_default();
-    (request, settings_body().into_bytes())
-}
-
-fn failed(contestant: Contestant, workload: &'static str, error: LoadError) -> MeasureError {
+/// Says whose request failed, and in what.
+pub fn failed(contestant: Contestant, workload: &'static str, error: LoadError) -> MeasureError {
     MeasureError::Load { contestant: contestant.name, workload, error }
 }

@@ -52,7 +52,7 @@ pub async fn measure(running: &Running, request: &[u8], connections: usize) -> R
     let idle = resident()?;
     let mut held = Vec::with_capacity(connections);
     for _ in 0..connections {
-        let mut wire = connect(running.address).await?;
+        let mut wire = connect(running.listen).await?;
         wire.send(request).await?;
         wire.receive(|_| ()).await?.ok_or(LoadError::NoAnswer)?;
         held.push(wire);

@@ -29,6 +29,9 @@ pub enum MachineError {
         /// Debian's package.
         package: &'static str,
     },
+    /// No registry of programs has it.
+    #[error("oauth2-proxy is not there: `bench/oauth2-proxy` builds it")]
+    NoOauth2Proxy,
     /// One core only.
     #[error(
         "two cores are needed ({CONTESTANT_CORE} and {LOAD_CORE}): one for who is measured, one for the rest"

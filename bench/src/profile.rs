@@ -12,10 +12,11 @@ use tokio::time::sleep;
 
 use crate::{
     BenchError, block_on,
-    contestant::Contestant,
+    contestant::{ALL, Contestant, Role},
     measure::{Bench, Plan},
     process::{LOAD_CORE, check_cores, find_program, settle_down},
     sidecar_binary,
+    subject::Subject,
     workload::Workload,
 };
 
@@ -25,12 +26,12 @@ pub struct Profile {
     /// The sidecar's binary, with symbols; without it, the repository's is built with --profile profiling
     #[arg(long, value_name = "PATH")]
     sidecar: Option<PathBuf>,
-    /// The load: settings, key, login, lookup or connect
+    /// The load: a row of bench/run
     #[arg(long, default_value = "settings", value_parser = crate::workload)]
     row: Workload,
-    /// Who is looked at
-    #[arg(long, default_value = "sidecar", value_parser = crate::named_contestant)]
-    contestant: Contestant,
+    /// Who is looked at; without it, the first sidecar that is in that row
+    #[arg(long, value_parser = crate::named_contestant)]
+    contestant: Option<Contestant>,
     /// How long
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     seconds: u16,
@@ -51,6 +52,9 @@ pub enum ProfileError {
          under the same load shows its instructions"
     )]
     Perf(&'static str),
+    /// No sidecar is in the row.
+    #[error("no sidecar is in this row: name a contestant")]
+    Nobody,
 }
 
 impl Profile {
@@ -60,37 +64,38 @@ impl Profile {
         find_program("taskset", "util-linux")?;
         find_program("redis-server", "redis-server")?;
         let perf = find_program("perf", "linux-perf")?;
-        let sidecar = if self.contestant.is_peer {
-            PathBuf::new()
-        } else {
+        let contestant = self.contestant()?;
+        let sidecar = if contestant.role == Role::Ours {
             // frame pointers: without them nobody can tell who called
             let flags = ["-Cforce-frame-pointers=yes"];
             sidecar_binary(self.sidecar.as_deref(), "profiling", &flags)?
+        } else {
+            PathBuf::new()
         };
         settle_down()?;
         let folder = tempfile::tempdir()?;
         let recording = self.keep.clone().unwrap_or_else(|| folder.path().join("perf.data"));
-        block_on(self.record(&perf, &recording, folder.path(), &sidecar))?;
+        block_on(async {
+            let bench = Bench::start(self.plan(), folder.path(), &sidecar).await?;
+            let subject = bench.subject(contestant, &[self.row]).await?;
+            self.record(&perf, &recording, &subject).await
+        })?;
         self.print(&perf, &recording)
     }
 
-    async fn record(
-        &self,
-        perf: &Path,
-        recording: &Path,
-        folder: &Path,
-        sidecar: &Path,
-    ) -> Result<(), BenchError> {
-        let bench = Bench::start(self.plan(), folder).await?;
-        let running = bench.contestant(self.contestant, folder, sidecar).await?;
-        bench.warm_up(&running, &[self.row]).await?;
-        let load = bench.load(&running, self.row);
+    fn contestant(&self) -> Result<Contestant, ProfileError> {
+        let fits = |contestant: &Contestant| contestant.role == Role::Ours && contestant.runs(self.row);
+        self.contestant.or_else(|| ALL.into_iter().find(fits)).ok_or(ProfileError::Nobody)
+    }
+
+    async fn record(&self, perf: &Path, recording: &Path, subject: &Subject) -> Result<(), BenchError> {
+        let load = subject.load(self.row)?;
         sleep(Duration::from_millis(500)).await;
         let mut recorder = Command::new("/usr/bin/taskset")
             .args(["--cpu-list", &LOAD_CORE.to_string()])
             .arg(perf)
             .args(["record", "--quiet", "--event", "cpu-clock", "--freq", "4999", "--call-graph", "fp"])
-            .args(["--pid", &running.family.list()])
+            .args(["--pid", &subject.running.family.list()])
             .arg("--output")
             .arg(recording)
             .args(["--", "sleep", &self.seconds.to_string()])
@@ -145,6 +150,7 @@ impl Profile {
             connections: 32,
             starts: 1,
             idle_connections: 0,
+            sessions_at_most: usize::MAX,
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     breaker::Breaker,
     clock::Clock,
-    metrics::{Metrics, StoreCommand},
+    metrics::{Metrics, StoreCommand, StoreResult},
     readiness::Readiness,
     store::{About, Error, Store, redis::LastAudit},
 };
@@ -71,7 +71,7 @@ impl StoreProbe {
         let began = Instant::now();
         let answers = self.store.ping_each().await;
         let failure = answers.iter().find_map(|answer| answer.as_ref().err());
-        let result = failure.map_or("ok", Error::cause);
+        let result = failure.map_or(StoreResult::Ok, Error::result);
         self.metrics.store_command(StoreCommand::Ping, result, began.elapsed());
         let well = failure.is_none();
         self.failing_since = if well { None } else { self.failing_since.or(Some(began)) };

@@ -281,6 +281,8 @@ fn the_bearer_token_is_what_gotrue_takes_for_one() {
         }
         assert_eq!(bearer(&headers), expected, "{values:?}");
     }
+    let unseen = HeaderValue::from_bytes("Bearer a.b.\u{e9}".as_bytes()).unwrap();
+    assert_eq!(bearer(&HeaderMap::from_iter([(AUTHORIZATION, unseen)])), None);
 }
 
 /// How long verifying takes: `cargo test --lib cost_of_verifying -- --nocapture` prints it. The

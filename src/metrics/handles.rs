@@ -8,7 +8,7 @@ use super::{
     catalogue::{self, CATALOGUE, Family, Kind},
     labels::{
         BreakerState, CODES, CheckCache, CheckResult, DriftKind, MirrorEvent, MirrorResult, QueuedKind,
-        Refusal, Replayed, STORE_RESULTS, StoreCommand, UpstreamFailure, method_index,
+        Refusal, Replayed, StoreCommand, StoreResult, UpstreamFailure, method_index,
     },
 };
 use crate::{
@@ -63,7 +63,7 @@ pub(super) struct Endpoint {
 
 /// The series of one store command.
 pub(super) struct Store {
-    pub(super) results: [Counter; STORE_RESULTS.len()],
+    pub(super) results: [Counter; StoreResult::ALL.len()],
     pub(super) duration: Histogram,
 }
 
@@ -169,8 +169,8 @@ impl Store {
     fn register(series: &Series<'_>, command: StoreCommand) -> Self {
         let command = command.as_str();
         Self {
-            results: STORE_RESULTS
-                .map(|result| series.counter(&catalogue::STORE_COMMANDS, &[command, result])),
+            results: StoreResult::ALL
+                .map(|result| series.counter(&catalogue::STORE_COMMANDS, &[command, result.as_str()])),
             duration: series.histogram(&catalogue::STORE_COMMAND_DURATION, &[command]),
         }
     }

@@ -129,6 +129,41 @@ labels! {
 }
 
 labels! {
+    /// How a command of the session store went: what its errors are called, in logs too.
+    StoreResult:
+    /// It was done.
+    Ok = "ok",
+    /// No answer in time.
+    Timeout = "timeout",
+    /// No connection.
+    Refused = "refused",
+    /// Our user or password is refused, or what the user may do.
+    Auth = "auth",
+    /// It is a replica.
+    ReadOnly = "read_only",
+    /// It is full and may not evict.
+    OutOfMemory = "out_of_memory",
+    /// It is reading its data.
+    Loading = "loading",
+    /// It holds or answers what this program does not write.
+    Protocol = "protocol",
+    /// The embedded store is full.
+    Full = "full",
+    /// No TLS with it.
+    Tls = "tls",
+    /// Another server has the key.
+    Moved = "moved",
+    /// Part of the Cluster has no master.
+    ClusterDown = "cluster_down",
+    /// Too few replicas have the change.
+    Replicas = "replicas",
+    /// It was not asked.
+    Skipped = "skipped",
+    /// Another error of the server's.
+    Other = "other",
+}
+
+labels! {
     /// How the breaker before a part of the store stands.
     BreakerState:
     /// Calls go through.
@@ -285,31 +320,6 @@ impl From<Outcome> for MirrorResult {
     }
 }
 
-/// The `result` labels of store commands; the last stands for all that are not here.
-pub(super) const STORE_RESULTS: [&str; 15] = [
-    "ok",
-    "timeout",
-    "refused",
-    "auth",
-    "read_only",
-    "out_of_memory",
-    "loading",
-    "protocol",
-    "full",
-    "tls",
-    "moved",
-    "cluster_down",
-    "replicas",
-    "skipped",
-    "other",
-];
-
-/// The place of `result` in [`STORE_RESULTS`].
-pub(super) fn store_result_index(result: &str) -> usize {
-    let known = STORE_RESULTS.iter().position(|known| *known == result);
-    known.unwrap_or(STORE_RESULTS.len() - 1)
-}
-
 /// The `code` labels; the last stands for all that are not here.
 pub(super) const CODES: [&str; 21] = [
     "200", "201", "204", "302", "303", "400", "401", "403", "404", "405", "409", "413", "422", "429", "431",
@@ -371,10 +381,6 @@ mod tests {
             let status = code.parse().unwrap_or(418);
             assert_eq!(code_index(status), place, "{code}");
         }
-        for (place, result) in STORE_RESULTS.iter().enumerate() {
-            assert_eq!(store_result_index(result), place, "{result}");
-        }
-        assert_eq!(store_result_index("a new cause"), STORE_RESULTS.len() - 1);
         for name in ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "BREW"] {
             let method = Method::from_bytes(name.as_bytes()).unwrap();
             assert_eq!(METHODS[method_index(&method)], method_label(&method), "{name}");

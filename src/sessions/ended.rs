@@ -33,7 +33,7 @@ impl Sessions {
     /// its own words (contract I1). A token that nobody saw, a session without record and tombstone, a banned user
     /// and a store that does not answer are GoTrue's to judge.
     pub async fn ended_holder(self: &Arc<Self>, token: &RefreshRef, budget: &mut Budget) -> Option<Ended> {
-        let holder = Box::pin(self.store.holder(token, self.clock.seconds()));
+        let holder = self.store.holder(token, self.clock.seconds());
         let holder = self
             .call(StoreCommand::Resolve, self.store.lane_of_token(token), budget, holder)
             .await
@@ -70,7 +70,7 @@ impl Sessions {
 
     /// An ending that mostly changes nothing but a tombstone, which is no matter for the audit.
     async fn end_quietly(self: &Arc<Self>, change: &Change) -> Option<Outcome> {
-        let apply = Box::pin(self.store.apply_one(change, self.clock.seconds()));
+        let apply = self.store.apply_one(change, self.clock.seconds());
         self.call(StoreCommand::Apply, self.store.lane_of(change.user()), &mut self.budget(), apply)
             .await
             .ok()

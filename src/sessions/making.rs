@@ -56,8 +56,7 @@ impl Sessions {
             let before = waiting.iter().filter_map(|queued| change_of(queued));
             all = before.chain(changes.iter().cloned()).collect();
         }
-        // boxed: it is large, and every request that changes sessions would carry it several times
-        let apply = Box::pin(self.store.apply(&all, now));
+        let apply = self.store.apply(&all, now);
         let mut outcomes = self.call(StoreCommand::Apply, lane, budget, apply).await?;
         let new = outcomes.split_off(waiting.len().min(outcomes.len()));
         for (queued, outcome) in waiting.into_iter().zip(outcomes) {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use gotrue_sidecar::{
-    metrics::{CATALOGUE, Format, Metrics, StoreCommand},
+    metrics::{CATALOGUE, Format, Metrics, StoreCommand, StoreResult},
     route::Route,
 };
 use http::{Method, Request};
@@ -55,8 +55,8 @@ fn what_happened_is_on_the_page() {
     metrics.request(Route::Other, &strange, 404, took, Some(overhead));
     // a pair that cannot be
     metrics.request(Route::Token, &Method::GET, 404, took, Some(overhead));
-    metrics.store_command(StoreCommand::Apply, "ok", overhead);
-    metrics.store_command(StoreCommand::Apply, "no such cause", overhead);
+    metrics.store_command(StoreCommand::Apply, StoreResult::Ok, overhead);
+    metrics.store_command(StoreCommand::Apply, StoreResult::Other, overhead);
     metrics.request_begins();
     metrics.request_begins();
     metrics.request_ends();

@@ -11,7 +11,12 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{access::Access, reply, route::Route, target::Role};
+use super::{
+    access::Access,
+    reply,
+    route::{Master, Route},
+    target::Role,
+};
 use crate::{
     config::store_url::Address,
     store::{
@@ -67,9 +72,6 @@ pub(super) async fn follow(
         told(Heard::by_all(listeners.values().map(|listener| &listener.heard)));
     }
 }
-
-/// Where a master is; `None` is the configured one.
-type Master = Option<Address>;
 
 /// One connection to one master, kept up until this is dropped.
 struct Listener {

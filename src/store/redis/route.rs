@@ -29,9 +29,8 @@ pub(super) enum Route {
     Cluster(Cluster),
 }
 
-/// What has keys of its own: the one server, or one of a Cluster's masters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Part(Option<Address>);
+/// Where a server is that takes changes; `None` is the configured one. Together they have every key.
+pub(super) type Master = Option<Address>;
 
 impl Route {
     /// Connects to nothing yet.
@@ -69,19 +68,19 @@ impl Route {
     /// # Errors
     /// When some of them have no reply.
     pub(super) async fn send(&self, batch: &Batch) -> Result<Vec<Value>, Error> {
+        // boxed, all of them: every request's future would keep room for what the largest does, several times
         match self {
-            Self::Single(node) => node.send(&batch.pipeline, batch.replicas).await,
-            // boxed, so that who has one server does not keep room for what these do
+            Self::Single(node) => Box::pin(node.send(&batch.pipeline, batch.replicas)).await,
             Self::Sentinel(sentinel) => Box::pin(sentinel.send(&batch.pipeline, batch.replicas)).await,
             Self::Cluster(cluster) => Box::pin(cluster.send(batch)).await,
         }
     }
 
-    /// Where each server is that takes changes; `None` is the configured one.
+    /// Every server that takes changes.
     ///
     /// # Errors
     /// When nobody says.
-    pub(super) async fn masters(&self) -> Result<Vec<Option<Address>>, Error> {
+    pub(super) async fn masters(&self) -> Result<Vec<Master>, Error> {
         match self {
             Self::Single(_) => Ok(vec![None]),
             Self::Sentinel(sentinel) => Ok(vec![sentinel.master().await?]),
@@ -109,26 +108,12 @@ impl Route {
         }
     }
 
-    /// What must be looked through one by one to see every key.
-    ///
-    /// # Errors
-    /// When nobody says.
-    pub(super) async fn parts(&self) -> Result<Vec<Part>, Error> {
-        match self {
-            Self::Single(_) | Self::Sentinel(_) => Ok(vec![Part(None)]),
-            Self::Cluster(cluster) => {
-                let masters = cluster.masters().await?;
-                Ok(masters.into_iter().map(|master| Part(Some(master))).collect())
-            }
-        }
-    }
-
-    /// Sends a pipeline to one of the parts.
+    /// Sends a pipeline to one of the masters; where only one can be, to whoever that is by now.
     ///
     /// # Errors
     /// When there are no replies.
-    pub(super) async fn send_to(&self, part: &Part, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
-        match (self, &part.0) {
+    pub(super) async fn send_to(&self, master: &Master, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        match (self, master) {
             (Self::Cluster(cluster), Some(master)) => cluster.send_to(master, pipeline).await,
             (Self::Sentinel(sentinel), _) => sentinel.send(pipeline, 0).await,
             (Self::Single(node), _) => node.send(pipeline, 0).await,

@@ -11,7 +11,7 @@ use super::{
     node::Batch,
     record,
     reply::{self, Surveyed},
-    route::Part,
+    route::Master,
 };
 use crate::{
     session::{Aal, Seconds, SessionId, UserId},
@@ -84,7 +84,7 @@ pub struct Amendment {
 pub struct Scan {
     cursor: u64,
     /// What is to be looked through, the one at hand last. `None` before it was begun.
-    left: Option<Vec<Part>>,
+    left: Option<Vec<Master>>,
 }
 
 /// What the last audit found.
@@ -133,16 +133,16 @@ impl Redis {
     /// As [`Redis::survey`].
     pub async fn scan(&self, scan: &mut Scan) -> Result<Option<Vec<(UserId, SessionId)>>, Error> {
         if scan.left.is_none() {
-            scan.left = Some(self.route.parts().await?);
+            scan.left = Some(self.route.masters().await?);
         }
-        let Some(part) = scan.left.as_ref().and_then(|left| left.last()) else {
+        let Some(master) = scan.left.as_ref().and_then(|left| left.last()) else {
             return Ok(None);
         };
         let mut pipeline = Pipeline::with_capacity(1);
         // a key prefix holds no sign that means something in a pattern (config/parse.rs)
         pipeline.cmd("SCAN").arg(scan.cursor).arg("MATCH").arg(self.keys.every_record());
         pipeline.arg("COUNT").arg(SCAN_STEP);
-        let replies = self.route.send_to(part, &pipeline).await?;
+        let replies = self.route.send_to(master, &pipeline).await?;
         let (cursor, keys) = reply::scanned(reply::first(&replies)?)?;
         scan.cursor = cursor;
         if cursor == 0 {
