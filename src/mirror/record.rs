@@ -202,7 +202,7 @@ fn origin_of(asked: &Asked<'_>, answered: &Answered<'_>, issued: &Issued<'_>) ->
 pub(super) fn beginning(origin: Origin, claims: &Claims, answered: &Answered<'_>) -> (Seconds, u64) {
     let now = answered.now();
     match origin {
-        Origin::SignIn => (now, answered.now_ms),
+        Origin::SignIn | Origin::HeldSignIn => (now, answered.now_ms),
         Origin::Refresh => (claims.began().unwrap_or(now), 0),
     }
 }

@@ -80,8 +80,8 @@ impl Sessions {
         let changes = std::slice::from_ref(&change);
         let waiting = self.queue.of_users(changes); // what waits of this user must not come after it
         let outcomes = self.make_after(&waiting, changes, budget).await;
-        let outcome = outcomes.and_then(|outcomes| outcomes.first().copied().ok_or(store::Error::Protocol));
-        self.metrics.mirrored(MirrorEvent::End, outcome.as_ref().ok().copied());
+        let outcome = outcomes.and_then(|outcomes| outcomes.into_iter().next().ok_or(store::Error::Protocol));
+        self.metrics.mirrored(MirrorEvent::End, outcome.as_ref().ok());
         if let Ok(outcome) = &outcome {
             self.metrics.sessions_ended(Reason::Revoked, outcome.ended());
         }

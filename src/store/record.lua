@@ -3,9 +3,11 @@
 -- KEYS: record, tombstone, marks, index
 -- ARGV: now, TTL of the record, origin ('sign_in' or 'refresh'), session id, when the request was sent that a
 --   banned user would have been refused (ms; 0: no such request), limits (`limits_from`), what tombstones live by:
---   shortest life, skew added to an access token's, session.ttl, longest life; then the fields as name, value, …
--- Returns 'created', 'refreshed', 'unchanged' or 'revoked'; {'expired', how many live sessions ended} where the
--- session's time was over when it was refreshed.
+--   shortest life, skew added to an access token's, session.ttl, longest life; how many sessions the user may have (0:
+--   nobody counts) and how many others end for a new one (0: it is denied); then the fields as name, value, …
+-- Returns 'created', 'refreshed', 'unchanged', 'revoked' or 'denied'; {'expired', how many live sessions ended} where the
+-- session's time was over when it was refreshed; {'evicted', one of the first three, 1 where more are too many, ids of
+-- sessions that ended for it, …}.
 --
 -- Which of two records is the newer one (`store/rules.rs` holds the same rule in Rust and says why; a test
 -- compares them):
@@ -23,6 +25,7 @@
 
 local now, ttl, origin, session = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local limits = limits_from(ARGV, 6)
+local most, evicts = number(ARGV[13]), number(ARGV[14])
 local OPTIONAL = {
   'refresh_ref', 'previous_ref', 'counter', 'began_ms', 'seen_at', 'aal', 'factor_id', 'amr', 'role', 'client_id', 'ip',
   'user_agent',
@@ -116,12 +119,15 @@ local function allow(allowed_ms, decided_ms, seen_ms, seen_until)
   end
 end
 
--- Ends the session here, not in GoTrue.
-local function end_as(reason, new, old)
-  local rule = {text = reason .. ':' .. now, expires_at = new.expires_at, in_gotrue = '0',
-    shortest = ARGV[9], skew = ARGV[10], session_ttl = ARGV[11], longest = ARGV[12]}
+-- An ending here, not in GoTrue, of sessions whose access token lives until then (0: as their records say).
+local function ending(reason, expires_at)
+  return with_numbers({text = reason .. ':' .. now, expires_at = expires_at, in_gotrue = '0',
+    shortest = ARGV[9], skew = ARGV[10], session_ttl = ARGV[11], longest = ARGV[12]})
+end
+
+local function expire(new, old)
   redis.call('ZREM', place and place.set or KEYS[4], session) -- first: a full Redis allows it, and what follows
-  bury(base_of(KEYS[3]), session, number(old.expires_at), with_numbers(rule), now)
+  bury(base_of(KEYS[3]), session, number(old.expires_at), ending('expired', new.expires_at), now)
   return redis.call('DEL', KEYS[1])
 end
 
@@ -138,11 +144,25 @@ local function answer_of(word)
   return word == 'expired' and {word, 0} or word
 end
 
+local function of_user(not_before)
+  return {base = base_of(KEYS[3]), not_before = not_before, chain = chain, limits = limits, now = now}
+end
+
+-- What became of the record, and of sessions that are too many now. With a refresh that tells nothing new of how many
+-- there are nobody counts.
+local function with_evicted(word, not_before)
+  if evicts == 0 or (origin ~= 'sign_in' and word ~= 'created') then
+    return word
+  end
+  local ids, more = evict(of_user(not_before), KEYS[4], session, most, evicts, ending('evicted', 0))
+  return #ids == 0 and word or {'evicted', word, more and 1 or 0, unpack(ids)}
+end
+
 local buried = buried_as(KEYS[2])
 if buried then
   return answer_of(buried)
 end
-local new = pairs_from(ARGV, 13)
+local new = pairs_from(ARGV, 15)
 local stored = redis.call('HGETALL', KEYS[1])
 local old = pairs_from(stored, 1)
 local known = #stored > 0
@@ -163,15 +183,18 @@ if number(marked[1]) > number((known and old or new).created_at) then
   return 'revoked'
 end
 if origin == 'refresh' and is_over(known and old, new) then
-  return {'expired', end_as('expired', new, old)}
+  return {'expired', expire(new, old)}
 end
 if not known then
+  if most > 0 and evicts == 0 and is_full(of_user(marked[1]), KEYS[4], session, most) then
+    return 'denied'
+  end
   store(new)
-  return 'created'
+  return with_evicted('created', marked[1])
 end
 if supersedes(new, old) then
   store(merged(new, old))
-  return 'refreshed'
+  return with_evicted('refreshed', marked[1])
 end
 if origin == 'sign_in' and new.began_ms and not old.began_ms then
   -- A refresh was recorded before the sign-in: only now is it known when the session began.
@@ -193,4 +216,4 @@ if origin == 'sign_in' and new.began_ms and not old.began_ms then
     bring_back(chain, place, now)
   end
 end
-return 'unchanged'
+return with_evicted('unchanged', marked[1])

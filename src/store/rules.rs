@@ -4,7 +4,7 @@
 
 mod limits;
 
-pub(super) use self::limits::{is_expired, is_too_old};
+pub(super) use self::limits::{is_expired, is_too_old, room_for};
 use crate::session::{Origin, Reason, Record, Seconds, Which};
 
 /// `seen_at` is written at most this often, seconds.
@@ -180,7 +180,7 @@ pub(super) fn supersedes(origin: Origin, new: &Record, old: &Record) -> bool {
     if same_token && new.expires_at != old.expires_at {
         return new.expires_at > old.expires_at;
     }
-    if origin == Origin::SignIn || (same_token && new.refresh_ref.is_some()) {
+    if origin.is_sign_in() || (same_token && new.refresh_ref.is_some()) {
         return false;
     }
     if old.refresh_ref.is_some() && old.refresh_ref == new.previous_ref {
@@ -224,7 +224,7 @@ pub(super) fn merged(origin: Origin, mut new: Record, old: &Record) -> Record {
 /// What a sign-in that does not supersede still adds to a record that a refresh made, or a token that somebody used:
 /// when the session began, for which client, and its refresh token, where none is known.
 pub(super) fn add_beginning(origin: Origin, new: &Record, old: &mut Record) {
-    if origin == Origin::SignIn && new.began_ms > 0 && old.began_ms == 0 {
+    if origin.is_sign_in() && new.began_ms > 0 && old.began_ms == 0 {
         old.created_at = new.created_at;
         old.began_ms = new.began_ms;
         if old.client_id.is_none() {

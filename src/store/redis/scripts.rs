@@ -14,6 +14,14 @@ macro_rules! script {
             include_str!($file)
         ))
     };
+    (records $file:literal) => {
+        Named::new(concat!(
+            include_str!("../common.lua"),
+            include_str!("../carry_out.lua"),
+            include_str!("../cap.lua"),
+            include_str!($file)
+        ))
+    };
 }
 
 /// All scripts. Redis knows them by hash once they were loaded.
@@ -35,7 +43,7 @@ impl Scripts {
     /// Hashes them.
     pub(super) fn new() -> Self {
         Self {
-            record: script!(writes "../record.lua"),
+            record: script!(records "../record.lua"),
             end: script!(writes "../end.lua"),
             suspend: script!(writes "../suspend.lua"),
             lower_aal: script!(writes "../lower_aal.lua"),
