@@ -4,7 +4,7 @@
 -- ARGV: now, TTL of the record, origin ('sign_in' or 'refresh'), session id, when the request was sent that a
 --   banned user would have been refused (ms; 0: no such request), limits (`limits_from`), what tombstones live by:
 --   shortest life, skew added to an access token's, session.ttl, longest life; how many sessions the user may have (0:
---   nobody counts) and how many others end for a new one (0: it is denied); then the fields as name, value, …
+--   nobody counts, and `cap.lua` need not stand before this) and how many others end for a new one (0: it is denied); then the fields as name, value, …
 -- Returns 'created', 'refreshed', 'unchanged', 'revoked' or 'denied'; {'expired', how many live sessions ended} where the
 -- session's time was over when it was refreshed; {'evicted', one of the first three, 1 where more are too many, ids of
 -- sessions that ended for it, …}.
@@ -144,17 +144,16 @@ local function answer_of(word)
   return word == 'expired' and {word, 0} or word
 end
 
-local function of_user(not_before)
-  return {base = base_of(KEYS[3]), not_before = not_before, chain = chain, limits = limits, now = now}
-end
+-- Those beside whom the session is one more (`cap.lua`); nil where nobody counts.
+local others
 
 -- What became of the record, and of sessions that are too many now. With a refresh that tells nothing new of how many
 -- there are nobody counts.
-local function with_evicted(word, not_before)
-  if evicts == 0 or (origin ~= 'sign_in' and word ~= 'created') then
+local function made(word)
+  if not others or evicts == 0 or (origin ~= 'sign_in' and word ~= 'created') then
     return word
   end
-  local ids, more = evict(of_user(not_before), KEYS[4], session, most, evicts, ending('evicted', 0))
+  local ids, more = evict(others, evicts, ending('evicted', 0))
   return #ids == 0 and word or {'evicted', word, more and 1 or 0, unpack(ids)}
 end
 
@@ -185,16 +184,20 @@ end
 if origin == 'refresh' and is_over(known and old, new) then
   return {'expired', expire(new, old)}
 end
+if most > 0 then
+  others = {base = base_of(KEYS[3]), not_before = marked[1], chain = chain, limits = limits, now = now,
+    index = KEYS[4], but = session, most = most}
+end
 if not known then
-  if most > 0 and evicts == 0 and is_full(of_user(marked[1]), KEYS[4], session, most) then
+  if others and evicts == 0 and is_full(others) then
     return 'denied'
   end
   store(new)
-  return with_evicted('created', marked[1])
+  return made('created')
 end
 if supersedes(new, old) then
   store(merged(new, old))
-  return with_evicted('refreshed', marked[1])
+  return made('refreshed')
 end
 if origin == 'sign_in' and new.began_ms and not old.began_ms then
   -- A refresh was recorded before the sign-in: only now is it known when the session began.
@@ -216,4 +219,4 @@ if origin == 'sign_in' and new.began_ms and not old.began_ms then
     bring_back(chain, place, now)
   end
 end
-return with_evicted('unchanged', marked[1])
+return made('unchanged')

@@ -281,9 +281,9 @@ mutation 'a sign-in after a witness tells no refresh token' src/store/record.lua
 EOF
 
 mutation 'a user has one session too many' src/store/cap.lua it 'store::cap store::differential' <<'EOF'
-  return count_of(of, index) >= most and #others(of, index, session, most, most) >= most
+  return count_of(of) >= of.most and #living(of, of.most) >= of.most
 ---
-  return count_of(of, index) > most and #others(of, index, session, most, most) >= most
+  return count_of(of) > of.most and #living(of, of.most) >= of.most
 EOF
 
 mutation 'the youngest makes room' src/store/cap.lua it 'store::cap' <<'EOF'
