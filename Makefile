@@ -20,11 +20,11 @@ mutations:
 
 # Every shape of Redis fails in every way, and prints what came of it (docs/faults.md). UPDATE_DOCS=1 writes it there.
 faults:
-	@FAULTS_SECONDS=$${FAULTS_SECONDS:-5} cargo test --locked --test it storm::in_every_cell -- --nocapture --include-ignored
+	@FAULTS_SECONDS=$${FAULTS_SECONDS:-5} cargo test --locked --test it storm::in_every_cell -- --nocapture
 
 # An hour of load with a fault every few seconds; SOAK_SECONDS and SOAK_SEED make it another hour.
 soak:
-	@SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test it storm::soak -- --nocapture --include-ignored
+	@SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --locked --test it storm::soak -- --nocapture
 
 # What a request costs, beside nginx and HAProxy.
 bench:

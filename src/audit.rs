@@ -348,6 +348,7 @@ mod tests {
                 counter: None,
                 created_at: 1,
                 began_ms: 0,
+                begun_by_ms: 0,
                 refreshed_at: 1,
                 seen_at: None,
                 expires_at: 2,

@@ -111,6 +111,9 @@ pub struct Record {
     /// Milliseconds since the epoch when the sidecar saw the session begin; orders a sign-in
     /// against an ending that was under way in the same second. Zero when first seen at a refresh.
     pub began_ms: u64,
+    /// Milliseconds since the epoch when the earliest request was sent that GoTrue answered with this session,
+    /// where its beginning was not seen: it had begun by then. Else zero.
+    pub begun_by_ms: u64,
     /// `iat` of the newest access token.
     pub refreshed_at: Seconds,
     /// When a request with one of its tokens was last seen; touched at most once a minute.
@@ -225,6 +228,17 @@ pub enum Which {
     Aal1Except(SessionId),
     /// Those of this OAuth client.
     Client(String),
+}
+
+impl Which {
+    /// When an ending counts as sent, milliseconds since the epoch, that was sent at this time. One that names a session
+    /// ends it whenever it began, for it was there: clocks of replicas differ.
+    pub fn sent(&self, at_ms: u64) -> u64 {
+        match self {
+            Self::One(_) | Self::Live(_) => u64::MAX,
+            Self::Others(_) | Self::All | Self::Aal1Except(_) | Self::Client(_) => at_ms,
+        }
+    }
 }
 
 /// How a record came to be: decides what may stop it from being written.

@@ -170,6 +170,7 @@ pub(super) fn record(row: &Row) -> Change {
             counter: row.stamp.counter,
             created_at: row.created_at,
             began_ms: 0,
+            begun_by_ms: 0,
             refreshed_at: row.stamp.refreshed_at,
             seen_at: None,
             expires_at: 0,

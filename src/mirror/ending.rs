@@ -175,5 +175,6 @@ pub(super) fn end(
     expires_at: Option<Seconds>,
     ended_in_gotrue: bool,
 ) -> Change {
-    Change::End { user, which, reason, sent_ms: asked.sent_ms, expires_at, ended_in_gotrue }
+    let sent_ms = which.sent(asked.sent_ms);
+    Change::End { user, which, reason, sent_ms, expires_at, ended_in_gotrue }
 }

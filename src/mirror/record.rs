@@ -51,7 +51,7 @@ impl Mirror {
         let user = user_of(asked, answered, issued, &claims)?;
         let origin = origin_of(asked, answered, issued);
         let now = answered.now();
-        let (created_at, began_ms) = beginning(origin, &claims, answered);
+        let Beginning { created_at, began_ms, begun_by_ms } = beginning(origin, &claims, asked, answered);
         let raised = verifies_factor(asked.route);
         let refresh_ref = self.reference(issued.refresh_token());
         let record = Record {
@@ -64,6 +64,7 @@ impl Mirror {
             counter: issued.refresh_token().counter(),
             created_at,
             began_ms,
+            begun_by_ms,
             refreshed_at: claims.issued_at.unwrap_or(now),
             seen_at: Some(now),
             expires_at,
@@ -198,12 +199,29 @@ fn origin_of(asked: &Asked<'_>, answered: &Answered<'_>, issued: &Issued<'_>) ->
     if sign_in { Origin::SignIn } else { Origin::Refresh }
 }
 
-/// When the session began, in seconds, and in milliseconds where it was seen to begin.
-pub(super) fn beginning(origin: Origin, claims: &Claims, answered: &Answered<'_>) -> (Seconds, u64) {
+/// When a session began, as a record has it.
+pub(super) struct Beginning {
+    pub(super) created_at: Seconds,
+    pub(super) began_ms: u64,
+    pub(super) begun_by_ms: u64,
+}
+
+/// What an answer with a session says of its beginning.
+pub(super) fn beginning(
+    origin: Origin,
+    claims: &Claims,
+    asked: &Asked<'_>,
+    answered: &Answered<'_>,
+) -> Beginning {
     let now = answered.now();
     match origin {
-        Origin::SignIn | Origin::HeldSignIn => (now, answered.now_ms),
-        Origin::Refresh => (claims.began().unwrap_or(now), 0),
+        Origin::SignIn | Origin::HeldSignIn => {
+            Beginning { created_at: now, began_ms: answered.now_ms, begun_by_ms: 0 }
+        }
+        Origin::Refresh => {
+            let created_at = claims.began().unwrap_or(now);
+            Beginning { created_at, began_ms: 0, begun_by_ms: asked.sent_ms }
+        }
     }
 }
 

@@ -54,7 +54,7 @@ impl ByRef {
                 user,
                 which: Which::One(session),
                 reason,
-                sent_ms: self.sent_ms,
+                sent_ms: Which::One(session).sent(self.sent_ms),
                 expires_at: None,
                 ended_in_gotrue: true,
             },

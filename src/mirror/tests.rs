@@ -182,7 +182,7 @@ fn words(change: &Change) -> String {
             format!("{origin} {} of {user}", short(&record.session.to_string()))
         }
         Change::End { which, reason, ended_in_gotrue, sent_ms, .. } => {
-            assert_eq!(*sent_ms, SENT_MS);
+            assert_eq!(*sent_ms, which.sent(SENT_MS));
             let which = match which {
                 Which::One(id) | Which::Live(id) => short(&id.to_string()).to_owned(),
                 Which::Others(id) => format!("all but {}", short(&id.to_string())),

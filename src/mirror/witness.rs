@@ -4,7 +4,10 @@
 
 use http::StatusCode;
 
-use super::{Answered, Asked, record::beginning};
+use super::{
+    Answered, Asked,
+    record::{Beginning, beginning},
+};
 use crate::keys::Verdict;
 use crate::route::Route;
 use crate::session::{Change, Origin, Record};
@@ -21,7 +24,7 @@ pub fn witnessed(asked: &Asked<'_>, answered: &Answered<'_>) -> Option<Change> {
     let now = answered.now();
     // not a sign-in: what has been revoked meanwhile stays so
     let origin = Origin::Refresh;
-    let (created_at, began_ms) = beginning(origin, claims, answered);
+    let Beginning { created_at, began_ms, begun_by_ms } = beginning(origin, claims, asked, answered);
     let record = Record {
         user: claims.user.id()?,
         session: claims.session.id()?,
@@ -30,6 +33,7 @@ pub fn witnessed(asked: &Asked<'_>, answered: &Answered<'_>) -> Option<Change> {
         counter: None,
         created_at,
         began_ms,
+        begun_by_ms,
         refreshed_at: claims.issued_at.unwrap_or(now),
         seen_at: Some(now),
         expires_at: claims.expires_at?,

@@ -85,6 +85,9 @@ struct RecordForm {
     counter: Option<u64>,
     created_at: u64,
     began_ms: u64,
+    /// Versions before this one did not know it.
+    #[serde(default)]
+    begun_by_ms: u64,
     refreshed_at: u64,
     seen_at: Option<u64>,
     expires_at: u64,
@@ -236,6 +239,7 @@ impl RecordForm {
             counter: record.counter,
             created_at: record.created_at,
             began_ms: record.began_ms,
+            begun_by_ms: record.begun_by_ms,
             refreshed_at: record.refreshed_at,
             seen_at: record.seen_at,
             expires_at: record.expires_at,
@@ -260,6 +264,7 @@ impl RecordForm {
             counter: self.counter,
             created_at: self.created_at,
             began_ms: self.began_ms,
+            begun_by_ms: self.begun_by_ms,
             refreshed_at: self.refreshed_at,
             seen_at: self.seen_at,
             expires_at: self.expires_at,

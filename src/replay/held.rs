@@ -335,6 +335,7 @@ mod tests {
             counter: None,
             created_at: NOW,
             began_ms: if origin == Origin::SignIn { NOW * 1000 } else { 0 },
+            begun_by_ms: if origin == Origin::SignIn { 0 } else { NOW * 1000 },
             refreshed_at: NOW + later,
             seen_at: None,
             expires_at: NOW + 3600 + later,

@@ -235,6 +235,7 @@ mod tests {
             counter: Some(3),
             created_at: 1,
             began_ms: 2,
+            begun_by_ms: 3,
             refreshed_at: 3,
             seen_at: Some(4),
             expires_at: u64::MAX,

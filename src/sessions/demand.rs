@@ -8,7 +8,7 @@ use crate::{
     keys::Verdict,
     metrics::{MirrorEvent, StoreCommand},
     session::{Change, Listed, Outcome, Reason, Sought, State, UserId, Wanted, Which},
-    store,
+    store::{self, About},
 };
 
 /// Whose sessions shall end, which, and who wants it.
@@ -78,9 +78,7 @@ impl Sessions {
         let now_ms = self.clock.millis();
         let change = change(demand.user, demand.which.clone(), now_ms);
         let changes = std::slice::from_ref(&change);
-        let waiting = self.queue.of_users(changes); // what waits of this user must not come after it
-        let outcomes = self.make_after(&waiting, changes, budget).await;
-        let outcome = outcomes.and_then(|outcomes| outcomes.into_iter().next().ok_or(store::Error::Protocol));
+        let outcome = self.revoke_after_what_waits(changes, &demand.which, budget).await;
         self.metrics.mirrored(MirrorEvent::End, outcome.as_ref().ok());
         if let Ok(outcome) = &outcome {
             self.metrics.sessions_ended(Reason::Revoked, outcome.ended());
@@ -91,18 +89,30 @@ impl Sessions {
         }
         outcome
     }
+
+    /// What waits of the same user must not come after it. Where that finds no room, the revocation does, and the store
+    /// remembers what it ended: it does not come back. That does not go for a session which the store has not heard of.
+    async fn revoke_after_what_waits(
+        self: &Arc<Self>,
+        changes: &[Change],
+        which: &Which,
+        budget: &mut Budget,
+    ) -> Result<Outcome, store::Error> {
+        let first = |outcomes: Vec<Outcome>| outcomes.into_iter().next().ok_or(store::Error::Protocol);
+        let waiting = self.queue.of_users(changes);
+        match self.make_after(&waiting, changes, budget).await.and_then(first) {
+            Err(error) if error.about() == About::Room && !waiting.is_empty() => {
+                let outcome = self.make_after(&[], changes, budget).await.and_then(first)?;
+                let is_known = !matches!(which, Which::Live(_)) || outcome.ended() > 0;
+                if is_known { Ok(outcome) } else { Err(error) }
+            }
+            made => made,
+        }
+    }
 }
 
-/// The change that revokes sessions at `now_ms`, milliseconds since the epoch. One that is named ends whenever it
-/// began: clocks of replicas differ.
+/// The change that revokes sessions at `now_ms`, milliseconds since the epoch.
 pub fn change(user: UserId, which: Which, now_ms: u64) -> Change {
-    let named = matches!(which, Which::One(_) | Which::Live(_));
-    Change::End {
-        user,
-        which,
-        reason: Reason::Revoked,
-        sent_ms: if named { u64::MAX } else { now_ms },
-        expires_at: None,
-        ended_in_gotrue: false,
-    }
+    let sent_ms = which.sent(now_ms);
+    Change::End { user, which, reason: Reason::Revoked, sent_ms, expires_at: None, ended_in_gotrue: false }
 }

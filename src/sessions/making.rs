@@ -9,20 +9,12 @@ use crate::{
     metrics::{MirrorEvent, Replayed, StoreCommand},
     mirror::ByRef,
     replay::{Queued, What},
-    session::{Change, Evicted, Origin, Outcome, Reason, Unrecorded, UserId},
+    session::{Change, Evicted, Outcome, Reason, Unrecorded, UserId},
     store,
 };
 
 /// So many changes that wait are sent along with a new one of their user. Of more, the new one waits, too.
 const ALONG: usize = 64;
-
-/// Puts sign-ins before all else that waits. An ending spares what began after it was sent, which only a sign-in tells
-/// to the millisecond; another replica may have written a refresh of that session meanwhile, which does not.
-pub(super) fn sign_ins_first(waiting: &mut [&Arc<Queued>]) {
-    waiting.sort_by_key(|queued| {
-        !matches!(queued.what, What::Change(Change::Record { origin: Origin::SignIn, .. }))
-    });
-}
 
 impl Sessions {
     /// Makes changes. The outcomes stand in the order of the changes; none where the store failed.
@@ -58,8 +50,7 @@ impl Sessions {
     ) -> Result<Vec<Outcome>, store::Error> {
         let lane = changes.first().map_or(0, |change| self.store.lane_of(change.user()));
         let now = self.clock.seconds();
-        let mut waiting: Vec<_> = waiting.iter().filter(|queued| !self.is_over(queued, now)).collect();
-        sign_ins_first(&mut waiting);
+        let waiting: Vec<_> = waiting.iter().filter(|queued| !self.is_over(queued, now)).collect();
         let mut all = Cow::Borrowed(changes);
         if !waiting.is_empty() {
             let before = waiting.iter().filter_map(|queued| change_of(queued));

@@ -3,10 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::{
-    Sessions,
-    making::{change_of, sign_ins_first},
-};
+use super::{Sessions, making::change_of};
 use crate::{
     breaker::Sign,
     metrics::{Replayed, StoreCommand},
@@ -122,11 +119,10 @@ impl Sessions {
     /// Writes changes of one user.
     async fn write(self: &Arc<Self>, batch: &[Arc<Queued>]) -> Went {
         let now = self.clock.seconds();
-        let (over, mut batch): (Vec<_>, Vec<_>) = batch.iter().partition(|queued| self.is_over(queued, now));
+        let (over, batch): (Vec<_>, Vec<_>) = batch.iter().partition(|queued| self.is_over(queued, now));
         for queued in over {
             self.given_up(queued, Replayed::Expired);
         }
-        sign_ins_first(&mut batch);
         let changes: Vec<Change> = batch.iter().filter_map(|queued| change_of(queued)).collect();
         match self.try_changes(&changes).await {
             Tried::Made(outcomes) => {

@@ -2,7 +2,8 @@
 
 local CHUNK = 1000 -- arguments to one command; Lua's stack has room for about 8000
 local TRIMMED = 256 -- expired members that one script takes out of the index
-local JUDGED = {'began_ms', 'expires_at', 'aal', 'factor_id', 'client_id', 'created_at'} -- what rules look at
+-- What rules look at.
+local JUDGED = {'began_ms', 'expires_at', 'aal', 'factor_id', 'client_id', 'created_at', 'begun_by_ms'}
 
 local function extend(key, seconds)
   if redis.call('TTL', key) < seconds then

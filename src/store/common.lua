@@ -136,16 +136,13 @@ local function is_meant(rule, id, record)
   return false
 end
 
-local LATE = 2 -- seconds after which an ending has waited for the store
-
 -- Whether a session began after a change to many was sent (`outlives` in `store/rules.rs` says why).
 local function began_after(rule, record)
   if number(record.began_ms) > 0 then
     return number(record.began_ms) > rule.sent_ms
   end
-  local sent = math.floor(rule.sent_ms / 1000)
-  local since = number(record.created_at) - sent
-  return since > 0 or (since == 0 and rule.in_gotrue == '1' and rule.at - sent >= LATE)
+  local since = number(record.created_at) - math.floor(rule.sent_ms / 1000)
+  return since > 0 or (since == 0 and rule.in_gotrue == '1' and number(record.begun_by_ms) > rule.sent_ms)
 end
 
 -- The rule that ends the session, if one does; else whether its level falls, as `record` says from then on. A

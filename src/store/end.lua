@@ -1,4 +1,4 @@
--- Ends sessions of one user: the record goes, a tombstone stands for it, and for all of them a mark too.
+-- Ends sessions of one user: the record goes, a tombstone stands for it, and for all of them, or all but one, a mark too.
 --
 -- KEYS: index, marks
 -- ARGV: now, sessions that are dealt with at once, which ('one', 'live', 'others', 'all', 'aal1_except', 'client'), the
@@ -52,8 +52,18 @@ local function end_one(session, not_before, noted)
   return redis.call('DEL', record)
 end
 
+-- What is remembered of an ending of all, or of all but one, for sessions of which the store is told only later
+-- (`rules/late.rs` says why): `sent_ms:reason:gotrue`, and the one. The last of a kind is enough.
+local function remember(field, before, spared)
+  if number(string.match(before or '', '^%d+')) < rule.sent_ms then
+    local value = string.format('%d:%s:%s', rule.sent_ms, reason_of(rule), rule.in_gotrue)
+    redis.call('HSET', KEYS[2], field, spared and value .. ':' .. spared or value)
+  end
+  extend(KEYS[2], lasts(rule, now))
+end
+
 redis.call('ZREM', KEYS[1], '', unpack(expired(KEYS[1], now)))
-local marked = redis.call('HMGET', KEYS[2], 'not_before', 'ending')
+local marked = redis.call('HMGET', KEYS[2], 'not_before', 'ending', 'all_ended', 'others_ended')
 if rule.which == 'one' or rule.which == 'live' then
   return end_one(rule.subject, marked[1], marked[2])
 end
@@ -63,7 +73,9 @@ if rule.which == 'all' then
   if not_before > number(marked[1]) then
     redis.call('HSET', KEYS[2], 'not_before', not_before)
   end
-  extend(KEYS[2], lasts(rule, now))
+  remember('all_ended', marked[3])
+elseif rule.which == 'others' then
+  remember('others_ended', marked[4], rule.subject)
 end
 if pending then
   return {'pending', ended}

@@ -13,7 +13,7 @@ use std::{
 use self::{expiring::Expiring, limits::is_expired};
 use super::{
     Error,
-    rules::{self, Ban, Tombstone},
+    rules::{self, Ban, Bulk, Tombstone},
 };
 use crate::session::{
     Aal, Change, FactorId, Holder, Limits, Listed, Origin, Outcome, Reason, Record, RefreshRef, Seconds,
@@ -100,6 +100,7 @@ impl Memory {
 struct Marks {
     not_before: Seconds,
     ban: Ban,
+    bulk: Bulk,
 }
 
 type Id = (UserId, SessionId);
@@ -179,8 +180,12 @@ impl Table {
             marks.ban.allow(allowed_ms);
         }
         let old = self.records.get(&id).cloned();
-        let not_before = self.marks_of(new.user).not_before;
-        if rules::began_before(not_before, old.as_ref(), Some(new.created_at)) {
+        let marks = self.marks_of(new.user);
+        if rules::began_before(marks.not_before, old.as_ref(), Some(new.created_at)) {
+            return Ok(Outcome::Revoked);
+        }
+        if let (None, Some(tombstone)) = (&old, marks.bulk.ended(new)) {
+            self.bury(id, tombstone, now);
             return Ok(Outcome::Revoked);
         }
         if origin == Origin::Refresh && self.is_over(old.as_ref(), new) {
@@ -215,9 +220,7 @@ impl Table {
         for session in self.meant(user, which) {
             let id = (user, session);
             let record = self.records.get(&id);
-            if record
-                .is_some_and(|record| rules::outlives(which, sent_ms, known.ended_in_gotrue, record, now))
-            {
+            if record.is_some_and(|record| rules::outlives(which, sent_ms, known.ended_in_gotrue, record)) {
                 continue;
             }
             let newest = record.map(|record| record.expires_at).max(known.expires_at);
@@ -227,10 +230,13 @@ impl Table {
             }
             self.bury(id, Tombstone { expires_at: newest, ..known }, now);
         }
-        if matches!(which, Which::All) {
+        if matches!(which, Which::All | Which::Others(_)) {
             let ttl = rules::mark_ttl(self.session_ttl, known.expires_at, now);
             self.mark(user, now.saturating_add(ttl), |marks| {
-                marks.not_before = marks.not_before.max(sent_ms / 1000);
+                marks.bulk.note(which, sent_ms, known);
+                if *which == Which::All {
+                    marks.not_before = marks.not_before.max(sent_ms / 1000);
+                }
             });
         }
         ended

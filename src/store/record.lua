@@ -11,7 +11,8 @@
 --
 -- Which of two records is the newer one (`store/rules.rs` holds the same rule in Rust and says why; a test
 -- compares them):
---   1. Revoked (tombstone, or began before `not_before`): neither, nothing is written.
+--   1. Revoked (tombstone, or began before `not_before`, or ended before anybody told of it): neither, nothing is
+--      written but a tombstone.
 --   2. Both have a counter and they differ: the higher one.
 --   3. `refreshed_at` differs: the later one.
 --   4. Same second, one was made from a row of the database (`expires_at` 0): the other one.
@@ -27,8 +28,8 @@ local now, ttl, origin, session = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3],
 local limits = limits_from(ARGV, 6)
 local most, evicts = number(ARGV[13]), number(ARGV[14])
 local OPTIONAL = {
-  'refresh_ref', 'previous_ref', 'counter', 'began_ms', 'seen_at', 'aal', 'factor_id', 'amr', 'role', 'client_id', 'ip',
-  'user_agent',
+  'refresh_ref', 'previous_ref', 'counter', 'began_ms', 'begun_by_ms', 'seen_at', 'aal', 'factor_id', 'amr', 'role',
+  'client_id', 'ip', 'user_agent',
 }
 
 -- Where the session waits for a change to many, if it does; whether that lowers its level.
@@ -84,6 +85,14 @@ local function supersedes(new, old)
   return new.refresh_ref ~= old.refresh_ref
 end
 
+-- The earliest time by which two records say that a session had begun; nil where its beginning was seen.
+local function begun_by(new, old)
+  if old.began_ms or not (new.begun_by_ms and old.begun_by_ms) then
+    return not old.began_ms and (new.begun_by_ms or old.begun_by_ms) or nil
+  end
+  return number(new.begun_by_ms) < number(old.begun_by_ms) and new.begun_by_ms or old.begun_by_ms
+end
+
 local function merged(new, old)
   if not new.refresh_ref then
     new.refresh_ref, new.previous_ref, new.counter = old.refresh_ref, old.previous_ref, old.counter
@@ -100,6 +109,7 @@ local function merged(new, old)
     new.seen_at = old.seen_at
   end
   if old.began_ms or origin == 'refresh' then
+    new.begun_by_ms = begun_by(new, old)
     new.created_at, new.began_ms = old.created_at or new.created_at, old.began_ms
   end
   return new
@@ -119,15 +129,16 @@ local function allow(allowed_ms, decided_ms, seen_ms, seen_until)
   end
 end
 
--- An ending here, not in GoTrue, of sessions whose access token lives until then (0: as their records say).
-local function ending(reason, expires_at)
-  return with_numbers({text = reason .. ':' .. now, expires_at = expires_at, in_gotrue = '0',
+-- An ending of sessions whose access token lives until then (0: as their records say); in GoTrue they have ended already,
+-- or have not.
+local function ending(reason, in_gotrue, expires_at)
+  return with_numbers({text = reason .. ':' .. now, expires_at = expires_at, in_gotrue = in_gotrue,
     shortest = ARGV[9], skew = ARGV[10], session_ttl = ARGV[11], longest = ARGV[12]})
 end
 
-local function expire(new, old)
+local function end_as(reason, in_gotrue, new, old)
   redis.call('ZREM', place and place.set or KEYS[4], session) -- first: a full Redis allows it, and what follows
-  bury(base_of(KEYS[3]), session, number(old.expires_at), ending('expired', new.expires_at), now)
+  bury(base_of(KEYS[3]), session, number(old.expires_at), ending(reason, in_gotrue, new.expires_at), now)
   return redis.call('DEL', KEYS[1])
 end
 
@@ -138,6 +149,16 @@ local function is_over(old, new)
     return is_expired(limits, old, at)
   end
   return has_passed(limits.absolute, number(new.created_at), at)
+end
+
+-- Why a session of which nobody told before has ended, and whether in GoTrue too, where an ending of all or of all but
+-- one was sent when it had begun (`rules/late.rs`).
+local function ended_by(noted, new)
+  local sent_ms, reason, in_gotrue, spared = string.match(noted or '', '^(%d+):([%l_]+):([01]):?(.*)$')
+  local by = number(new.began_ms or new.begun_by_ms)
+  if sent_ms and spared ~= session and by > 0 and by <= number(sent_ms) then
+    return reason, in_gotrue
+  end
 end
 
 local function answer_of(word)
@@ -153,7 +174,7 @@ local function made(word)
   if not others or evicts == 0 or (origin ~= 'sign_in' and word ~= 'created') then
     return word
   end
-  local ids, more = evict(others, evicts, ending('evicted', 0))
+  local ids, more = evict(others, evicts, ending('evicted', '0', 0))
   return #ids == 0 and word or {'evicted', word, more and 1 or 0, unpack(ids)}
 end
 
@@ -165,7 +186,9 @@ local new = pairs_from(ARGV, 15)
 local stored = redis.call('HGETALL', KEYS[1])
 local old = pairs_from(stored, 1)
 local known = #stored > 0
-local marked = redis.call('HMGET', KEYS[3], 'not_before', 'ending', 'decided_ms', 'seen_ms', 'seen_until')
+local marked = redis.call(
+  'HMGET', KEYS[3], 'not_before', 'ending', 'decided_ms', 'seen_ms', 'seen_until', 'all_ended', 'others_ended'
+)
 redis.call('ZSCORE', KEYS[4], session) -- an index of another type fails here, before anything is written
 chain = rules_of(KEYS[3], marked[2])
 place = chain and place_of(chain, session)
@@ -181,8 +204,15 @@ allow(ARGV[5], marked[3], marked[4], marked[5])
 if number(marked[1]) > number((known and old or new).created_at) then
   return 'revoked'
 end
+for i = 6, known and 0 or 7 do
+  local reason, in_gotrue = ended_by(marked[i], new)
+  if reason then
+    end_as(reason, in_gotrue, new, old)
+    return 'revoked'
+  end
+end
 if origin == 'refresh' and is_over(known and old, new) then
-  return {'expired', expire(new, old)}
+  return {'expired', end_as('expired', '0', new, old)}
 end
 if most > 0 then
   others = {base = base_of(KEYS[3]), not_before = marked[1], chain = chain, limits = limits, now = now,
@@ -199,9 +229,19 @@ if supersedes(new, old) then
   store(merged(new, old))
   return made('refreshed')
 end
-if origin == 'sign_in' and new.began_ms and not old.began_ms then
+-- Where the stored one stands, the other may still tell more of the beginning.
+local function add_beginning()
+  local by = begun_by(new, old)
+  if origin == 'refresh' and by and by ~= old.begun_by_ms then
+    redis.call('HSET', KEYS[1], 'begun_by_ms', by)
+    return true
+  end
+  if origin == 'refresh' or not new.began_ms or old.began_ms then
+    return false
+  end
   -- A refresh was recorded before the sign-in: only now is it known when the session began.
   redis.call('HSET', KEYS[1], 'created_at', new.created_at, 'began_ms', new.began_ms)
+  redis.call('HDEL', KEYS[1], 'begun_by_ms')
   if new.client_id and not old.client_id then
     redis.call('HSET', KEYS[1], 'client_id', new.client_id)
   end
@@ -212,11 +252,14 @@ if origin == 'sign_in' and new.began_ms and not old.began_ms then
       redis.call('HSET', KEYS[1], 'counter', new.counter)
     end
   end
-  if place then
-    if lowered then
-      lower(KEYS[1])
-    end
-    bring_back(chain, place, now)
+  return true
+end
+
+if add_beginning() and place then
+  -- The changes that it waited for were judged by what was known of it.
+  if lowered then
+    lower(KEYS[1])
   end
+  bring_back(chain, place, now)
 end
 return made('unchanged')

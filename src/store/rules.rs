@@ -2,9 +2,13 @@
 //!
 //! `record.lua` holds the second rule in its own language; `tests/it/store.rs` compares the two.
 
+mod late;
 mod limits;
 
-pub(super) use self::limits::{is_expired, is_too_old, room_for};
+pub(super) use self::{
+    late::Bulk,
+    limits::{is_expired, is_too_old, room_for},
+};
 use crate::session::{Origin, Reason, Record, Seconds, Which};
 
 /// `seen_at` is written at most this often, seconds.
@@ -123,28 +127,20 @@ pub(super) fn decided_ttl(session_ttl: Seconds, until: Seconds, now: Seconds) ->
     seen_ttl(until, now).max(session_ttl)
 }
 
-/// An ending that is written so many seconds after it was sent has waited for the store.
-const LATE: Seconds = 2;
-
-/// Whether a session began after an ending was sent, so that the ending, written at `now`, does not mean it.
+/// Whether a session began after an ending was sent, so that the ending does not mean it.
 ///
 /// One that was first seen at a refresh, because its sign-in waits for the store elsewhere, is known by the second it
 /// began in: against endings of many that were sent in an earlier one it lives. In the same one it does, too, where
-/// the ending has waited and GoTrue has ended what it meant: GoTrue's next 403 tells if that was wrong, and nobody is
-/// logged out for it. An ending of one names a session that was there, whatever its record says. `common.lua` and
-/// `end.lua` hold the same rule.
-pub(super) fn outlives(
-    which: &Which,
-    sent_ms: u64,
-    ended_in_gotrue: bool,
-    record: &Record,
-    now: Seconds,
-) -> bool {
+/// GoTrue has ended what the ending means, and refreshed this one for a request that was sent later: had that one been
+/// sent earlier, the session would have been there. Where both were under way at once, GoTrue's next 403 tells if it
+/// was wrong. An ending of one names a session that was there, whatever its record says. `common.lua` and `end.lua`
+/// hold the same rule.
+pub(super) fn outlives(which: &Which, sent_ms: u64, ended_in_gotrue: bool, record: &Record) -> bool {
     let sent = sent_ms / 1000;
     match which {
         Which::One(_) | Which::Live(_) => record.began_ms > sent_ms,
         _ if record.began_ms > 0 => record.began_ms > sent_ms,
-        _ if record.created_at == sent => ended_in_gotrue && now >= sent.saturating_add(LATE),
+        _ if record.created_at == sent => ended_in_gotrue && record.begun_by_ms > sent_ms,
         _ => record.created_at > sent,
     }
 }
@@ -215,18 +211,33 @@ pub(super) fn merged(origin: Origin, mut new: Record, old: &Record) -> Record {
     new.user_agent = new.user_agent.or_else(|| old.user_agent.clone());
     new.seen_at = new.seen_at.max(old.seen_at);
     if old.began_ms > 0 || origin == Origin::Refresh {
+        new.begun_by_ms = begun_by(&new, old);
         new.created_at = old.created_at;
         new.began_ms = old.began_ms;
     }
     new
 }
 
-/// What a sign-in that does not supersede still adds to a record that a refresh made, or a token that somebody used:
-/// when the session began, for which client, and its refresh token, where none is known.
+/// The earliest time by which two records say that a session had begun; 0 where its beginning was seen, or neither says it.
+fn begun_by(new: &Record, old: &Record) -> u64 {
+    if old.began_ms > 0 {
+        return 0;
+    }
+    let told = [new.begun_by_ms, old.begun_by_ms].into_iter().filter(|ms| *ms > 0);
+    told.min().unwrap_or(0)
+}
+
+/// What a record that does not supersede still adds to one that a refresh made, or a token that somebody used. A
+/// refresh: that the session had begun earlier. A sign-in: when it began, for which client, and its refresh token,
+/// where none is known.
 pub(super) fn add_beginning(origin: Origin, new: &Record, old: &mut Record) {
+    if origin == Origin::Refresh {
+        old.begun_by_ms = begun_by(new, old);
+    }
     if origin.is_sign_in() && new.began_ms > 0 && old.began_ms == 0 {
         old.created_at = new.created_at;
         old.began_ms = new.began_ms;
+        old.begun_by_ms = 0;
         if old.client_id.is_none() {
             old.client_id.clone_from(&new.client_id);
         }
@@ -259,6 +270,7 @@ mod tests {
             counter: None,
             created_at: 1_000,
             began_ms: 0,
+            begun_by_ms: 0,
             refreshed_at,
             seen_at: None,
             expires_at: refreshed_at + 3_600,
@@ -278,7 +290,7 @@ mod tests {
         record
     }
 
-    fn b() -> Record {
+    pub(super) fn b() -> Record {
         record(2_000, 'b', Some('a'))
     }
 
@@ -346,22 +358,27 @@ mod tests {
     fn a_session_outlives_what_was_sent_before_it_began() {
         let seen =
             |began_ms, created_at| with(b(), |it| (it.began_ms, it.created_at) = (began_ms, created_at));
+        let refreshed =
+            |begun_by_ms, created_at| with(seen(0, created_at), |it| it.begun_by_ms = begun_by_ms);
         let session = b().session;
         let table = [
             (Which::All, true, seen(5_501, 5), true),
             (Which::All, true, seen(5_500, 9), false),
             (Which::All, false, seen(0, 6), true),
-            (Which::All, true, seen(0, 5), true),
-            (Which::All, false, seen(0, 5), false),
-            (Which::All, true, seen(0, 4), false),
+            (Which::All, true, seen(0, 5), false),
+            (Which::All, true, refreshed(5_501, 5), true),
+            (Which::All, true, refreshed(5_500, 5), false),
+            (Which::All, false, refreshed(5_501, 5), false),
+            (Which::All, true, refreshed(5_501, 4), false),
+            (Which::Others(session), true, refreshed(5_501, 5), true),
             (Which::Others(session), false, seen(0, 6), true),
             (Which::One(session), true, seen(0, 6), false),
+            (Which::One(session), true, refreshed(5_501, 5), false),
             (Which::One(session), false, seen(5_501, 5), true),
         ];
         for (which, in_gotrue, record, expected) in table {
-            assert_eq!(outlives(&which, 5_500, in_gotrue, &record, 7), expected, "{which:?} {in_gotrue}");
+            assert_eq!(outlives(&which, 5_500, in_gotrue, &record), expected, "{which:?} {in_gotrue}");
         }
-        assert!(!outlives(&Which::All, 5_500, true, &seen(0, 5), 6));
     }
 
     #[test]

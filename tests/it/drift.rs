@@ -144,6 +144,7 @@ impl World {
             counter: None,
             created_at: self.now - 3600,
             began_ms: 0,
+            begun_by_ms: 0,
             refreshed_at: self.now - 1800,
             seen_at: None,
             expires_at: self.now + 1800,

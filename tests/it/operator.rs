@@ -51,6 +51,7 @@ async fn signed_in(store: &Store, user: UserId, ago: u64) -> SessionId {
         counter: None,
         created_at: now - ago,
         began_ms: (now - ago) * 1000,
+        begun_by_ms: 0,
         refreshed_at: now - ago,
         seen_at: None,
         expires_at: now + 3600,

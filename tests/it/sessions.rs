@@ -224,6 +224,7 @@ fn recorded(login: &Login) -> Change {
             counter: Some(login.counter),
             created_at: login.began,
             began_ms: login.began * 1000,
+            begun_by_ms: 0,
             refreshed_at: login.issued,
             seen_at: Some(login.began),
             expires_at: login.expires,

@@ -172,6 +172,7 @@ fn signed_in(user: UserId, session: SessionId) -> Record {
         counter: None,
         created_at: NOW,
         began_ms: NOW * 1000 + 100,
+        begun_by_ms: 0,
         refreshed_at: NOW,
         seen_at: None,
         expires_at: NOW + 3600,
@@ -192,6 +193,7 @@ fn refreshed(record: &Record, later: Seconds) -> Record {
         refresh_ref: Some(some_token()),
         previous_ref: record.refresh_ref.clone(),
         began_ms: 0,
+        begun_by_ms: 0,
         refreshed_at: record.refreshed_at + later,
         expires_at: record.expires_at + later,
         ..record.clone()

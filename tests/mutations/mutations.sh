@@ -269,9 +269,15 @@ mutation 'whoever was refused beforehand stays in GoTrue' src/proxy/mirrored.rs 
 EOF
 
 mutation 'an outage buries what only a refresh told of' src/store/common.lua it 'store::conformance' <<'EOF'
-  return since > 0 or (since == 0 and rule.in_gotrue == '1' and rule.at - sent >= LATE)
+  return since > 0 or (since == 0 and rule.in_gotrue == '1' and number(record.begun_by_ms) > rule.sent_ms)
 ---
   return false
+EOF
+
+mutation 'what was recorded late outlives the logout of others' src/store/end.lua it 'store::conformance' <<'EOF'
+  remember('others_ended', marked[4], rule.subject)
+---
+  return ended
 EOF
 
 mutation 'a sign-in after a witness tells no refresh token' src/store/record.lua it 'store::conformance' <<'EOF'

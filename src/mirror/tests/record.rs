@@ -140,7 +140,7 @@ fn a_sign_in_begins_now_and_a_refresh_when_its_token_says() {
     exchange(Nobody, PASSWORD, 200).tokens(FRESH, V1).decide(|asked, answered| {
         let decision = mirror().after(asked, answered);
         let record = recorded(&decision);
-        assert_eq!((record.created_at, record.began_ms), (NOW, NOW * 1000));
+        assert_eq!((record.created_at, record.began_ms, record.begun_by_ms), (NOW, NOW * 1000, 0));
         assert_eq!((record.refreshed_at, record.expires_at), (10_000, 13_600));
         assert_eq!(record.seen_at, Some(NOW));
         assert_eq!(record.ip.as_deref(), Some("203.0.113.7"));
@@ -154,7 +154,7 @@ fn a_sign_in_begins_now_and_a_refresh_when_its_token_says() {
     refresh.decide(|asked, answered| {
         let decision = mirror().after(asked, answered);
         let record = recorded(&decision);
-        assert_eq!((record.created_at, record.began_ms), (9_998, 0));
+        assert_eq!((record.created_at, record.began_ms, record.begun_by_ms), (9_998, 0, asked.sent_ms));
         let before = RefKey::new(b"key").reference(&RefreshToken::new("before"));
         assert_eq!(record.previous_ref, Some(before));
     });

@@ -39,7 +39,7 @@ fn it_says_what_the_token_says() {
         let Some(Change::Record { record, .. }) = witnessed(asked, answered) else {
             panic!("nothing was witnessed");
         };
-        assert_eq!((record.created_at, record.began_ms), (9_998, 0));
+        assert_eq!((record.created_at, record.began_ms, record.begun_by_ms), (9_998, 0, asked.sent_ms));
         assert_eq!((record.refreshed_at, record.expires_at), (10_000, 13_600));
         assert_eq!((record.refresh_ref, record.aal), (None, Some(Aal::Aal1)));
         assert_eq!(

@@ -130,6 +130,7 @@ fn merged(known: &Record, new: &Record) -> Record {
     Record {
         created_at: known.created_at,
         began_ms: known.began_ms,
+        begun_by_ms: known.begun_by_ms,
         previous_ref: if new.refresh_ref == known.refresh_ref {
             known.previous_ref.or(new.previous_ref)
         } else {

@@ -59,7 +59,8 @@ fn a_factor() -> impl Strategy<Value = Option<u64>> {
 fn a_record() -> impl Strategy<Value = Record> {
     let who = (1..=USERS, 1..=SESSIONS);
     let tokens = (a_token(), a_token(), prop::option::of(1..4_u64));
-    let times = (0..4_u64, prop::option::of(0..4000_u64), 0..4_u64, prop::option::of(0..90_u64), 0..3_u64);
+    let ms = || prop::option::of(0..4000_u64);
+    let times = (0..4_u64, ms(), 0..4_u64, prop::option::of(0..90_u64), 0..3_u64, ms());
     let rest = (select(vec![None, Some(Aal::Aal1), Some(Aal::Aal2)]), a_client(), any::<bool>(), a_factor());
     (who, tokens, times, rest).prop_map(|(who, tokens, times, rest)| Record {
         user: user_id(who.0),
@@ -69,6 +70,7 @@ fn a_record() -> impl Strategy<Value = Record> {
         counter: tokens.2,
         created_at: NOW + times.0,
         began_ms: times.1.map_or(0, |ms| NOW * 1000 + ms),
+        begun_by_ms: times.5.filter(|_| times.1.is_none()).map_or(0, |ms| NOW * 1000 + ms),
         refreshed_at: NOW + times.2,
         seen_at: times.3.map(|later| NOW + later),
         expires_at: NOW + 3600 + times.4,

@@ -172,6 +172,7 @@ impl Gotrue {
         let mut record = self.issued(Record {
             previous_ref: old.refresh_ref.clone(),
             began_ms: 0,
+            begun_by_ms: self.now * 1000,
             counter: old.counter.map(|counter| counter + 1),
             ..old.clone()
         });

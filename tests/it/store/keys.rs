@@ -70,6 +70,7 @@ async fn the_readme_names_every_key_and_every_field() {
     record.previous_ref = Some(some_token());
     record.counter = Some(1);
     record.seen_at = Some(NOW);
+    record.begun_by_ms = NOW * 1000;
     record.client_id = Some("client".to_owned());
     record.factor_id = Some(factor_id(1));
     record.user_agent = Some("agent".to_owned());
@@ -112,26 +113,31 @@ async fn tombstones_and_marks_are_those_of_contract_section_5() {
     assert_eq!(keys(&mut redis).await, BTreeSet::from([tombstone.clone(), marks.clone(), hint]));
     assert_eq!(redis.get::<_, String>(&tombstone).await.unwrap(), format!("logout:{NOW}:{}:1", NOW + 3600));
     assert_eq!(redis.ttl::<_, u64>(&tombstone).await.unwrap(), 3660);
-    let fields: HashMap<String, u64> = redis.hgetall(&marks).await.unwrap();
+    let fields: HashMap<String, String> = redis.hgetall(&marks).await.unwrap();
     let ms = NOW * 1000;
+    let text = |number: u64| number.to_string();
     let mut expected = HashMap::from([
-        ("not_before", NOW + 1),
-        ("suspended_until", NOW + 100),
-        ("decided_ms", ms + 7),
-        ("decided_until", NOW + 100),
-        ("seen_ms", ms + 8),
-        ("seen_until", NOW + 90),
+        ("not_before", text(NOW + 1)),
+        ("all_ended", format!("{}:logout:1", ms + 1000)),
+        ("suspended_until", text(NOW + 100)),
+        ("decided_ms", text(ms + 7)),
+        ("decided_until", text(NOW + 100)),
+        ("seen_ms", text(ms + 8)),
+        ("seen_until", text(NOW + 90)),
     ]);
-    let owned = |fields: &HashMap<&str, u64>| -> HashMap<String, u64> {
-        fields.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+    let owned = |fields: &HashMap<&str, String>| -> HashMap<String, String> {
+        fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     };
     assert_eq!(fields, owned(&expected));
     assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), SESSION_TTL);
 
     apply(&store, &suspend(user, None, 9)).await;
-    let fields: HashMap<String, u64> = redis.hgetall(&marks).await.unwrap();
+    let spared = some_session();
+    apply(&store, &end(user, Which::Others(spared))).await;
+    let fields: HashMap<String, String> = redis.hgetall(&marks).await.unwrap();
     expected.remove("suspended_until");
-    expected.extend([("decided_ms", ms + 9), ("decided_until", 0)]);
+    expected.extend([("decided_ms", text(ms + 9)), ("decided_until", text(0))]);
+    expected.insert("others_ended", format!("{}:logout:1:{spared}", ms + 1000));
     assert_eq!(fields, owned(&expected));
     assert_every_key_expires(&mut redis).await;
 }

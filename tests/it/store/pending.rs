@@ -45,7 +45,7 @@ async fn a_pending_change_keeps_the_layout_that_the_readme_says() {
     let records = sign_in_all(&store, user, 3).await;
     let kept = records[0].session;
     assert_eq!(apply(&store, &end(user, Which::Others(kept))).await, Outcome::Pending(0));
-    let late = signed_in(user, some_session());
+    let late = Record { began_ms: (NOW + 2) * 1000, ..signed_in(user, some_session()) };
     apply(&store, &sign_in(&late)).await;
     assert_eq!(apply(&store, &Change::LowerAal { user, factor: factor_id(1) }).await, Outcome::Pending(0));
     let keys = keys_of(&mut redis, user).await;

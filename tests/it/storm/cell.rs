@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use gotrue_sidecar::clock;
 use tokio::time::sleep;
 
 use super::{
@@ -109,7 +108,6 @@ async fn settle(report: &mut Report, house: &House, world: &World, mended: Insta
 /// Judges what is gone by what may be gone.
 fn lost(report: &mut Report, world: &World, struck: Instant, mended: Instant) {
     let loss = report.cell.loss();
-    let struck_second = clock::seconds().saturating_sub(struck.elapsed().as_secs() + 1);
     let second = Duration::from_secs(1);
     let near = |one: &Differing| one.changed + second > struck && one.changed < struck + second;
     let may_be = |one: &&Differing| match loss {
@@ -118,8 +116,7 @@ fn lost(report: &mut Report, world: &World, struck: Instant, mended: Instant) {
         Loss::Demoted => one.changed + second > struck && one.changed < mended + second,
         Loss::Everything => one.how == Difference::Missing || near(one),
     };
-    // a sign-in waited in one replica, an ending of the user's others in the other one, which was written first
-    let crossed = |one: &&Differing| one.how == Difference::Surplus && one.login.began >= struck_second;
+    let crossed = |one: &&Differing| one.how == Difference::Surplus && world.witness.was_crossed(&one.login);
     let wrong: Vec<_> =
         report.differing.iter().filter(|one| !may_be(one) && !crossed(one)).cloned().collect();
     for one in wrong {

@@ -178,9 +178,15 @@ impl Device {
             Err(error) => Some(format!("{ask:?}: {error}")),
             Ok(answer) => {
                 let error = self.witness.judge(&id, &answer, session);
+                if matches!(ask, Ask::Logout("" | "?scope=others")) {
+                    self.witness.note_logout(self.user, at..at + took);
+                }
                 if answer.status.is_client_error() || matches!(ask, Ask::Logout("" | "?scope=local")) {
                     self.login = None;
                 } else if let Some(login) = login_in(&answer.body) {
+                    if ask == Ask::SignIn {
+                        self.witness.note_sign_in(login.session, at..at + took);
+                    }
                     self.login = Some(login);
                 }
                 error.map(|error| format!("{ask:?}: {error}"))

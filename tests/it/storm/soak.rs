@@ -53,7 +53,6 @@ const MORE_FILES: usize = 6;
 const MORE_TASKS: u64 = 8;
 
 #[tokio::test]
-#[ignore = "a fault may still cost a session of the same second, see docs/faults.md: make soak"]
 async fn after_many_faults_everything_is_as_before() {
     let lasts = Duration::from_secs(setting("SOAK_SECONDS").unwrap_or(12));
     let seed: u64 = setting("SOAK_SEED").unwrap_or_else(now);

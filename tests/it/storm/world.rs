@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use gotrue_sidecar::{
     clock::Clock,
-    session::{Seconds, SessionId},
+    session::{Seconds, SessionId, UserId},
     token::{RefKey, RefreshToken},
 };
 use http::StatusCode;
@@ -40,6 +41,10 @@ struct Notes {
     said: HashMap<String, Vec<u8>>,
     /// When GoTrue last changed a session, and its newest tokens.
     changed: BTreeMap<SessionId, (Instant, Login)>,
+    /// When a session's sign-in was under way, as its client saw it.
+    signed_in: HashMap<SessionId, Range<Instant>>,
+    /// When logouts of several sessions of a user were.
+    logged_out: HashMap<UserId, Vec<Range<Instant>>>,
 }
 
 /// How the store's word on a session differs from GoTrue's.
@@ -125,6 +130,26 @@ impl Witness {
         Some(format!("{answer:?} where GoTrue said {said:?}"))
     }
 
+    /// A session began.
+    pub(super) fn note_sign_in(&self, session: SessionId, under_way: Range<Instant>) {
+        self.notes().signed_in.insert(session, under_way);
+    }
+
+    /// A user logged out elsewhere, or everywhere.
+    pub(super) fn note_logout(&self, user: UserId, under_way: Range<Instant>) {
+        self.notes().logged_out.entry(user).or_default().push(under_way);
+    }
+
+    /// Whether a logout of several sessions and the session's sign-in were under way at once: nobody can tell which of
+    /// them GoTrue did first, and the session counts as live until GoTrue says otherwise (contract §6.1).
+    pub(super) fn was_crossed(&self, login: &Login) -> bool {
+        let notes = self.notes();
+        let logouts = notes.logged_out.get(&login.user).map(Vec::as_slice).unwrap_or_default();
+        let crossed =
+            |one: &Range<Instant>| logouts.iter().any(|other| other.start < one.end && one.start < other.end);
+        notes.signed_in.get(&login.session).is_some_and(crossed)
+    }
+
     /// What stored sessions differ in from GoTrue's.
     pub(super) fn differing(&self, stored: &[Stored]) -> Vec<Differing> {
         let notes = self.notes();
@@ -156,9 +181,12 @@ impl Witness {
     pub(super) fn forget(&self) {
         let mut notes = self.notes();
         let live = self.gotrue.sessions();
-        notes.changed.retain(|session, (at, _)| {
-            live.contains_key(session) || at.elapsed() < Duration::from_secs(2 * 60)
-        });
+        let is_news = |at: &Instant| at.elapsed() < Duration::from_secs(2 * 60);
+        notes.changed.retain(|session, (at, _)| live.contains_key(session) || is_news(at));
+        notes.signed_in.retain(|session, one| live.contains_key(session) || is_news(&one.end));
+        for logouts in notes.logged_out.values_mut() {
+            logouts.retain(|one| is_news(&one.end));
+        }
     }
 }
 

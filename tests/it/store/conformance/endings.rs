@@ -71,14 +71,14 @@ pub(super) async fn a_sign_in_after_a_global_logout_was_sent_lives(store: &Store
 }
 
 /// Its sign-in may wait for the store in another replica, and its refresh come first.
-pub(super) async fn a_session_of_a_later_second_that_only_a_refresh_told_of_lives(store: &Store) {
-    for (since, in_gotrue, waited, lives) in [
-        (1, true, 0, true),
-        (1, false, 0, true),
-        (0, true, 2, true),
-        (0, true, 1, false),
-        (0, false, 2, false),
-        (-1, true, 2, false),
+pub(super) async fn a_session_that_only_a_refresh_told_of_lives_if_it_began_after_the_ending(store: &Store) {
+    for (since, asked_later, in_gotrue, lives) in [
+        (1, 0, true, true),
+        (1, 0, false, true),
+        (0, 1, true, true),
+        (0, 0, true, false),
+        (0, 1, false, false),
+        (-1, 1, true, false),
     ] {
         for which in [Which::All, Which::Others(some_session()), Which::Client("client".to_owned())] {
             let user = somebody();
@@ -87,14 +87,68 @@ pub(super) async fn a_session_of_a_later_second_that_only_a_refresh_told_of_live
             *ended_in_gotrue = in_gotrue;
             let mut record = refreshed(&signed_in(user, some_session()), 60);
             record.client_id = Some("client".to_owned());
-            (record.began_ms, record.created_at) = (0, (*sent_ms / 1000).saturating_add_signed(since));
+            record.created_at = (*sent_ms / 1000).saturating_add_signed(since);
+            record.begun_by_ms = *sent_ms + asked_later;
             apply(store, &refresh(&record)).await;
-            let Change::End { sent_ms, .. } = &ending else { unreachable!() };
-            store.apply(std::slice::from_ref(&ending), *sent_ms / 1000 + waited).await.unwrap();
+            apply(store, &ending).await;
             let state = look(store, user, record.session).await;
-            assert_eq!(matches!(state, State::Live(_)), lives, "{which:?}, {since}, {in_gotrue}, {waited}");
+            assert_eq!(
+                matches!(state, State::Live(_)),
+                lives,
+                "{which:?}, {since}, {asked_later}, {in_gotrue}"
+            );
         }
     }
+}
+
+/// Of several refreshes whose sign-in nobody saw, the earliest tells the most, whenever it is recorded.
+pub(super) async fn the_earliest_refresh_tells_what_an_ending_meant(store: &Store) {
+    for order in [[0, 1], [1, 0]] {
+        let user = somebody();
+        let ending = end(user, Which::All);
+        let Change::End { sent_ms, .. } = &ending else { unreachable!() };
+        let mut first = refreshed(&signed_in(user, some_session()), 1);
+        (first.created_at, first.begun_by_ms) = (sent_ms / 1000, *sent_ms);
+        let second = Record { begun_by_ms: sent_ms + 1, ..refreshed(&first, 1) };
+        let records = [first, second];
+        for index in order {
+            apply(store, &refresh(&records[index])).await;
+        }
+        assert_eq!(apply(store, &ending).await, Outcome::Ended(1), "{order:?}");
+    }
+}
+
+/// The ending may be written while the sign-in waits for the store in another replica.
+pub(super) async fn a_session_that_had_begun_when_all_or_others_ended_does_not_come_back(store: &Store) {
+    for which in [Which::All, Which::Others(some_session())] {
+        for (later, ended) in [(0, true), (1, false)] {
+            let user = somebody();
+            let ending = end(user, which.clone());
+            let Change::End { sent_ms, .. } = &ending else { unreachable!() };
+            let mut seen = signed_in(user, some_session());
+            (seen.created_at, seen.began_ms) = (sent_ms / 1000, sent_ms + later);
+            let mut unseen = refreshed(&signed_in(user, some_session()), 1);
+            (unseen.created_at, unseen.begun_by_ms) = (sent_ms / 1000, sent_ms + later);
+            apply(store, &ending).await;
+            for change in [sign_in(&seen), refresh(&unseen)] {
+                let Change::Record { record, .. } = &change else { unreachable!() };
+                let expected = if ended { Outcome::Revoked } else { Outcome::Created };
+                assert_eq!(apply(store, &change).await, expected, "{which:?} {later}");
+                assert_eq!(look(store, user, record.session).await == State::Revoked, ended);
+            }
+        }
+    }
+    let user = somebody();
+    let spared = signed_in(user, some_session());
+    let mut ending = end(user, Which::Others(spared.session));
+    apply(store, &ending).await;
+    assert_eq!(apply(store, &sign_in(&spared)).await, Outcome::Created);
+    // one that was sent before it changes nothing
+    let Change::End { sent_ms, which, .. } = &mut ending else { unreachable!() };
+    (*sent_ms, *which) = (*sent_ms - 5, Which::Others(some_session()));
+    apply(store, &ending).await;
+    let late = Record { session: some_session(), ..signed_in(user, some_session()) };
+    assert_eq!(apply(store, &sign_in(&late)).await, Outcome::Revoked);
 }
 
 pub(super) async fn others_spares_the_one(store: &Store) {

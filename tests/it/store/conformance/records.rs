@@ -189,5 +189,6 @@ pub(super) async fn extreme_times_are_taken(store: &Store) {
     assert_eq!(look(store, record.user, record.session).await, State::Revoked);
     record.session = some_session();
     (record.expires_at, record.created_at, record.refreshed_at) = (0, NOW + 2, 0);
+    record.began_ms = (NOW + 2) * 1000;
     assert_eq!(apply(store, &sign_in(&record)).await, Outcome::Created);
 }
