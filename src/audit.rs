@@ -10,7 +10,9 @@ use crate::{
     keys::Verdict,
     metrics::{MirrorEvent, MirrorResult, Refusal},
     request_id,
-    session::{Change, Origin, Outcome, Reason, Seconds, SessionId, Unrecorded, UserId, Which},
+    session::{
+        Change, Evicted, Origin, Outcome, Reason, Record, Seconds, SessionId, Unrecorded, UserId, Which,
+    },
 };
 
 /// Longest OAuth client id that is printed, in bytes; GoTrue's are UUIDs.
@@ -52,23 +54,39 @@ impl By<'_> {
     }
 }
 
-/// The store took a change: a line for endings and suspensions, and for a sign-in whose session was
-/// revoked before it was recorded (for a refresh, [`refused_refresh`] says so), and for a refresh that found the time
-/// of its session over. Sessions that begin
-/// or go on are no audit matter; metrics count them.
-pub fn changed(change: &Change, outcome: Outcome, by: By<'_>) {
+/// The store took a change: a line for endings and suspensions. Sessions that begin or go on are no audit matter;
+/// metrics count them.
+pub fn changed(change: &Change, outcome: &Outcome, by: By<'_>) {
     let result = MirrorResult::from(outcome).as_str();
     match change {
-        Change::Record { record, .. } if matches!(outcome, Outcome::Expired(1..)) => {
-            ended(record.user, &Which::One(record.session), Reason::Expired, outcome, by);
-        }
+        Change::Record { origin, record, .. } => recorded(*origin, record, outcome, by),
         Change::End { user, which, reason, .. } => ended(*user, which, *reason, outcome, by),
         Change::Suspend { user, until, .. } => suspended(*user, *until, result, by),
         Change::Banned { user, until, .. } => suspended(*user, Some(*until), result, by),
-        Change::Record { origin: Origin::SignIn, record, .. } if outcome == Outcome::Revoked => {
-            not_recorded(record.user, record.session, result, by);
+        Change::Allowed { .. } | Change::LowerAal { .. } => {}
+    }
+}
+
+/// A line for a sign-in that was denied, or whose session was revoked before it was recorded (for a refresh,
+/// [`refused_refresh`] says so), for a refresh that found the time of its session over, and for each session that ended for
+/// the new one.
+fn recorded(origin: Origin, record: &Record, outcome: &Outcome, by: By<'_>) {
+    let Record { user, session, .. } = *record;
+    match outcome {
+        Outcome::Expired(1..) => ended(user, &Which::One(session), Reason::Expired, outcome, by),
+        Outcome::Evicted(Evicted { sessions, .. }) => evicted(user, sessions, by),
+        Outcome::Denied => denied(user, session, by),
+        Outcome::Revoked if origin.is_sign_in() => {
+            not_recorded(user, session, MirrorResult::from(outcome).as_str(), by);
         }
-        Change::Record { .. } | Change::Allowed { .. } | Change::LowerAal { .. } => {}
+        _ => {}
+    }
+}
+
+/// Sessions made room for another one of their user: a line for each.
+pub fn evicted(user: UserId, sessions: &[SessionId], by: By<'_>) {
+    for session in sessions {
+        ended(user, &Which::One(*session), Reason::Evicted, &Outcome::Ended(1), by);
     }
 }
 
@@ -112,10 +130,10 @@ pub fn revocation<E: Error + 'static>(
     by: By<'_>,
 ) {
     let subject = Subject::of(change);
-    let count = outcome.as_ref().map_or(0, |outcome| outcome.ended());
+    let count = outcome.as_ref().map_or(0, Outcome::ended);
     let result = match outcome {
         Ok(_) if count == 0 && matches!(change, Change::End { which: Which::Live(_), .. }) => "not_found",
-        Ok(outcome) => MirrorResult::from(*outcome).as_str(),
+        Ok(outcome) => MirrorResult::from(outcome).as_str(),
         Err(_) => "failed",
     };
     let (actor_session, actor_role, actor_user, actor_uid) = match actor {
@@ -188,7 +206,7 @@ pub fn refused_refresh(user: UserId, session: SessionId, why: Refusal, by: By<'_
     );
 }
 
-fn ended(user: UserId, which: &Which, reason: Reason, outcome: Outcome, by: By<'_>) {
+fn ended(user: UserId, which: &Which, reason: Reason, outcome: &Outcome, by: By<'_>) {
     let subject = Subject::of_ending(which, reason);
     info!(
         target: "audit",
@@ -228,6 +246,20 @@ fn not_recorded(user: UserId, session: SessionId, result: &str, by: By<'_>) {
         route = by.route,
         request_id = &*by.id(),
         "a revoked session was not recorded"
+    );
+}
+
+/// Its user had as many sessions as may be, so nobody got the tokens of this one.
+fn denied(user: UserId, session: SessionId, by: By<'_>) {
+    info!(
+        target: "audit",
+        user = %user,
+        session = %session,
+        reason = Refusal::TooManySessions.as_str(),
+        result = MirrorResult::Denied.as_str(),
+        route = by.route,
+        request_id = &*by.id(),
+        "a sign-in was denied"
     );
 }
 
@@ -349,7 +381,7 @@ mod tests {
             (Which::Client("a b\n".to_owned()), "which=client client_id=\"a b\\n\""),
         ];
         for (which, words) in table {
-            let line = logged(|| changed(&ending(which), Outcome::Ended(3), BY));
+            let line = logged(|| changed(&ending(which), &Outcome::Ended(3), BY));
             assert_eq!(
                 line,
                 format!(
@@ -397,13 +429,26 @@ mod tests {
 
     #[test]
     fn what_an_ending_left_out_is_told_when_it_is_done() {
-        let line = logged(|| changed(&ending(Which::All), Outcome::Pending(256), BY));
+        let line = logged(|| changed(&ending(Which::All), &Outcome::Pending(256), BY));
         assert!(line.contains("which=all reason=logout result=pending count=256"), "{line}");
         assert_eq!(
             logged(|| swept(user(), Reason::Logout, 744)),
             "info audit: pending sessions ended user=0191d1a0-0000-7000-8000-00000000000a \
              reason=logout result=ended count=744\n"
         );
+    }
+
+    #[test]
+    fn whoever_made_room_has_a_line_each() {
+        let other = SessionId::parse("0191d1a0-0000-7000-8000-000000000002").unwrap();
+        let recorded = Box::new(Outcome::Created);
+        let outcome = Outcome::Evicted(Evicted { recorded, sessions: vec![session(), other], more: true });
+        let lines = captured(LogFormat::Text, || changed(&record(Origin::SignIn), &outcome, BY));
+        assert_eq!(lines.lines().count(), 2, "{lines}");
+        for (line, session) in lines.lines().zip([session(), other]) {
+            let words = format!("which=one session={session} reason=evicted result=ended count=1");
+            assert!(line.contains(&words), "{line}");
+        }
     }
 
     #[test]
@@ -419,6 +464,8 @@ mod tests {
             (record(Origin::Refresh), Outcome::Unchanged, ""),
             (record(Origin::Refresh), Outcome::Revoked, ""),
             (record(Origin::SignIn), Outcome::Revoked, "info audit: a revoked session was not recorded"),
+            (record(Origin::HeldSignIn), Outcome::Revoked, "info audit: a revoked session was not recorded"),
+            (record(Origin::HeldSignIn), Outcome::Denied, "info audit: a sign-in was denied"),
             (ban(Some(7)), Outcome::Marked, "info audit: user suspended"),
             (
                 Change::Banned { user: user(), until: 7, seen_ms: 1 },
@@ -430,7 +477,7 @@ mod tests {
             (lower, Outcome::Marked, ""),
         ];
         for (change, outcome, words) in table {
-            let line = logged(|| changed(&change, outcome, BY));
+            let line = logged(|| changed(&change, &outcome, BY));
             let begins = if words.is_empty() { line.is_empty() } else { line.starts_with(words) };
             assert!(begins, "{outcome:?}: {line}");
         }
@@ -482,7 +529,7 @@ mod tests {
     fn ids_from_outside_are_cut() {
         let by = By { route: "other", request_id: &[b'x'; 4_000] };
         let change = ending(Which::Client("y".repeat(4_000)));
-        let line = logged(|| changed(&change, Outcome::Ended(0), by));
+        let line = logged(|| changed(&change, &Outcome::Ended(0), by));
         assert!(line.len() < 600, "{line}");
     }
 }

@@ -289,7 +289,7 @@ pub enum Jwks {
 pub struct Session {
     /// `session.ttl`: how long a session that is not refreshed stays known.
     pub ttl: Duration,
-    /// `session.idle_timeout`, `session.absolute_timeout`
+    /// `session.idle_timeout`, `session.absolute_timeout`, `session.max_per_user` with `session.max_policy`
     pub limits: session::Limits,
     /// `revoke.upstream: mint`: what ends here is ended in GoTrue with a token that is signed here (contract §6.4).
     pub mint: bool,

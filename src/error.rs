@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, DATE, ORIGIN, RETRY_AFTER, VARY},
+    header::{CONTENT_TYPE, DATE, LOCATION, ORIGIN, RETRY_AFTER, VARY},
 };
 
 use crate::{body::Body, metrics::Refusal};
@@ -66,6 +66,10 @@ fn words(refusal: Refusal) -> Words {
         ),
         Refusal::RefreshExpired => {
             (StatusCode::BAD_REQUEST, "session_expired", "Invalid Refresh Token: Session Expired")
+        }
+        // a code of our own: GoTrue has none, and clients must not take it for one about the session they have
+        Refusal::TooManySessions => {
+            (StatusCode::FORBIDDEN, "too_many_sessions", "User has reached the maximum number of sessions")
         }
         Refusal::StoreUnavailable => {
             (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "The session store cannot be reached")
@@ -208,6 +212,23 @@ pub fn answer_with(status: StatusCode, refusal: Refusal, form: Form) -> Response
     response
 }
 
+/// In the place of a redirect that hands out tokens in its fragment: to the same place, with the error instead, in the
+/// form of GoTrue's own (`internal/api/verify.go:prepErrorRedirectURL`). Whether `sb` marks it, as in later releases,
+/// follows from the tokens.
+pub fn redirect(refusal: Refusal, status: StatusCode, location: &str, form: Form) -> Response<Body> {
+    let (place, fragment) = location.rsplit_once('#').unwrap_or((location, ""));
+    let Words { status: of_error, code, message } = words(refusal);
+    let error = if of_error == StatusCode::FORBIDDEN { "access_denied" } else { "invalid_request" };
+    let marked = if fragment.split('&').any(|part| part == "sb=") { "&sb=" } else { "" };
+    let message = message.replace(' ', "+");
+    let to = format!("{place}#error={error}&error_code={code}&error_description={message}{marked}");
+    let mut response = begun(status, form);
+    if let Ok(to) = HeaderValue::try_from(to) {
+        response.headers_mut().insert(LOCATION, to);
+    }
+    response
+}
+
 /// An empty answer with the headers that every answer of our own has.
 pub fn begun(status: StatusCode, form: Form) -> Response<Body> {
     let mut response = Response::new(Body::full(Bytes::new()));
@@ -261,6 +282,9 @@ fn when(refusal: Refusal) -> &'static str {
         }
         Refusal::RefreshRevoked => "GoTrue refreshed a session that was revoked here (§6.3)",
         Refusal::RefreshExpired => "A refresh of a session whose time is over (§6.5)",
+        Refusal::TooManySessions => {
+            "A sign-in of a user with `session.max_per_user` sessions, with `session.max_policy: deny` (§6.5); a redirect with tokens becomes one with this error"
+        }
         Refusal::StoreUnavailable => {
             "The session API or a check needs the store, and the store does not answer"
         }
@@ -343,6 +367,24 @@ mod tests {
             text(dated).await,
             r#"{"code":"refresh_token_not_found","message":"Invalid Refresh Token: Refresh Token Not Found"}"#
         );
+    }
+
+    #[test]
+    fn a_redirect_keeps_its_place_and_loses_its_tokens() {
+        for (location, expected) in [
+            (
+                "https://app.example/cb?x=1#access_token=canary&refresh_token=canary&sb=&token_type=bearer",
+                "https://app.example/cb?x=1#error=access_denied&error_code=too_many_sessions&error_description=User+has+reached+the+maximum+number+of+sessions&sb=",
+            ),
+            (
+                "https://app.example/#/route#access_token=canary&refresh_token=canary",
+                "https://app.example/#/route#error=access_denied&error_code=too_many_sessions&error_description=User+has+reached+the+maximum+number+of+sessions",
+            ),
+        ] {
+            let answer = redirect(Refusal::TooManySessions, StatusCode::SEE_OTHER, location, Form::default());
+            assert_eq!(answer.status(), 303);
+            assert_eq!(answer.headers()[LOCATION], expected);
+        }
     }
 
     #[test]

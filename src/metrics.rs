@@ -156,7 +156,7 @@ impl Metrics {
     }
 
     /// A change was applied, with this outcome; `None` where the store did not take it.
-    pub fn mirrored(&self, event: MirrorEvent, outcome: Option<Outcome>) {
+    pub fn mirrored(&self, event: MirrorEvent, outcome: Option<&Outcome>) {
         let result = outcome.map_or(MirrorResult::Failed, MirrorResult::from);
         let Some(results) = self.handles.mirror_events.get(event as usize) else {
             return;

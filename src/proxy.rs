@@ -1,6 +1,7 @@
 //! One request from head to answer: classified, looked up, forwarded, and what it means for sessions
 //! acted on. [`Proxy::handle`] cannot fail: an error becomes an answer here and nowhere else.
 
+mod cap;
 mod expired;
 mod facts;
 mod logout;
@@ -161,6 +162,7 @@ impl Proxy {
             facts,
             budget,
             timing: Timing::default(),
+            form: Form::asked_by(&head.headers),
             refused: None,
         };
         // boxed: it is large, and is moved several times on its way into a task
@@ -255,7 +257,13 @@ impl Proxy {
     }
 
     /// Makes what an answer changes, without anybody waiting for it.
-    fn settle(&self, sessions: &Arc<Sessions>, facts: Facts, head: &response::Parts, answer: &Answer) {
+    fn settle(
+        self: &Arc<Self>,
+        sessions: &Arc<Sessions>,
+        facts: Facts,
+        head: &response::Parts,
+        answer: &Answer,
+    ) {
         let asked = facts.asked(&self.paths);
         let answered = Answered {
             status: head.status,
@@ -274,10 +282,11 @@ impl Proxy {
         if changes.is_empty() && by_ref.is_none() {
             return;
         }
-        let of = Arc::clone(sessions);
+        let (proxy, of) = (Arc::clone(self), Arc::clone(sessions));
         sessions.tasks.spawn(async move {
             let mut budget = of.budget();
-            of.make(&changes, &mut budget, facts.by()).await;
+            let outcomes = of.make(&changes, &mut budget, facts.by()).await;
+            proxy.complete_evicted(&of, &changes, &outcomes);
             if let Some(by_ref) = by_ref {
                 of.make_by_ref(&by_ref, &mut budget, facts.by()).await;
             }

@@ -7,6 +7,7 @@ mod holder;
 mod id;
 mod limits;
 mod listed;
+mod outcome;
 mod sought;
 
 use std::fmt;
@@ -17,8 +18,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub use self::{
     holder::Holder,
     id::{FactorId, SessionId, UserId},
-    limits::Limits,
+    limits::{AboveCap, Cap, Limits},
     listed::{Listed, Wanted},
+    outcome::{Evicted, Outcome},
     sought::Sought,
 };
 
@@ -162,11 +164,15 @@ pub enum Reason {
     Revoked,
     /// Its time was over: `session.idle_timeout` or `session.absolute_timeout`.
     Expired,
+    /// It made room for another one of its user: `session.max_per_user`.
+    Evicted,
+    /// Its user had as many as `session.max_per_user` allows when it began: nobody got its tokens.
+    Denied,
 }
 
 impl Reason {
     /// Every reason, for tables and for metrics that start at zero.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Logout,
         Self::PasswordChanged,
         Self::UserDeleted,
@@ -178,6 +184,8 @@ impl Reason {
         Self::ClientDeleted,
         Self::Revoked,
         Self::Expired,
+        Self::Evicted,
+        Self::Denied,
     ];
 
     /// The word for it in the store, in logs and in metrics.
@@ -194,6 +202,8 @@ impl Reason {
             Self::ClientDeleted => "client_deleted",
             Self::Revoked => "revoked",
             Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Denied => "denied",
         }
     }
 
@@ -236,8 +246,18 @@ impl Which {
 pub enum Origin {
     /// A sign-in: GoTrue made the session in the request that was just answered.
     SignIn,
+    /// The same, while its answer is held back: nobody has its tokens, so it can still be denied. Never waits for the
+    /// store: see [`Change::let_go`].
+    HeldSignIn,
     /// A refresh, or an upgrade to a higher assurance level: the session existed before.
     Refresh,
+}
+
+impl Origin {
+    /// Whether the session began with it.
+    pub fn is_sign_in(self) -> bool {
+        matches!(self, Self::SignIn | Self::HeldSignIn)
+    }
 }
 
 /// One change to a user's sessions. Applied atomically; applying it twice, or two of them in the
@@ -322,38 +342,22 @@ impl Change {
             | Self::LowerAal { user, .. } => *user,
         }
     }
-}
 
-/// What a change did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The record was not there and is now.
-    Created,
-    /// The record was there and is newer now.
-    Refreshed,
-    /// The store held the same or something newer already.
-    Unchanged,
-    /// The session had been revoked: nothing was written.
-    Revoked,
-    /// The session's time was over when it was refreshed: it has ended. So many live sessions ended by this change,
-    /// none where it had ended before.
-    Expired(u64),
-    /// So many live sessions ended.
-    Ended(u64),
-    /// A change to so many sessions that they are not dealt with at once. It holds for all of them from now on;
-    /// so many have ended by now, sweeps deal with the rest.
-    Pending(u64),
-    /// A mark was set or lifted.
-    Marked,
-}
-
-impl Outcome {
-    /// How many live sessions ended.
-    pub fn ended(self) -> u64 {
-        match self {
-            Self::Ended(count) | Self::Pending(count) | Self::Expired(count) => count,
-            _ => 0,
+    /// The answer that it comes from is held back until the change is made.
+    pub fn hold(&mut self) {
+        if let Self::Record { origin: origin @ Origin::SignIn, .. } = self {
+            *origin = Origin::HeldSignIn;
         }
+    }
+
+    /// As it is once the answer has gone out: what began cannot be denied any more.
+    #[must_use]
+    pub fn let_go(&self) -> Self {
+        let mut change = self.clone();
+        if let Self::Record { origin: origin @ Origin::HeldSignIn, .. } = &mut change {
+            *origin = Origin::SignIn;
+        }
+        change
     }
 }
 

@@ -59,7 +59,7 @@ impl Source {
         }
     }
 
-    /// Ends sessions that are past these limits; without this none are.
+    /// Ends sessions that are past these limits, or too many; without this none are.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         match self {
@@ -152,7 +152,7 @@ impl Store {
     /// As there.
     pub async fn apply_one(&self, change: &Change, now: Seconds) -> Result<Outcome, Error> {
         let outcomes = self.apply(std::slice::from_ref(change), now).await?;
-        outcomes.first().copied().ok_or(Error::Protocol)
+        outcomes.into_iter().next().ok_or(Error::Protocol)
     }
 
     /// What is known of a session; one round trip. One that the store has no record of is revoked all the same if

@@ -100,8 +100,17 @@ fn session(from: Reader<'_>) -> Result<Session, Problem> {
     let limits = session::Limits {
         idle: seconds("session.idle_timeout")?,
         absolute: seconds("session.absolute_timeout")?,
+        cap: cap(from)?,
     };
     Ok(Session { ttl: from.duration("session.ttl")?, limits, mint: mint(from)? })
+}
+
+fn cap(from: Reader<'_>) -> Result<Option<session::Cap>, Problem> {
+    let most = from.optional("session.max_per_user", |text| u32::try_from(parse::count(text)?).ok())?;
+    let above = from.read("session.max_policy", |text| {
+        Some(if text == "deny" { session::AboveCap::Deny } else { session::AboveCap::EvictOldest })
+    })?;
+    Ok(most.map(|most| session::Cap { most, above }))
 }
 
 fn redis(from: Reader<'_>, url: SecretSource) -> RedisTarget {

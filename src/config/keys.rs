@@ -346,6 +346,21 @@ pub static KEYS: &[Key] = &[
         "End a session so long after it began, however much it is used.",
     )
     .needs_store(),
+    Key::unset(
+        "session.max_per_user",
+        Count(1, 256),
+        "off",
+        "10",
+        "How many live sessions a user may have. What happens when one more begins says session.max_policy. See docs/limits.md.",
+    )
+    .needs_store(),
+    Key::new(
+        "session.max_policy",
+        OneOf(&["evict_oldest", "deny"]),
+        "evict_oldest",
+        "When a user with session.max_per_user sessions signs in: evict_oldest, the session that began first ends; deny, the sign-in is refused with 403, and whoever lost a device waits for its session to end.",
+    )
+    .needs_store(),
     Key::new(
         "session_api.enabled",
         Switch,

@@ -272,6 +272,16 @@ pub enum Warning {
         /// Where.
         place: Place,
     },
+    /// A key that says something about another one.
+    #[error("{key} ({place}): has no effect without {other}")]
+    NoEffectWithout {
+        /// The key.
+        key: &'static str,
+        /// Where.
+        place: Place,
+        /// The missing key.
+        other: &'static str,
+    },
     /// Nothing that could verify a token.
     #[error("jwt.jwks is off and neither jwt.secret nor jwt.keys is given: no access token can be verified")]
     NoKeys,

@@ -201,8 +201,17 @@ pub(super) fn warnings(values: &Values, config: &Config) -> Vec<Warning> {
         without_effect.iter().filter(|key| !keys::key(key).is_some_and(|key| Given(values).is_default(key)));
     let without_effect =
         meant.filter_map(|key| Some(Warning::NoEffect { key, place: values.get(key)?.place.clone() }));
+    let policy = values.get("session.max_policy").filter(|_| {
+        let default = keys::key("session.max_policy").is_some_and(|key| Given(values).is_default(key));
+        !default && config.store.is_some() && config.session.limits.cap.is_none()
+    });
+    let without_cap = policy.map(|given| Warning::NoEffectWithout {
+        key: "session.max_policy",
+        place: given.place.clone(),
+        other: "session.max_per_user",
+    });
     let no_keys = config.store.is_some() && no_keys(config);
-    short.chain(without_effect).chain(no_keys.then_some(Warning::NoKeys)).collect()
+    short.chain(without_effect).chain(without_cap).chain(no_keys.then_some(Warning::NoKeys)).collect()
 }
 
 /// Nothing there can be that verifies a token.

@@ -63,7 +63,7 @@ pub(super) async fn repair(
     };
     let mut written = Vec::new();
     for ((place, change), outcome) in changes.iter().zip(apply(store, &changes).await?) {
-        set(*place, of_outcome(outcome));
+        set(*place, of_outcome(outcome.as_ref()));
         if let (Change::Record { record, .. }, Some(Outcome::Created | Outcome::Refreshed)) =
             (change, outcome)
         {
@@ -98,13 +98,20 @@ async fn take_back(
     Ok(ends.into_iter().map(|(place, _)| place).collect())
 }
 
-fn of_outcome(outcome: Option<Outcome>) -> Repaired {
+fn of_outcome(outcome: Option<&Outcome>) -> Repaired {
     match outcome {
         Some(Outcome::Created | Outcome::Refreshed | Outcome::Ended(1..) | Outcome::Pending(_)) => {
             Repaired::Done
         }
+        // no limits hold in an audit, so nobody is evicted
+        Some(Outcome::Evicted(evicted)) => of_outcome(Some(&evicted.recorded)),
         Some(
-            Outcome::Unchanged | Outcome::Revoked | Outcome::Expired(_) | Outcome::Ended(0) | Outcome::Marked,
+            Outcome::Unchanged
+            | Outcome::Revoked
+            | Outcome::Expired(_)
+            | Outcome::Denied
+            | Outcome::Ended(0)
+            | Outcome::Marked,
         ) => Repaired::Moot,
         None => Repaired::Left,
     }
@@ -121,7 +128,7 @@ async fn apply(store: &Redis, changes: &[(usize, Change)]) -> Result<Vec<Option<
     let mut outcomes = Vec::with_capacity(all.len());
     for change in all {
         match store.apply(&[change], clock::seconds()).await {
-            Ok(outcome) => outcomes.push(outcome.first().copied().map(of_first_time)),
+            Ok(outcome) => outcomes.push(outcome.into_iter().next().map(of_first_time)),
             Err(store::Error::Protocol) => outcomes.push(None),
             Err(error) => return Err(error.into()),
         }

@@ -51,6 +51,8 @@ labels! {
     RefreshRevoked = "refresh_revoked",
     /// The time of the refresh token's session was over.
     RefreshExpired = "refresh_expired",
+    /// Its user has as many sessions as may be.
+    TooManySessions = "too_many_sessions",
     /// The store did not answer and must be asked.
     StoreUnavailable = "store_unavailable",
     /// The session API was called without a Bearer token.
@@ -224,6 +226,8 @@ labels! {
     Revoked = "revoked",
     /// The session's time was over; nothing was written.
     Expired = "expired",
+    /// Its user has as many sessions as may be; nothing was written.
+    Denied = "denied",
     /// Sessions ended.
     Ended = "ended",
     /// It holds for very many sessions, which are dealt with one after the other.
@@ -264,7 +268,7 @@ impl MirrorEvent {
     /// The kind of `change`.
     pub fn of(change: &Change) -> Self {
         match change {
-            Change::Record { origin: Origin::SignIn, .. } => Self::SignIn,
+            Change::Record { origin: Origin::SignIn | Origin::HeldSignIn, .. } => Self::SignIn,
             Change::Record { origin: Origin::Refresh, .. } => Self::Refresh,
             Change::End { .. } => Self::End,
             Change::Suspend { .. } | Change::Banned { .. } | Change::Allowed { .. } => Self::Suspend,
@@ -275,7 +279,17 @@ impl MirrorEvent {
     /// The results it can have: only these have a series.
     pub(super) fn results(self) -> &'static [MirrorResult] {
         match self {
-            Self::SignIn | Self::Refresh => &[
+            Self::SignIn => &[
+                MirrorResult::Created,
+                MirrorResult::Refreshed,
+                MirrorResult::Unchanged,
+                MirrorResult::Revoked,
+                MirrorResult::Expired,
+                MirrorResult::Denied,
+                MirrorResult::Queued,
+                MirrorResult::Failed,
+            ],
+            Self::Refresh => &[
                 MirrorResult::Created,
                 MirrorResult::Refreshed,
                 MirrorResult::Unchanged,
@@ -305,14 +319,16 @@ impl MirrorEvent {
     }
 }
 
-impl From<Outcome> for MirrorResult {
-    fn from(outcome: Outcome) -> Self {
+impl From<&Outcome> for MirrorResult {
+    fn from(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Created => Self::Created,
             Outcome::Refreshed => Self::Refreshed,
             Outcome::Unchanged => Self::Unchanged,
             Outcome::Revoked => Self::Revoked,
             Outcome::Expired(_) => Self::Expired,
+            Outcome::Evicted(evicted) => Self::from(&*evicted.recorded),
+            Outcome::Denied => Self::Denied,
             Outcome::Ended(_) => Self::Ended,
             Outcome::Pending(_) => Self::Pending,
             Outcome::Marked => Self::Marked,

@@ -215,7 +215,9 @@ pub(super) fn beginning(
 ) -> Beginning {
     let now = answered.now();
     match origin {
-        Origin::SignIn => Beginning { created_at: now, began_ms: answered.now_ms, begun_by_ms: 0 },
+        Origin::SignIn | Origin::HeldSignIn => {
+            Beginning { created_at: now, began_ms: answered.now_ms, begun_by_ms: 0 }
+        }
         Origin::Refresh => {
             let created_at = claims.began().unwrap_or(now);
             Beginning { created_at, began_ms: 0, begun_by_ms: asked.sent_ms }

@@ -18,6 +18,7 @@ use crate::{
     audit,
     body::{self, Body, Held, Read, Stream, Unread},
     config::Secret,
+    error::Form,
     exchange::Timing,
     headers::{self, Peer},
     metrics::Refusal,
@@ -35,6 +36,8 @@ pub(super) struct Mirrored {
     pub(super) facts: Facts,
     pub(super) budget: Budget,
     pub(super) timing: Timing,
+    /// The form of errors that the request asks for.
+    pub(super) form: Form,
     /// What the client was told already, and why: the exchange goes on only to end a session in GoTrue.
     pub(super) refused: Option<Ended>,
 }
@@ -112,6 +115,7 @@ impl Mirrored {
         let refused = self.after(&head, &seen).await;
         headers::for_client(&mut head.headers, version);
         match refused {
+            Some(refusal) if head.status.is_redirection() => Ok(self.redirect(refusal, &head)),
             Some(refusal) => Err(refusal),
             None => Ok(super::response(head, body)),
         }
@@ -170,7 +174,8 @@ impl Mirrored {
             now_ms: self.sessions.clock.millis(),
         };
         let asked = self.facts.asked(&self.proxy.paths);
-        let decision = self.sessions.mirror.after(&asked, &answered);
+        let mut decision = self.sessions.mirror.after(&asked, &answered);
+        decision.changes.iter_mut().for_each(Change::hold);
         if let Some(why) = decision.unrecorded {
             self.sessions.unrecorded(why, self.facts.by());
         }
@@ -179,7 +184,8 @@ impl Mirrored {
         if let Some(by_ref) = &decision.by_ref {
             Box::pin(self.sessions.make_by_ref(by_ref, &mut self.budget, self.facts.by())).await;
         }
-        self.revoked(&decision, &outcomes)
+        self.proxy.complete_evicted(&self.sessions, &decision.changes, &outcomes);
+        self.denied(&decision, &outcomes).or_else(|| self.revoked(&decision, &outcomes))
     }
 
     /// GoTrue handed out tokens of a session that was revoked here, or whose time was over: the client does not get

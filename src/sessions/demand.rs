@@ -79,7 +79,7 @@ impl Sessions {
         let change = change(demand.user, demand.which.clone(), now_ms);
         let changes = std::slice::from_ref(&change);
         let outcome = self.revoke_after_what_waits(changes, &demand.which, budget).await;
-        self.metrics.mirrored(MirrorEvent::End, outcome.as_ref().ok().copied());
+        self.metrics.mirrored(MirrorEvent::End, outcome.as_ref().ok());
         if let Ok(outcome) = &outcome {
             self.metrics.sessions_ended(Reason::Revoked, outcome.ended());
         }
@@ -98,7 +98,7 @@ impl Sessions {
         which: &Which,
         budget: &mut Budget,
     ) -> Result<Outcome, store::Error> {
-        let first = |outcomes: Vec<Outcome>| outcomes.first().copied().ok_or(store::Error::Protocol);
+        let first = |outcomes: Vec<Outcome>| outcomes.into_iter().next().ok_or(store::Error::Protocol);
         let waiting = self.queue.of_users(changes);
         match self.make_after(&waiting, changes, budget).await.and_then(first) {
             Err(error) if error.about() == About::Room && !waiting.is_empty() => {

@@ -54,9 +54,9 @@ impl Sessions {
     /// GoTrue has ended it too. Whether it had not been ended before: only its time was over.
     pub async fn end_for_good(self: &Arc<Self>, ended: Ended, by: By<'_>) -> bool {
         let change = ending(ended, None);
-        match self.end_quietly(&change).await {
+        match self.make_quietly(&change).await {
             Some(outcome) if outcome.ended() > 0 => {
-                self.account(&change, outcome, by);
+                self.account(&change, &outcome, by);
                 true
             }
             _ => false, // the next to ask finds it as it is
@@ -65,11 +65,12 @@ impl Sessions {
 
     /// GoTrue has ended it, too; `expires_at` is when the last access token expires that it issued.
     pub async fn ended_in_gotrue(self: &Arc<Self>, ended: Ended, expires_at: Option<Seconds>) {
-        self.end_quietly(&ending(Ended { in_gotrue: true, ..ended }, expires_at)).await;
+        self.make_quietly(&ending(Ended { in_gotrue: true, ..ended }, expires_at)).await;
     }
 
-    /// An ending that mostly changes nothing but a tombstone, which is no matter for the audit.
-    async fn end_quietly(self: &Arc<Self>, change: &Change) -> Option<Outcome> {
+    /// A change that nobody waits for, such as an ending that mostly changes nothing but a tombstone. Whoever wants it told
+    /// has to see to that.
+    pub(super) async fn make_quietly(self: &Arc<Self>, change: &Change) -> Option<Outcome> {
         let apply = self.store.apply_one(change, self.clock.seconds());
         self.call(StoreCommand::Apply, self.store.lane_of(change.user()), &mut self.budget(), apply)
             .await

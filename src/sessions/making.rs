@@ -9,7 +9,7 @@ use crate::{
     metrics::{MirrorEvent, Replayed, StoreCommand},
     mirror::ByRef,
     replay::{Queued, What},
-    session::{Change, Outcome, Reason, Unrecorded, UserId},
+    session::{Change, Evicted, Outcome, Reason, Unrecorded, UserId},
     store,
 };
 
@@ -30,7 +30,7 @@ impl Sessions {
         match self.make_after(&waiting, changes, budget).await {
             Ok(outcomes) => {
                 for (change, outcome) in changes.iter().zip(&outcomes) {
-                    self.account(change, *outcome, by);
+                    self.account(change, outcome, by);
                 }
                 outcomes
             }
@@ -60,7 +60,7 @@ impl Sessions {
         let mut outcomes = self.call(StoreCommand::Apply, lane, budget, apply).await?;
         let new = outcomes.split_off(waiting.len().min(outcomes.len()));
         for (queued, outcome) in waiting.into_iter().zip(outcomes) {
-            self.written(queued, outcome);
+            self.written(queued, &outcome);
         }
         Ok(new)
     }
@@ -86,7 +86,7 @@ impl Sessions {
     fn keep(&self, changes: &[Change], error: &store::Error, by: By<'_>) {
         for change in changes {
             let kept =
-                error.may_pass() && self.queue.put(What::Change(change.clone()), by, self.clock.millis());
+                error.may_pass() && self.queue.put(What::Change(change.let_go()), by, self.clock.millis());
             if kept {
                 self.metrics.mirror_queued(MirrorEvent::of(change));
             } else {
@@ -103,7 +103,7 @@ impl Sessions {
     }
 
     /// A change that waited was made; accounted for once, whoever made it.
-    pub(super) fn written(self: &Arc<Self>, queued: &Queued, outcome: Outcome) {
+    pub(super) fn written(self: &Arc<Self>, queued: &Queued, outcome: &Outcome) {
         if !self.queue.take(queued) {
             return;
         }
@@ -113,15 +113,33 @@ impl Sessions {
         }
     }
 
-    pub(super) fn account(self: &Arc<Self>, change: &Change, outcome: Outcome, by: By<'_>) {
+    pub(super) fn account(self: &Arc<Self>, change: &Change, outcome: &Outcome, by: By<'_>) {
         self.metrics.mirrored(MirrorEvent::of(change), Some(outcome));
         if let Some(reason) = reason(change, outcome) {
             self.metrics.sessions_ended(reason, outcome.ended());
         }
         audit::changed(change, outcome, by);
-        if let Outcome::Pending(_) = outcome {
-            self.sweep_beside(change.user());
+        match outcome {
+            Outcome::Pending(_) => self.sweep_beside(change.user()),
+            Outcome::Evicted(Evicted { more: true, .. }) => self.evict_beside(change, by),
+            _ => {}
         }
+    }
+
+    /// Goes on, in a task of its own, with a change for which not all could end that are too many. Where the store
+    /// fails, the user's next sign-in goes on with it.
+    fn evict_beside(self: &Arc<Self>, change: &Change, by: By<'_>) {
+        let (sessions, change) = (Arc::clone(self), change.clone());
+        let (route, request_id) = (by.route, by.request_id.to_vec());
+        self.tasks.spawn(async move {
+            while let Some(Outcome::Evicted(evicted)) = sessions.make_quietly(&change).await {
+                sessions.metrics.sessions_ended(Reason::Evicted, evicted.sessions.len() as u64);
+                audit::evicted(change.user(), &evicted.sessions, By { route, request_id: &request_id });
+                if !evicted.more {
+                    break;
+                }
+            }
+        });
     }
 
     /// As [`sweep`](Self::sweep), in a task of its own.
@@ -182,10 +200,12 @@ pub(super) fn change_of(queued: &Queued) -> Option<Change> {
 }
 
 /// Why sessions ended, where some may have.
-fn reason(change: &Change, outcome: Outcome) -> Option<Reason> {
+fn reason(change: &Change, outcome: &Outcome) -> Option<Reason> {
     match (change, outcome) {
         (Change::End { reason, .. }, _) => Some(*reason),
         (_, Outcome::Expired(_)) => Some(Reason::Expired),
+        (_, Outcome::Evicted(_)) => Some(Reason::Evicted),
+        (_, Outcome::Denied) => Some(Reason::Denied),
         _ => None,
     }
 }

@@ -127,7 +127,7 @@ impl Sessions {
         match self.try_changes(&changes).await {
             Tried::Made(outcomes) => {
                 for (queued, outcome) in batch.into_iter().zip(outcomes) {
-                    self.written(queued, outcome);
+                    self.written(queued, &outcome);
                 }
                 Went::Done
             }
@@ -147,7 +147,7 @@ impl Sessions {
                 tried = self.try_changes(&changes).await;
             }
             match tried {
-                Tried::Made(outcomes) => outcomes.into_iter().for_each(|it| self.written(queued, it)),
+                Tried::Made(outcomes) => outcomes.iter().for_each(|it| self.written(queued, it)),
                 Tried::NoRoom => return Went::NoRoom,
                 Tried::Stopped => return Went::Stopped,
                 Tried::Refused(error @ store::Error::Replicas) => {

@@ -16,46 +16,14 @@ local limits = limits_from(ARGV, 6)
 local base = base_of(KEYS[2])
 local marks = redis.call('HMGET', KEYS[2], 'not_before', 'ending')
 local chain = rules_of(KEYS[2], marks[2])
-local LOOKED_AT = {
-  'created_at', 'began_ms', 'begun_by_ms', 'refreshed_at', 'seen_at', 'expires_at', 'aal', 'factor_id', 'client_id',
-}
-
--- `place` is where it waits, if it does. Where it is not live, also whether nothing is left of it.
-local function if_live(id, place)
-  if not is_id(id) or redis.call('EXISTS', base .. ':revoked:' .. id) == 1 then
-    return nil, true
-  end
-  local record = named(LOOKED_AT, redis.pcall('HMGET', base .. ':session:' .. id, unpack(LOOKED_AT)))
-  if not record.created_at then
-    return nil, true
-  elseif number(record.created_at) < number(marks[1]) or is_expired(limits, record, now) then
-    return nil, false
-  end
-  local created, began, ended, lowered = number(record.created_at), number(record.began_ms), nil, false
-  if place then
-    ended, lowered = judged(chain, place, record)
-  end
-  if not ended then
-    return {id = id, created = created, began = began, lowered = lowered}
-  end
-end
-
-local function newest_first(one, other)
-  if one.created ~= other.created then
-    return one.created > other.created
-  elseif one.began ~= other.began then
-    return one.began > other.began
-  end
-  return one.id > other.id
-end
-
+local of = {base = base, not_before = marks[1], chain = chain, limits = limits, now = now}
 local found, dead, gone = {}, 0, {}
 
 -- Sessions of the index from one place to another.
 local function indexed(from, to)
   local live = {}
   for _, id in ipairs(redis.call('ZREVRANGE', KEYS[1], from, to)) do
-    local session, nothing = if_live(id)
+    local session, nothing = if_live(of, id)
     if session then
       live[#live + 1] = session
     else
@@ -73,7 +41,7 @@ local function add_waiting(live)
   for n = chain.first, chain.last do
     local members = redis.call('ZRANGEBYSCORE', set_of(chain, n), '(' .. now, '+inf', 'WITHSCORES')
     for i = 1, #members, 2 do
-      live[#live + 1] = if_live(members[i], {from = n, id = members[i], score = number(members[i + 1])})
+      live[#live + 1] = if_live(of, members[i], {from = n, id = members[i], score = number(members[i + 1])})
     end
   end
 end
@@ -89,7 +57,7 @@ end
 
 local total
 if only ~= '' then
-  found[1] = if_live(only, chain and place_of(chain, only))
+  found[1] = if_live(of, only, chain and place_of(chain, only))
   total = #found
 else
   local members = redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')

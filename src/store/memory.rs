@@ -46,7 +46,7 @@ impl Memory {
         }
     }
 
-    /// Ends sessions that are past these limits.
+    /// Ends sessions that are past these limits, or too many.
     pub fn limit(&self, limits: Limits) {
         self.table(0).limits = limits;
     }
@@ -193,22 +193,25 @@ impl Table {
         }
         let end = now.saturating_add(rules::record_ttl(self.session_ttl, new.expires_at, now));
         let Some(mut old) = old else {
+            if self.denies(origin, new, now) {
+                return Ok(Outcome::Denied);
+            }
             if self.records.len() >= self.max_sessions {
                 return Err(Error::Full);
             }
             self.put(new.clone(), end);
-            return Ok(Outcome::Created);
+            return Ok(self.make_room(origin, Outcome::Created, new, now));
         };
         if rules::supersedes(origin, new, &old) {
             self.forget(&old);
             self.put(rules::merged(origin, new.clone(), &old), end);
-            return Ok(Outcome::Refreshed);
+            return Ok(self.make_room(origin, Outcome::Refreshed, new, now));
         }
         rules::add_beginning(origin, new, &mut old);
         if let Some(stored) = self.records.get_mut(&id) {
             *stored = old;
         }
-        Ok(Outcome::Unchanged)
+        Ok(self.make_room(origin, Outcome::Unchanged, new, now))
     }
 
     /// Counts the live sessions that ended.

@@ -3,9 +3,11 @@
 -- KEYS: record, tombstone, marks, index
 -- ARGV: now, TTL of the record, origin ('sign_in' or 'refresh'), session id, when the request was sent that a
 --   banned user would have been refused (ms; 0: no such request), limits (`limits_from`), what tombstones live by:
---   shortest life, skew added to an access token's, session.ttl, longest life; then the fields as name, value, …
--- Returns 'created', 'refreshed', 'unchanged' or 'revoked'; {'expired', how many live sessions ended} where the
--- session's time was over when it was refreshed.
+--   shortest life, skew added to an access token's, session.ttl, longest life; how many sessions the user may have (0:
+--   nobody counts, and `cap.lua` need not stand before this) and how many others end for a new one (0: it is denied); then the fields as name, value, …
+-- Returns 'created', 'refreshed', 'unchanged', 'revoked' or 'denied'; {'expired', how many live sessions ended} where the
+-- session's time was over when it was refreshed; {'evicted', one of the first three, 1 where more are too many, ids of
+-- sessions that ended for it, …}.
 --
 -- Which of two records is the newer one (`store/rules.rs` holds the same rule in Rust and says why; a test
 -- compares them):
@@ -24,6 +26,7 @@
 
 local now, ttl, origin, session = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local limits = limits_from(ARGV, 6)
+local most, evicts = number(ARGV[13]), number(ARGV[14])
 local OPTIONAL = {
   'refresh_ref', 'previous_ref', 'counter', 'began_ms', 'begun_by_ms', 'seen_at', 'aal', 'factor_id', 'amr', 'role',
   'client_id', 'ip', 'user_agent',
@@ -126,12 +129,16 @@ local function allow(allowed_ms, decided_ms, seen_ms, seen_until)
   end
 end
 
--- Ends the session here; in GoTrue it has ended already, or has not.
+-- An ending of sessions whose access token lives until then (0: as their records say); in GoTrue they have ended already,
+-- or have not.
+local function ending(reason, in_gotrue, expires_at)
+  return with_numbers({text = reason .. ':' .. now, expires_at = expires_at, in_gotrue = in_gotrue,
+    shortest = ARGV[9], skew = ARGV[10], session_ttl = ARGV[11], longest = ARGV[12]})
+end
+
 local function end_as(reason, in_gotrue, new, old)
-  local rule = {text = reason .. ':' .. now, expires_at = new.expires_at, in_gotrue = in_gotrue,
-    shortest = ARGV[9], skew = ARGV[10], session_ttl = ARGV[11], longest = ARGV[12]}
   redis.call('ZREM', place and place.set or KEYS[4], session) -- first: a full Redis allows it, and what follows
-  bury(base_of(KEYS[3]), session, number(old.expires_at), with_numbers(rule), now)
+  bury(base_of(KEYS[3]), session, number(old.expires_at), ending(reason, in_gotrue, new.expires_at), now)
   return redis.call('DEL', KEYS[1])
 end
 
@@ -158,11 +165,24 @@ local function answer_of(word)
   return word == 'expired' and {word, 0} or word
 end
 
+-- Those beside whom the session is one more (`cap.lua`); nil where nobody counts.
+local others
+
+-- What became of the record, and of sessions that are too many now. With a refresh that tells nothing new of how many
+-- there are nobody counts.
+local function made(word)
+  if not others or evicts == 0 or (origin ~= 'sign_in' and word ~= 'created') then
+    return word
+  end
+  local ids, more = evict(others, evicts, ending('evicted', '0', 0))
+  return #ids == 0 and word or {'evicted', word, more and 1 or 0, unpack(ids)}
+end
+
 local buried = buried_as(KEYS[2])
 if buried then
   return answer_of(buried)
 end
-local new = pairs_from(ARGV, 13)
+local new = pairs_from(ARGV, 15)
 local stored = redis.call('HGETALL', KEYS[1])
 local old = pairs_from(stored, 1)
 local known = #stored > 0
@@ -194,13 +214,20 @@ end
 if origin == 'refresh' and is_over(known and old, new) then
   return {'expired', end_as('expired', '0', new, old)}
 end
+if most > 0 then
+  others = {base = base_of(KEYS[3]), not_before = marked[1], chain = chain, limits = limits, now = now,
+    index = KEYS[4], but = session, most = most}
+end
 if not known then
+  if others and evicts == 0 and is_full(others) then
+    return 'denied'
+  end
   store(new)
-  return 'created'
+  return made('created')
 end
 if supersedes(new, old) then
   store(merged(new, old))
-  return 'refreshed'
+  return made('refreshed')
 end
 -- Where the stored one stands, the other may still tell more of the beginning.
 local function add_beginning()
@@ -235,4 +262,4 @@ if add_beginning() and place then
   end
   bring_back(chain, place, now)
 end
-return 'unchanged'
+return made('unchanged')

@@ -234,7 +234,7 @@ impl Redis {
 
     /// As scripts read them with `limits_from`.
     fn add_limits(&self, call: &mut Cmd) {
-        let Limits { idle, absolute } = self.limits;
+        let Limits { idle, absolute, .. } = self.limits;
         call.arg(idle.unwrap_or(0)).arg(absolute.unwrap_or(0)).arg(self.noted_since.load(Relaxed));
     }
 
@@ -419,17 +419,17 @@ impl Redis {
     }
 
     fn record_script(&self, origin: Origin, record: &Record, allowed_ms: Option<u64>, now: Seconds) -> Cmd {
-        let mut call = self.scripts.record.call(&self.keys_of(record.user, record.session));
+        let room = rules::room_for(self.limits, origin);
+        let script = if room.is_some() { &self.scripts.record_capped } else { &self.scripts.record };
+        let mut call = script.call(&self.keys_of(record.user, record.session));
         call.arg(now)
             .arg(rules::record_ttl(self.session_ttl, record.expires_at, now))
-            .arg(match origin {
-                Origin::SignIn => "sign_in",
-                Origin::Refresh => "refresh",
-            })
+            .arg(if origin.is_sign_in() { "sign_in" } else { "refresh" })
             .arg(record.session.to_string())
             .arg(allowed_ms.unwrap_or(0));
         self.add_limits(&mut call);
         call.arg(rules::SHORTEST_TOMBSTONE).arg(rules::SKEW).arg(self.session_ttl).arg(rules::LONGEST);
+        call.arg(room.map_or(0, |room| room.most)).arg(room.map_or(0, |room| room.evicts));
         for (name, value) in record::fields(record) {
             call.arg(name).arg(value.as_ref());
         }

@@ -7,7 +7,7 @@ mod limits;
 
 pub(super) use self::{
     late::Bulk,
-    limits::{is_expired, is_too_old},
+    limits::{is_expired, is_too_old, room_for},
 };
 use crate::session::{Origin, Reason, Record, Seconds, Which};
 
@@ -176,7 +176,7 @@ pub(super) fn supersedes(origin: Origin, new: &Record, old: &Record) -> bool {
     if same_token && new.expires_at != old.expires_at {
         return new.expires_at > old.expires_at;
     }
-    if origin == Origin::SignIn || (same_token && new.refresh_ref.is_some()) {
+    if origin.is_sign_in() || (same_token && new.refresh_ref.is_some()) {
         return false;
     }
     if old.refresh_ref.is_some() && old.refresh_ref == new.previous_ref {
@@ -234,7 +234,7 @@ pub(super) fn add_beginning(origin: Origin, new: &Record, old: &mut Record) {
     if origin == Origin::Refresh {
         old.begun_by_ms = begun_by(new, old);
     }
-    if origin == Origin::SignIn && new.began_ms > 0 && old.began_ms == 0 {
+    if origin.is_sign_in() && new.began_ms > 0 && old.began_ms == 0 {
         old.created_at = new.created_at;
         old.began_ms = new.began_ms;
         old.begun_by_ms = 0;

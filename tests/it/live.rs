@@ -2,6 +2,7 @@
 
 mod audit;
 mod authority;
+mod cap;
 mod official_client;
 mod outage;
 mod session_api;

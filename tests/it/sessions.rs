@@ -4,6 +4,7 @@
 mod answers;
 mod api;
 mod bans;
+mod cap;
 mod check;
 mod keys;
 mod limits;

@@ -1,6 +1,7 @@
 //! The session store: one behaviour, whichever it is.
 
 mod acl;
+mod cap;
 mod cluster;
 mod conformance;
 mod differential;
@@ -22,8 +23,8 @@ use std::{
 use gotrue_sidecar::{
     config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
     session::{
-        Aal, Change, FactorId, Limits, Origin, Outcome, Reason, Record, RefreshRef, Seconds, SessionId,
-        Sought, State, UserId, Wanted, Which,
+        Aal, AboveCap, Cap, Change, Evicted, FactorId, Limits, Origin, Outcome, Reason, Record, RefreshRef,
+        Seconds, SessionId, Sought, State, UserId, Wanted, Which,
     },
     store::{Source, Store},
 };
@@ -203,6 +204,11 @@ fn sign_in(record: &Record) -> Change {
     Change::Record { origin: Origin::SignIn, record: Box::new(record.clone()), allowed_ms: None }
 }
 
+/// A sign-in whose tokens nobody has yet.
+fn held(record: &Record) -> Change {
+    Change::Record { origin: Origin::HeldSignIn, record: Box::new(record.clone()), allowed_ms: None }
+}
+
 fn refresh(record: &Record) -> Change {
     Change::Record { origin: Origin::Refresh, record: Box::new(record.clone()), allowed_ms: None }
 }
@@ -239,9 +245,9 @@ fn end(user: UserId, which: Which) -> Change {
 }
 
 async fn apply(store: &Store, change: &Change) -> Outcome {
-    let outcomes = store.apply(std::slice::from_ref(change), NOW).await.unwrap();
+    let mut outcomes = store.apply(std::slice::from_ref(change), NOW).await.unwrap();
     assert_eq!(outcomes.len(), 1);
-    outcomes[0]
+    outcomes.remove(0)
 }
 
 async fn look(store: &Store, user: UserId, session: SessionId) -> State {

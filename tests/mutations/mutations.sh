@@ -310,3 +310,27 @@ mutation 'a sign-in after a witness tells no refresh token' src/store/record.lua
 ---
   if false then
 EOF
+
+mutation 'a user has one session too many' src/store/cap.lua it 'store::cap store::differential' <<'EOF'
+  return count_of(of) >= of.most and #living(of, of.most) >= of.most
+---
+  return count_of(of) > of.most and #living(of, of.most) >= of.most
+EOF
+
+mutation 'the youngest makes room' src/store/cap.lua it 'store::cap' <<'EOF'
+  for i = #live, #live - math.min(surplus, at_once) + 1, -1 do
+---
+  for i = 1, math.min(surplus, at_once) do
+EOF
+
+mutation 'a sign-in that waited is denied' src/store/rules/limits.rs it 'store::cap sessions::cap' <<'EOF'
+        (AboveCap::Deny, Origin::SignIn | Origin::Refresh) => None,
+---
+        (AboveCap::Deny, Origin::SignIn | Origin::Refresh) => Some(Room { most, evicts: 0 }),
+EOF
+
+mutation 'whoever is denied stays in GoTrue' src/proxy/cap.rs it 'sessions::cap' <<'EOF'
+                proxy.complete(&sessions, ended, Some(expires_at), token).await;
+---
+                drop((proxy, expires_at, token));
+EOF

@@ -7,7 +7,7 @@ use ::redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use super::{record, redirect, sentinel::Said};
 use crate::{
     config::store_url::Address,
-    session::{Listed, Outcome, Reason, Seconds, SessionId, State, UserId},
+    session::{Evicted, Listed, Outcome, Reason, Seconds, SessionId, State, UserId},
     store::{Code, Error, Swept},
 };
 
@@ -46,6 +46,7 @@ pub(super) fn outcome(reply: &Value) -> Result<Outcome, Error> {
         (_, Some("refreshed")) => Ok(Outcome::Refreshed),
         (_, Some("unchanged")) => Ok(Outcome::Unchanged),
         (_, Some("revoked")) => Ok(Outcome::Revoked),
+        (_, Some("denied")) => Ok(Outcome::Denied),
         (_, Some("marked")) => Ok(Outcome::Marked),
         _ => Err(Error::Protocol),
     }
@@ -53,7 +54,7 @@ pub(super) fn outcome(reply: &Value) -> Result<Outcome, Error> {
 
 fn counted(items: &[Value]) -> Result<Outcome, Error> {
     let [head, Value::Int(ended)] = items else {
-        return Err(Error::Protocol);
+        return evicted(items).map(Outcome::Evicted).ok_or(Error::Protocol);
     };
     let ended = u64::try_from(*ended).map_err(|_| Error::Protocol)?;
     match text(head) {
@@ -61,6 +62,21 @@ fn counted(items: &[Value]) -> Result<Outcome, Error> {
         Some("expired") => Ok(Outcome::Expired(ended)),
         _ => Err(Error::Protocol),
     }
+}
+
+/// Who had to go for a record.
+fn evicted(items: &[Value]) -> Option<Evicted> {
+    let [head, recorded, Value::Int(more), sessions @ ..] = items else {
+        return None;
+    };
+    let recorded = match (text(head)?, text(recorded)?) {
+        ("evicted", "created") => Outcome::Created,
+        ("evicted", "refreshed") => Outcome::Refreshed,
+        ("evicted", "unchanged") => Outcome::Unchanged,
+        _ => return None,
+    };
+    let sessions = sessions.iter().map(|id| SessionId::parse(text(id)?)).collect::<Option<_>>()?;
+    Some(Evicted { recorded: Box::new(recorded), sessions, more: *more == 1 })
 }
 
 /// What a sweep did. Reasons that are none of ours are left out.
@@ -340,6 +356,22 @@ mod tests {
             assert_eq!(swept(&reply), Err(Error::Protocol));
             assert_eq!(hint(&reply), Ok(None));
             assert!(matches!(surveyed(&reply), Err(Error::Protocol)));
+        }
+    }
+
+    #[test]
+    fn whoever_had_to_go_is_named() {
+        let (_, session) = ids();
+        let items = [bulk("evicted"), bulk("created"), Value::Int(1), bulk(&session.to_string())];
+        let expected = Evicted { recorded: Box::new(Outcome::Created), sessions: vec![session], more: true };
+        assert_eq!(outcome(&Value::Array(items.into())), Ok(Outcome::Evicted(expected)));
+        for odd in [
+            &[bulk("evicted"), bulk("created")][..],
+            &[bulk("evicted"), bulk("revoked"), Value::Int(0)],
+            &[bulk("expelled"), bulk("created"), Value::Int(0)],
+            &[bulk("evicted"), bulk("created"), Value::Int(0), bulk("nobody")],
+        ] {
+            assert_eq!(outcome(&Value::Array(odd.to_vec())), Err(Error::Protocol));
         }
     }
 

@@ -14,12 +14,27 @@ macro_rules! script {
             include_str!($file)
         ))
     };
+    (looks_through $file:literal) => {
+        Named::new(concat!(include_str!("../common.lua"), include_str!("../living.lua"), include_str!($file)))
+    };
+    (counts $file:literal) => {
+        Named::new(concat!(
+            include_str!("../common.lua"),
+            include_str!("../carry_out.lua"),
+            include_str!("../living.lua"),
+            include_str!("../cap.lua"),
+            include_str!($file)
+        ))
+    };
 }
 
 /// All scripts. Redis knows them by hash once they were loaded.
 #[derive(Debug)]
 pub(super) struct Scripts {
+    /// Where nobody counts the sessions of a user.
     pub(super) record: Named,
+    /// Where somebody does.
+    pub(super) record_capped: Named,
     pub(super) end: Named,
     pub(super) suspend: Named,
     pub(super) lower_aal: Named,
@@ -36,13 +51,14 @@ impl Scripts {
     pub(super) fn new() -> Self {
         Self {
             record: script!(writes "../record.lua"),
+            record_capped: script!(counts "../record.lua"),
             end: script!(writes "../end.lua"),
             suspend: script!(writes "../suspend.lua"),
             lower_aal: script!(writes "../lower_aal.lua"),
             sweep: script!(writes "../sweep.lua"),
             lookup: script!(reads "../lookup.lua"),
             resolve: script!(reads "../resolve.lua"),
-            list: script!(reads "../list.lua"),
+            list: script!(looks_through "../list.lua"),
             survey: script!(reads "../survey.lua"),
             amend: script!(writes "../amend.lua"),
         }
@@ -52,8 +68,22 @@ impl Scripts {
     pub(super) fn loading(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
         pipeline.atomic();
-        let Self { record, end, suspend, lower_aal, sweep, lookup, resolve, list, survey, amend } = self;
-        for script in [record, end, suspend, lower_aal, sweep, lookup, resolve, list, survey, amend] {
+        let Self {
+            record,
+            record_capped,
+            end,
+            suspend,
+            lower_aal,
+            sweep,
+            lookup,
+            resolve,
+            list,
+            survey,
+            amend,
+        } = self;
+        for script in
+            [record, record_capped, end, suspend, lower_aal, sweep, lookup, resolve, list, survey, amend]
+        {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
         pipeline

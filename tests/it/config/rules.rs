@@ -48,6 +48,8 @@ fn contradictions_name_both_sides() {
         ),
         ("session:\n  idle_timeout: 30m", &["session.idle_timeout (sidecar.yaml:2): needs a store"]),
         ("session:\n  absolute_timeout: 12h", &["session.absolute_timeout (sidecar.yaml:2): needs a store"]),
+        ("session:\n  max_per_user: 3", &["session.max_per_user (sidecar.yaml:2): needs a store"]),
+        ("session:\n  max_policy: deny", &["session.max_policy (sidecar.yaml:2): needs a store"]),
         (
             "store: {url: 'memory:'}\nsession:\n  idle_timeout: 299s",
             &[
@@ -169,6 +171,10 @@ fn settings_without_effect_are_warned_of() {
     let table = [
         ("store: {url: 'memory:', password: canary}", "store.password (sidecar.yaml:1): has no effect"),
         ("store: {url: 'memory:', wait_replicas: 2}", "store.wait_replicas (sidecar.yaml:1): has no effect"),
+        (
+            "store: {url: 'memory:'}\nsession:\n  max_policy: deny",
+            "session.max_policy (sidecar.yaml:3): has no effect without session.max_per_user",
+        ),
         (
             "store: {url: 'redis://a', memory_max_sessions: 7}",
             "store.memory_max_sessions (sidecar.yaml:1): has",

@@ -77,7 +77,7 @@ impl Model {
     fn record(&mut self, origin: Origin, record: &Record) -> bool {
         let not_before = self.not_before.get(&record.user).copied().unwrap_or(0);
         let too_old = match origin {
-            Origin::SignIn => record.began_ms <= not_before,
+            Origin::SignIn | Origin::HeldSignIn => record.began_ms <= not_before,
             Origin::Refresh => record.created_at < not_before / 1000,
         };
         let known = self.sessions.get(&record.session);

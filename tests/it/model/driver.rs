@@ -224,7 +224,7 @@ impl<'a> Driver<'a> {
             let state = self.state(record.user, record.session).await;
             assert_eq!(state, State::Revoked, "after {change:?}: {outcome:?}");
         }
-        self.world.note(outcome);
+        self.world.note(&outcome);
     }
 
     async fn state(&self, user: UserId, session: SessionId) -> State {

@@ -80,7 +80,7 @@ impl World {
         self.pending.load(Ordering::Relaxed)
     }
 
-    pub(super) fn note(&self, outcome: Outcome) {
+    pub(super) fn note(&self, outcome: &Outcome) {
         if matches!(outcome, Outcome::Pending(_)) {
             self.pending.fetch_add(1, Ordering::Relaxed);
         }

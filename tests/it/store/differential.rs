@@ -18,7 +18,7 @@ const USERS: u64 = 2;
 const SESSIONS: u64 = 6;
 const TOKENS: u64 = 5;
 
-const NO_LIMITS: Limits = Limits { idle: None, absolute: None };
+const NO_LIMITS: Limits = Limits { idle: None, absolute: None, cap: None };
 
 /// One step of a random history; users, sessions and tokens by number.
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ fn a_ban() -> impl Strategy<Value = Change> {
 }
 
 fn a_change() -> impl Strategy<Value = Change> {
-    let origin = select(vec![Origin::SignIn, Origin::Refresh]);
+    let origin = select(vec![Origin::SignIn, Origin::HeldSignIn, Origin::Refresh]);
     let (sent, ban) = (|| 0..6_u64, a_ban());
     prop_oneof![
         12 => (origin, a_record(), prop::option::of(sent())).prop_map(|(origin, record, sent)| {
@@ -223,7 +223,11 @@ impl Tally {
                 Outcome::Ended(0)
             }
             (Change::LowerAal { .. }, Outcome::Pending(0)) => Outcome::Marked,
-            _ => outcome,
+            (_, Outcome::Evicted(evicted)) => {
+                self.add(Reason::Evicted, evicted.sessions.len() as u64);
+                Outcome::Evicted(evicted)
+            }
+            (_, outcome) => outcome,
         }
     }
 
@@ -322,8 +326,23 @@ fn it_says_the_same_while_changes_are_pending() {
 fn it_says_the_same_of_sessions_whose_time_is_over() {
     for (idle, absolute) in [(Some(3), None), (None, Some(5)), (Some(4), Some(9))] {
         for step in [1, 256] {
-            same_in_steps_of(step, Limits { idle, absolute });
+            same_in_steps_of(step, Limits { idle, absolute, cap: None });
         }
+    }
+}
+
+/// Caps that the few sessions of a user reach, beside limits that make some of them count no more.
+#[test]
+fn it_says_the_same_of_sessions_that_are_too_many() {
+    use AboveCap::{Deny, EvictOldest};
+    for (above, most, idle, step) in [
+        (EvictOldest, 1, None, 1),
+        (EvictOldest, 3, Some(3), 256),
+        (Deny, 1, None, 256),
+        (Deny, 3, Some(3), 1),
+    ] {
+        let cap = Some(Cap { most, above });
+        same_in_steps_of(step, Limits { idle, absolute: None, cap });
     }
 }
 

@@ -40,15 +40,15 @@ fn redis_with(server: &RedisServer, limits: Limits) -> Store {
 }
 
 const fn idle() -> Limits {
-    Limits { idle: Some(IDLE), absolute: None }
+    Limits { idle: Some(IDLE), absolute: None, cap: None }
 }
 
 const fn absolute() -> Limits {
-    Limits { idle: None, absolute: Some(ABSOLUTE) }
+    Limits { idle: None, absolute: Some(ABSOLUTE), cap: None }
 }
 
 fn both() -> Limits {
-    Limits { idle: Some(IDLE), absolute: Some(ABSOLUTE) }
+    Limits { idle: Some(IDLE), absolute: Some(ABSOLUTE), cap: None }
 }
 
 async fn look_at(store: &Store, record: &Record, later: Seconds) -> State {

@@ -9,16 +9,21 @@ use super::gotrue::{Kind, lite::live_folder};
 /// What supabase-js saw in a day with the server at `url`, in words that are equal for equal servers:
 /// `tests/live/client.mjs` says what it does and what is replaced.
 pub(crate) async fn transcript(url: &str) -> String {
+    run("client.mjs", url).await
+}
+
+/// What a script in `tests/live` prints that has supabase-js talk to the server at `url`.
+pub(crate) async fn run(script: &str, url: &str) -> String {
     let folder = live_folder();
     let output = Command::new(folder.join("node_modules/.bin/node"))
-        .arg(folder.join("client.mjs"))
+        .arg(folder.join(script))
         .arg(url)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
         .await
         .unwrap();
-    assert!(output.status.success(), "client.mjs {url}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{script} {url}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
