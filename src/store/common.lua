@@ -136,13 +136,18 @@ local function is_meant(rule, id, record)
   return false
 end
 
--- Whether a session began after a change to many was sent (`outlives` in `store/rules.rs` says why).
+-- Whether a session began after an ending was sent (`is_later` in `store/rules.rs` says why).
+local function is_later(began_ms, sent_ms, in_gotrue)
+  return began_ms > sent_ms or (began_ms == sent_ms and in_gotrue == '1')
+end
+
+-- The same of a change to many (`outlives` in `store/rules.rs`).
 local function began_after(rule, record)
   if number(record.began_ms) > 0 then
-    return number(record.began_ms) > rule.sent_ms
+    return is_later(number(record.began_ms), rule.sent_ms, rule.in_gotrue)
   end
   local since = number(record.created_at) - math.floor(rule.sent_ms / 1000)
-  return since > 0 or (since == 0 and rule.in_gotrue == '1' and number(record.begun_by_ms) > rule.sent_ms)
+  return since > 0 or (since == 0 and rule.in_gotrue == '1' and number(record.begun_by_ms) >= rule.sent_ms)
 end
 
 -- The rule that ends the session, if one does; else whether its level falls, as `record` says from then on. A

@@ -156,7 +156,7 @@ end
 local function ended_by(noted, new)
   local sent_ms, reason, in_gotrue, spared = string.match(noted or '', '^(%d+):([%l_]+):([01]):?(.*)$')
   local by = number(new.began_ms or new.begun_by_ms)
-  if sent_ms and spared ~= session and by > 0 and by <= number(sent_ms) then
+  if sent_ms and spared ~= session and by > 0 and not is_later(by, number(sent_ms), in_gotrue) then
     return reason, in_gotrue
   end
 end

@@ -139,10 +139,16 @@ pub(super) fn outlives(which: &Which, sent_ms: u64, ended_in_gotrue: bool, recor
     let sent = sent_ms / 1000;
     match which {
         Which::One(_) | Which::Live(_) => record.began_ms > sent_ms,
-        _ if record.began_ms > 0 => record.began_ms > sent_ms,
-        _ if record.created_at == sent => ended_in_gotrue && record.begun_by_ms > sent_ms,
+        _ if record.began_ms > 0 => is_later(record.began_ms, sent_ms, ended_in_gotrue),
+        _ if record.created_at == sent => ended_in_gotrue && record.begun_by_ms >= sent_ms,
         _ => record.created_at > sent,
     }
+}
+
+/// Whether a session began after an ending was sent. Of one millisecond nobody knows the order: where GoTrue has ended
+/// what the ending means, its next 403 tells, so nobody is logged out by a guess; else only the store can end it.
+fn is_later(began_ms: u64, sent_ms: u64, ended_in_gotrue: bool) -> bool {
+    began_ms > sent_ms || (began_ms == sent_ms && ended_in_gotrue)
 }
 
 /// How the text of a tombstone begins; what it knows follows.
@@ -363,11 +369,14 @@ mod tests {
         let session = b().session;
         let table = [
             (Which::All, true, seen(5_501, 5), true),
-            (Which::All, true, seen(5_500, 9), false),
+            (Which::All, true, seen(5_500, 9), true),
+            (Which::All, false, seen(5_500, 9), false),
+            (Which::All, true, seen(5_499, 9), false),
             (Which::All, false, seen(0, 6), true),
             (Which::All, true, seen(0, 5), false),
             (Which::All, true, refreshed(5_501, 5), true),
-            (Which::All, true, refreshed(5_500, 5), false),
+            (Which::All, true, refreshed(5_500, 5), true),
+            (Which::All, true, refreshed(5_499, 5), false),
             (Which::All, false, refreshed(5_501, 5), false),
             (Which::All, true, refreshed(5_501, 4), false),
             (Which::Others(session), true, refreshed(5_501, 5), true),

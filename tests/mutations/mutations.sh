@@ -294,7 +294,7 @@ mutation 'whoever was refused beforehand stays in GoTrue' src/proxy/mirrored.rs 
 EOF
 
 mutation 'an outage buries what only a refresh told of' src/store/common.lua it 'store::conformance' <<'EOF'
-  return since > 0 or (since == 0 and rule.in_gotrue == '1' and number(record.begun_by_ms) > rule.sent_ms)
+  return since > 0 or (since == 0 and rule.in_gotrue == '1' and number(record.begun_by_ms) >= rule.sent_ms)
 ---
   return false
 EOF

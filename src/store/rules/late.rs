@@ -2,7 +2,7 @@
 //! store in one replica while another one writes the logout that came after it. `record.lua` and `end.lua` hold the
 //! same rule.
 
-use super::Tombstone;
+use super::{Tombstone, is_later};
 use crate::session::{Reason, Record, SessionId, Which};
 
 /// The last ending of all sessions of a user, and the last one of all but one.
@@ -39,7 +39,7 @@ impl Bulk {
     /// The tombstone of a session that nobody has told of before, where one of them ended it.
     pub(in crate::store) fn ended(&self, record: &Record) -> Option<Tombstone> {
         let others = self.others.filter(|(_, spared)| *spared != record.session).map(|(ending, _)| ending);
-        let ending = [self.all, others].into_iter().flatten().find(|it| had_begun(record, it.sent_ms))?;
+        let ending = [self.all, others].into_iter().flatten().find(|it| it.means(record))?;
         Some(Tombstone {
             reason: ending.reason,
             expires_at: Some(record.expires_at),
@@ -48,10 +48,12 @@ impl Bulk {
     }
 }
 
-/// Whether a session was there at that time, as far as it is known to the millisecond.
-fn had_begun(record: &Record, sent_ms: u64) -> bool {
-    let by = if record.began_ms > 0 { record.began_ms } else { record.begun_by_ms };
-    by > 0 && by <= sent_ms
+impl Ending {
+    /// Whether the session was there when it was sent, as far as that is known to the millisecond.
+    fn means(self, record: &Record) -> bool {
+        let by = if record.began_ms > 0 { record.began_ms } else { record.begun_by_ms };
+        by > 0 && !is_later(by, self.sent_ms, self.in_gotrue)
+    }
 }
 
 #[cfg(test)]
@@ -62,7 +64,7 @@ mod tests {
 
     #[test]
     fn what_had_begun_when_an_ending_was_sent_has_ended() {
-        let known = |reason| Tombstone { reason, expires_at: None, ended_in_gotrue: true };
+        let known = |reason| Tombstone { reason, expires_at: None, ended_in_gotrue: false };
         let spared = SessionId::parse(ME).unwrap();
         let mut bulk = Bulk::default();
         bulk.note(&Which::All, 5_000, known(Reason::UserDeleted));
@@ -92,6 +94,11 @@ mod tests {
         ] {
             let got = of(began_ms, begun_by_ms, session);
             assert_eq!(got, expected, "{began_ms} {begun_by_ms} {session}");
+        }
+        let mut bulk = Bulk::default();
+        bulk.note(&Which::All, 5_000, Tombstone { ended_in_gotrue: true, ..known(Reason::Logout) });
+        for (began_ms, ended) in [(4_999, true), (5_000, false)] {
+            assert_eq!(bulk.ended(&Record { began_ms, ..a_record() }).is_some(), ended, "{began_ms}");
         }
     }
 }

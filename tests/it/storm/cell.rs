@@ -53,7 +53,7 @@ async fn weather(cell: Cell, seed: u64, lasts: Duration) -> Report {
     let work = crowd.stop().await;
 
     let mut report = Report::new(cell);
-    requests(&mut report, &work, struck, mended);
+    requests(&mut report, &world, &work, struck, mended);
     settle(&mut report, &house, &world, mended).await;
     lost(&mut report, &world, struck, mended);
     use_everything(&mut report, &house, &world).await;
@@ -63,19 +63,29 @@ async fn weather(cell: Cell, seed: u64, lasts: Duration) -> Report {
     report
 }
 
-fn requests(report: &mut Report, Work { samples, noise }: &Work, struck: Instant, mended: Instant) {
+fn requests(
+    report: &mut Report,
+    world: &World,
+    Work { samples, noise }: &Work,
+    struck: Instant,
+    mended: Instant,
+) {
     report.requests = samples.len();
     report.longest = samples.iter().map(|sample| sample.took).max().unwrap_or_default();
     let known = samples.iter().filter(|sample| sample.at > struck + KNOWN && sample.at < mended);
     let mut known: Vec<_> = known.map(|sample| sample.took).collect();
     known.sort();
     report.once_known = known.get(known.len() * 9 / 10).copied();
-    let errors: Vec<_> = samples.iter().filter_map(|sample| sample.error.clone()).collect();
+    let errors: Vec<_> = samples.iter().filter(|sample| sample.error.is_some()).collect();
     report.errors = errors.len();
     if report.longest > LONGEST + *noise * 2 {
         report.complain(format!("a request took {:?}; {noise:?} is what others take", report.longest));
     }
-    errors.into_iter().take(3).for_each(|error| report.complain(error));
+    for sample in errors.into_iter().take(3) {
+        let error = sample.error.as_deref().unwrap_or_default();
+        let history = sample.by.as_ref().map(|login| world.history(login)).unwrap_or_default();
+        report.complain(format!("{error} by {:?}\n{history}", sample.by));
+    }
 }
 
 /// Waits until the mirror is true, or nothing more can come of itself.

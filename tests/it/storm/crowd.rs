@@ -35,6 +35,8 @@ pub(super) struct Sample {
     pub(super) took: Duration,
     /// What is wrong about the answer.
     pub(super) error: Option<String>,
+    /// The session that asked, if one did.
+    pub(super) by: Option<Login>,
 }
 
 /// What was done.
@@ -170,7 +172,8 @@ impl Device {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let id = format!("storm-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let request = self.request(ask, &self.doors[door], &id);
-        let session = self.login.as_ref().map(|login| login.session);
+        let by = self.login.clone();
+        let session = by.as_ref().map(|login| login.session);
         let at = Instant::now();
         let answer = send(request).await;
         let took = at.elapsed();
@@ -192,7 +195,7 @@ impl Device {
                 error.map(|error| format!("{ask:?}: {error}"))
             }
         };
-        Sample { at, took, error }
+        Sample { at, took, error, by }
     }
 
     fn request(&self, ask: Ask, door: &str, id: &str) -> Request<String> {

@@ -76,7 +76,8 @@ pub(super) async fn a_session_that_only_a_refresh_told_of_lives_if_it_began_afte
         (1, 0, true, true),
         (1, 0, false, true),
         (0, 1, true, true),
-        (0, 0, true, false),
+        (0, 0, true, true),
+        (0, -1, true, false),
         (0, 1, false, false),
         (-1, 1, true, false),
     ] {
@@ -88,7 +89,7 @@ pub(super) async fn a_session_that_only_a_refresh_told_of_lives_if_it_began_afte
             let mut record = refreshed(&signed_in(user, some_session()), 60);
             record.client_id = Some("client".to_owned());
             record.created_at = (*sent_ms / 1000).saturating_add_signed(since);
-            record.begun_by_ms = *sent_ms + asked_later;
+            record.begun_by_ms = sent_ms.saturating_add_signed(asked_later);
             apply(store, &refresh(&record)).await;
             apply(store, &ending).await;
             let state = look(store, user, record.session).await;
@@ -108,7 +109,7 @@ pub(super) async fn the_earliest_refresh_tells_what_an_ending_meant(store: &Stor
         let ending = end(user, Which::All);
         let Change::End { sent_ms, .. } = &ending else { unreachable!() };
         let mut first = refreshed(&signed_in(user, some_session()), 1);
-        (first.created_at, first.begun_by_ms) = (sent_ms / 1000, *sent_ms);
+        (first.created_at, first.begun_by_ms) = (sent_ms / 1000, sent_ms - 1);
         let second = Record { begun_by_ms: sent_ms + 1, ..refreshed(&first, 1) };
         let records = [first, second];
         for index in order {
@@ -121,14 +122,14 @@ pub(super) async fn the_earliest_refresh_tells_what_an_ending_meant(store: &Stor
 /// The ending may be written while the sign-in waits for the store in another replica.
 pub(super) async fn a_session_that_had_begun_when_all_or_others_ended_does_not_come_back(store: &Store) {
     for which in [Which::All, Which::Others(some_session())] {
-        for (later, ended) in [(0, true), (1, false)] {
+        for (later, ended) in [(-1, true), (0, false)] {
             let user = somebody();
             let ending = end(user, which.clone());
             let Change::End { sent_ms, .. } = &ending else { unreachable!() };
             let mut seen = signed_in(user, some_session());
-            (seen.created_at, seen.began_ms) = (sent_ms / 1000, sent_ms + later);
+            (seen.created_at, seen.began_ms) = (sent_ms / 1000, sent_ms.saturating_add_signed(later));
             let mut unseen = refreshed(&signed_in(user, some_session()), 1);
-            (unseen.created_at, unseen.begun_by_ms) = (sent_ms / 1000, sent_ms + later);
+            (unseen.created_at, unseen.begun_by_ms) = (sent_ms / 1000, sent_ms.saturating_add_signed(later));
             apply(store, &ending).await;
             for change in [sign_in(&seen), refresh(&unseen)] {
                 let Change::Record { record, .. } = &change else { unreachable!() };
