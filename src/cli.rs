@@ -245,7 +245,7 @@ fn flag(key: &'static Key) -> Arg {
 /// The layer of flags, and what is wrong with it. A list's flag can be given more than once.
 fn flags(matches: &ArgMatches) -> (Vec<(&'static Key, Given)>, Vec<Problem>) {
     let (mut given, mut problems) = (Vec::new(), Vec::new());
-    for key in KEYS {
+    for key in KEYS.iter() {
         let Some(values) = matches.get_many::<OsString>(key.name) else {
             continue;
         };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    contestant::{Contestant, Site, StartError},
+    contestant::{Contestant, Kind, Site, StartError},
     gotrue::JWT_SECRET,
     process::{MachineError, find_program},
 };
@@ -94,6 +94,10 @@ pub fn sidecar(contestant: &Contestant, site: &Site<'_>) -> Result<Command, Star
         command.arg(format!("--store-url=redis://{}/{}", site.store, recorded.database));
         // Redis tells of changed keys by their names alone: without names of its own, each would hear of all
         command.args(["--store-key-prefix", contestant.name]);
+    }
+    if contestant.kind == Kind::Check {
+        // a machine that is busy with something else makes a figure bad, but fails no check
+        command.args(["--store-timeout=10s", "--check-timeout=10s"]);
     }
     Ok(command)
 }

@@ -151,9 +151,9 @@ impl Subject {
     }
 }
 
-/// How long so many requests may take.
+/// How long so many requests may take, on a machine that is busy with something else.
 fn patience(requests: usize) -> Duration {
-    Duration::from_secs(10) + Duration::from_micros(200) * u32::try_from(requests).unwrap_or(u32::MAX)
+    Duration::from_secs(10) + Duration::from_millis(1) * u32::try_from(requests).unwrap_or(u32::MAX)
 }
 
 /// The status of every answer of a row.

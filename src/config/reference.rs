@@ -19,7 +19,7 @@ const HEAD: &str = "\
 # this file. Lists are separated by commas there. An empty value for a key without a default unsets it.
 #
 # Read from --config or SIDECAR_CONFIG, else from ./sidecar.yaml if it is there.
-# Written from src/config/keys.rs by `UPDATE_DOCS=1 cargo test --test it config`.
+# Written from src/config/keys/ by `UPDATE_DOCS=1 cargo test --test it config`.
 ";
 
 /// Width of a comment's text.
@@ -44,7 +44,7 @@ pub fn yaml() -> String {
 /// The README's table of keys, in Markdown.
 pub fn table() -> String {
     let mut text = "| key | default | expects | |\n|---|---|---|---|\n".to_owned();
-    for key in KEYS {
+    for key in KEYS.iter() {
         let default = match key.default {
             Default::Value("") => "empty".to_owned(),
             Default::Value(value) => format!("`{value}`"),
@@ -89,7 +89,7 @@ fn layout(head: &str, entry: impl Fn(&Key, &str) -> String) -> String {
     let mut text = head.to_owned();
     let mut before = None;
     let spaced = !head.is_empty();
-    for key in KEYS {
+    for key in KEYS.iter() {
         let (section, _) = key.section();
         let opens = section.filter(|_| section != before);
         if spaced {

@@ -98,7 +98,7 @@ impl Values {
     /// Takes out what its key does not admit, so that the others can be judged without it.
     fn take_inadmissible(&mut self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        for key in KEYS {
+        for key in KEYS.iter() {
             let admitted = self.get(key.name).is_none_or(|given| key.kind.admits(given.text.reveal()));
             if admitted {
                 continue;
@@ -149,7 +149,7 @@ fn gotrues(
     values: &Values,
 ) -> (Vec<(&'static str, Given)>, Vec<Problem>) {
     let (mut given, mut problems) = (Vec::new(), Vec::new());
-    for key in KEYS {
+    for key in KEYS.iter() {
         let explicit =
             [Some(key), key.twin()].into_iter().flatten().any(|key| values.get(key.name).is_some());
         let set =
@@ -253,7 +253,7 @@ mod tests {
         ];
         let (_, problems) = merged("", &links.map(|name| (name, "tcp://10.0.0.1:9999")));
         assert_eq!(problems, Vec::<String>::new());
-        for key in KEYS {
+        for key in KEYS.iter() {
             assert!(!is_service_link(&key.variable()), "{}", key.name);
         }
     }

@@ -146,7 +146,7 @@ fn shown(call: &Call, key: &Key) -> String {
 
 #[test]
 fn every_key_can_be_given_in_all_three_places_and_the_nearer_one_wins() {
-    for key in KEYS {
+    for key in KEYS.iter() {
         let [in_file, in_env, in_flag] = samples(key);
         // A subcommand that does not read the named files, which are not there.
         let mut call = surroundings(Call::with_file(&file_with(key, &in_file)), key);

@@ -34,7 +34,7 @@ fn sidecar_yaml_is_what_the_table_says() {
 fn sidecar_yaml_has_every_key_once_with_its_help_and_default() {
     let text = sidecar_yaml();
     let unwrapped = text.replace("\n  # ", " ").replace("\n# ", " ");
-    for key in KEYS {
+    for key in KEYS.iter() {
         let (section, name) = key.section();
         let indent = if section.is_some() { "  " } else { "" };
         let body = section.map_or(text.as_str(), |section| {
@@ -94,7 +94,7 @@ fn flags_are_the_table() {
 #[test]
 fn help_names_flag_variable_expectation_and_default() {
     let help = cli::arguments().term_width(10_000).render_long_help().to_string();
-    for key in KEYS {
+    for key in KEYS.iter() {
         let default = match key.default {
             Default::Value("") => "empty",
             Default::Value(text) => text,

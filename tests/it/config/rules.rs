@@ -146,7 +146,7 @@ fn assert_refused(table: &[(&str, &[&str])]) {
 
 #[test]
 fn a_default_written_out_asks_for_no_store() {
-    for key in KEYS {
+    for key in KEYS.iter() {
         if let Default::Value(text) = key.default {
             Call::with_file(&file_with(key, text)).invocation();
         }
