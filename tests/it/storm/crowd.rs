@@ -178,7 +178,7 @@ impl Device {
         let answer = send(request).await;
         let took = at.elapsed();
         let error = match answer {
-            Err(error) => Some(format!("{ask:?}: {error}")),
+            Err(error) => Some(format!("{ask:?}: {error:?} after {took:?}")),
             Ok(answer) => {
                 let error = self.witness.judge(&id, &answer, session);
                 if matches!(ask, Ask::Logout("" | "?scope=others")) {

@@ -93,7 +93,8 @@ async fn after_many_faults_everything_is_as_before() {
     for (process, before) in world.replicas.iter().zip(before) {
         before.are_back(process).await;
     }
-    assert_eq!(world.waiting().await, 0, "changes still wait");
+    let none_wait = async || (world.waiting().await == 0).then_some(());
+    eventually(none_wait, || format!("changes still wait\n{}", world.logs())).await;
     assert_eq!(house.eternal().await, <[String; 0]>::default(), "keys that never expire");
     if lasts >= LONG {
         let rested = Instant::now();
