@@ -34,3 +34,26 @@ async fn the_official_client_sees_no_difference_with_enforce() {
     let through = client_js::transcript(&enforcing.url).await;
     assert_same_but_for_refusals(gotrue.kind(), &through, &without);
 }
+
+/// As many sessions as the client's day has at once are allowed.
+#[tokio::test]
+async fn the_official_client_sees_no_difference_with_everything_switched_on() {
+    let gotrue = Gotrue::start().await;
+    let without = client_js::transcript(&gotrue.url).await;
+    let redis = RedisServer::start();
+    let everything = before(
+        &gotrue,
+        &redis,
+        &[
+            "--enforce=true",
+            "--session-api-enabled=true",
+            "--revoke-upstream=mint",
+            "--session-idle-timeout=30m",
+            "--session-absolute-timeout=24h",
+            "--session-max-per-user=20",
+            "--check-unknown=deny",
+        ],
+    );
+    let through = client_js::transcript(&everything.url).await;
+    assert_same_but_for_refusals(gotrue.kind(), &through, &without);
+}
