@@ -108,6 +108,7 @@ async fn a_token_without_a_session_logs_out_everywhere_when_gotrue_agrees() {
         let login = Login::new(NOW);
         let world = World::new(always(no_content())).await;
         world.know(&[&login]).await;
+        world.pass(1);
         let mut claims = login.claims();
         claims.as_object_mut().unwrap().remove("session_id");
         let token = world.signer.sign(&claims);

@@ -128,6 +128,7 @@ async fn a_forged_token_learns_nothing_from_gotrues_refusals() {
             }
         }
         // while a good token's counts
+        world.pass(1);
         world.as_user(&login, Method::GET, "/user", "").await;
         world.becomes(&login, |state| !matches!(state, State::Live(_))).await;
     }
