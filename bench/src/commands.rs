@@ -1,16 +1,11 @@
 //! How contestants are started: their files and their command lines.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fmt::Write as _, fs, path::PathBuf, process::Command};
 
 use crate::{
     contestant::{Contestant, Kind, Site, StartError},
     gotrue::JWT_SECRET,
-    process::{MachineError, find_program},
+    process::{MachineError, find_installed, find_program},
 };
 
 /// The pass-through proxy.
@@ -127,8 +122,7 @@ pub fn oauth2_proxy(_: &Contestant, site: &Site<'_>) -> Result<Command, StartErr
     Ok(command)
 }
 
-/// Where `bench/oauth2-proxy` puts it.
+/// Where it is installed, if it is.
 pub fn oauth2_proxy_binary() -> Result<PathBuf, MachineError> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/oauth2-proxy/oauth2-proxy");
-    if path.is_file() { Ok(path) } else { Err(MachineError::NoOauth2Proxy) }
+    find_installed("oauth2-proxy").ok_or(MachineError::NoOauth2Proxy)
 }

@@ -196,7 +196,7 @@ fn check_tools(contestants: &[Contestant]) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// All contestants, but for one that is built only on demand where it was not.
+/// All contestants, but for one that Debian does not have, where it is not installed.
 fn everybody() -> Vec<Contestant> {
     let missing = oauth2_proxy_binary().err();
     if let Some(error) = &missing {

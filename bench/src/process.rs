@@ -29,8 +29,8 @@ pub enum MachineError {
         /// Debian's package.
         package: &'static str,
     },
-    /// No registry of programs has it.
-    #[error("oauth2-proxy is not there: `bench/oauth2-proxy` builds it")]
+    /// Debian does not have it.
+    #[error("oauth2-proxy is not installed: put its release into /usr/local/bin")]
     NoOauth2Proxy,
     /// One core only.
     #[error(
@@ -49,12 +49,13 @@ pub enum MachineError {
 
 /// A program of Debian's, wherever it lies: not every user has `/usr/sbin` in the path.
 pub fn find_program(program: &'static str, package: &'static str) -> Result<PathBuf, MachineError> {
+    find_installed(program).ok_or(MachineError::Missing { program, package })
+}
+
+/// A program that may have come from anywhere.
+pub fn find_installed(program: &str) -> Option<PathBuf> {
     let folders = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    folders
-        .into_iter()
-        .map(|folder| Path::new(folder).join(program))
-        .find(|path| path.is_file())
-        .ok_or(MachineError::Missing { program, package })
+    folders.into_iter().map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
 }
 
 /// Checks that both cores are there.
