@@ -55,11 +55,11 @@ impl Proxy {
         changes: &[Change],
         outcomes: &[Outcome],
     ) {
+        if !self.mint {
+            return;
+        }
         for (change, outcome) in changes.iter().zip(outcomes) {
             let Outcome::Evicted(evicted) = outcome else { continue };
-            if !self.mint {
-                continue;
-            }
             let (proxy, of) = (Arc::clone(self), Arc::clone(sessions));
             let (user, evicted) = (change.user(), evicted.sessions.clone());
             sessions.tasks.spawn(async move {

@@ -87,10 +87,11 @@ end
 
 -- The earliest time by which two records say that a session had begun; nil where its beginning was seen.
 local function begun_by(new, old)
-  if old.began_ms or not (new.begun_by_ms and old.begun_by_ms) then
-    return not old.began_ms and (new.begun_by_ms or old.begun_by_ms) or nil
+  if old.began_ms then
+    return nil
   end
-  return number(new.begun_by_ms) < number(old.begun_by_ms) and new.begun_by_ms or old.begun_by_ms
+  local one, other = new.begun_by_ms or old.begun_by_ms, old.begun_by_ms or new.begun_by_ms
+  return number(one) < number(other) and one or other
 end
 
 local function merged(new, old)
