@@ -7,16 +7,7 @@
 // its kind it is ("<uuid 2>", "<jwt 1>"), so that two runs against equal servers print the same text, and
 // an id that stands in a header, a token and a body at once shows as the same id in all three.
 
-import { AuthClient } from "@supabase/supabase-js";
-
-const url = process.argv[2]?.replace(/\/$/, "");
-if (!url) {
-  console.error("usage: node client.mjs URL");
-  process.exit(2);
-}
-
-const email = `someone-${process.pid}-${Date.now()}@example.com`;
-const password = "correct horse battery staple";
+import { email, newDevice, password, url } from "./someone.mjs";
 
 // ---------------------------------------------------------------- placeholders
 
@@ -101,20 +92,7 @@ function parsed(text) {
 
 // ---------------------------------------------------------------- the day
 
-function newClient() {
-  const kept = new Map();
-  return new AuthClient({
-    url,
-    fetch: recordingFetch,
-    autoRefreshToken: false,
-    persistSession: true,
-    storage: {
-      getItem: (key) => kept.get(key) ?? null,
-      setItem: (key, value) => void kept.set(key, value),
-      removeItem: (key) => void kept.delete(key),
-    },
-  });
-}
+const newClient = () => newDevice({ fetch: recordingFetch });
 
 const transcript = [];
 async function step(name, call) {

@@ -5,30 +5,11 @@
 //
 // Prints as JSON what supabase-js made of it on either device.
 
-import { AuthClient } from "@supabase/supabase-js";
-
-const url = process.argv[2]?.replace(/\/$/, "");
-if (!url) {
-  console.error("usage: node denied.mjs URL");
-  process.exit(2);
-}
-
-const email = `someone-${process.pid}-${Date.now()}@example.com`;
-const password = "correct horse battery staple";
+import { email, newDevice, password } from "./someone.mjs";
 
 function newClient() {
-  const kept = new Map();
   const events = [];
-  const client = new AuthClient({
-    url,
-    autoRefreshToken: false,
-    persistSession: true,
-    storage: {
-      getItem: (key) => kept.get(key) ?? null,
-      setItem: (key, value) => void kept.set(key, value),
-      removeItem: (key) => void kept.delete(key),
-    },
-  });
+  const client = newDevice();
   client.onAuthStateChange((event) => void events.push(event));
   return { client, events };
 }

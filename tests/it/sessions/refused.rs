@@ -29,6 +29,15 @@ async fn on_both_stores(flags: &[&str], login: &Login) -> [World; 2] {
     [World::with(flags, renewing(login)).await, World::with(&with_memory, renewing(login)).await]
 }
 
+/// A sidecar that enforces and knows a session, that session, and what GoTrue renews it to.
+async fn enforcing(more: &[&str]) -> (World, Login, Login) {
+    let login = Login::new(NOW);
+    let renewed = login.refreshed(NOW + 1);
+    let world = World::with(&[&ENFORCE[..], more].concat(), renewing(&renewed)).await;
+    world.know(&[&login]).await;
+    (world, login, renewed)
+}
+
 async fn hint(world: &World, login: &Login) -> (redis::aio::MultiplexedConnection, String) {
     (world.redis.client().await, format!("gotrue:refresh:{}", reference(login).as_str()))
 }
@@ -188,11 +197,7 @@ async fn what_the_index_does_not_know_is_gotrues_to_judge() {
 /// GoTrue takes the previous token again: a hint alone says nothing against it.
 #[tokio::test]
 async fn a_hint_without_record_and_tombstone_refuses_nobody() {
-    let login = Login::new(NOW);
-    let renewed = login.refreshed(NOW + 1);
-    let flags = [&ENFORCE[..], &["--session-absolute-timeout", "10m"]].concat();
-    let world = World::with(&flags, renewing(&renewed)).await;
-    world.know(&[&login]).await;
+    let (world, login, renewed) = enforcing(&["--session-absolute-timeout", "10m"]).await;
     let (mut redis, hint) = hint(&world, &login).await;
     let _: () = redis.del(format!("gotrue:{{{}}}:session:{}", login.user, login.session)).await.unwrap();
     assert!(redis.exists::<_, bool>(&hint).await.unwrap());
@@ -235,11 +240,7 @@ async fn a_hint_that_is_gone_leaves_the_rest_to_what_follows_gotrues_answer() {
 /// Contract §9: the store is away, so GoTrue decides. And of a ban only GoTrue knows whether it still holds.
 #[tokio::test]
 async fn a_store_that_does_not_answer_and_a_ban_refuse_no_refresh() {
-    let login = Login::new(NOW);
-    let renewed = login.refreshed(NOW + 1);
-    let flags = [&ENFORCE[..], &["--store-timeout", "100ms"]].concat();
-    let world = World::with(&flags, renewing(&renewed)).await;
-    world.know(&[&login]).await;
+    let (world, login, renewed) = enforcing(&["--store-timeout", "100ms"]).await;
     let ban = Change::Suspend { user: login.user, until: Some(NOW + 50), decided_ms: NOW_MS };
     world.store.apply(&[ban], NOW).await.unwrap();
     assert_eq!(world.refresh(&login).await.status, 200);
