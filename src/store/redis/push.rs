@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     access::Access,
-    reply,
+    failure,
     route::{Master, Route},
     target::Role,
 };
@@ -99,7 +99,7 @@ impl Listener {
                     }
                     Err(error) => {
                         pause = if is_refusal(&error) { REFUSED } else { (pause * 2).min(PAUSE.1) };
-                        Heard::No(reply::error_of(&error))
+                        Heard::No(failure::error_of(&error))
                     }
                 };
                 let failed = heard != Heard::NotNow;
@@ -148,9 +148,11 @@ async fn until_lost(connection: &mut MultiplexedConnection, lost: &Notify) {
     }
 }
 
-/// Whether Redis itself said no, as one does that is too old or that does not allow it.
+/// Whether Redis itself said no, as one does that is too old or that does not allow it. A password that it does not
+/// take is another soon.
 fn is_refusal(error: &::redis::RedisError) -> bool {
-    error.code().is_some_and(|code| !matches!(code, "LOADING" | "MASTERDOWN" | "BUSY"))
+    let passes = ["LOADING", "MASTERDOWN", "BUSY", "NOAUTH", "WRONGPASS"];
+    error.code().is_some_and(|code| !passes.contains(&code))
 }
 
 fn hear(push: &PushInfo, keys: &Keys, changes: &Changes, lost: &Notify) {
