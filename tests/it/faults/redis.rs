@@ -349,38 +349,6 @@ async fn a_redis_that_is_slow_but_within_the_timeout_loses_nothing() {
 }
 
 #[tokio::test]
-async fn it_starts_without_redis_serves_says_so_once_and_connects_later() {
-    let upstream = Upstream::start(issuer::gotrue).await;
-    let mut server = RedisServer::start();
-    server.kill();
-    let process = sidecar(&upstream.url, &server.url(), &[]).await;
-    for ask in Ask::ALL {
-        let (answer, took) = ask.send(&process.url, &issuer::somebody()).await;
-        assert!(answer.status.is_success() && took < BOUND, "{ask:?}: {} in {took:?}", answer.status);
-    }
-    process.line("the store does not answer").await;
-    server.restart();
-    process.metric_becomes("gotrue_sidecar_store_up", 1).await;
-    let tokens = Client::new(&process.url).sign_in("a@b.example").await;
-    process.metric_becomes("gotrue_sidecar_mirror_queue_length", 0).await; // what came before it connected, too
-    assert!(is_recorded(&mut server.client().await, &tokens).await);
-    process.line("the store answers").await;
-    assert_eq!(process.count("the store does not answer"), 1);
-}
-
-#[tokio::test]
-async fn a_store_that_is_required_costs_readiness_and_nothing_else() {
-    let upstream = Upstream::start(issuer::gotrue).await;
-    let mut server = RedisServer::start();
-    let process = sidecar(&upstream.url, &server.url(), &["--readiness-require=upstream,store"]).await;
-    process.metric_becomes("gotrue_sidecar_store_up", 1).await;
-    server.kill();
-    process.metric_becomes("gotrue_sidecar_store_up", 0).await;
-    assert_eq!((readiness(&process).await, liveness(&process).await), (503, 200));
-    Client::new(&process.url).sign_in("a@b.example").await;
-}
-
-#[tokio::test]
 async fn after_everything_was_flushed_traffic_goes_on() {
     let house = House::build(&[]).await;
     let mut redis = house.redis.client().await;
