@@ -18,6 +18,17 @@ const NOT_ALLOWED: [&str; 7] = [
     "ACL failure in script",
 ];
 
+/// How Redis says that it takes no further connection (`maxclients`); it closes this one.
+const NO_ROOM: &str = "max number of clients";
+
+/// Whether Redis itself said no, as one does that is too old or that does not allow something: that is not over
+/// soon. A password that it does not take is another soon.
+pub(super) fn is_refusal(error: &RedisError) -> bool {
+    let passes = ["LOADING", "MASTERDOWN", "BUSY", "NOAUTH", "WRONGPASS"];
+    let crowded = error.detail().is_some_and(|text| text.contains(NO_ROOM));
+    !crowded && error.code().is_some_and(|code| !passes.contains(&code))
+}
+
 /// The error in our words.
 pub(super) fn error_of(error: &RedisError) -> Error {
     if error.is_timeout() {
@@ -45,6 +56,7 @@ fn server_error(error: &RedisError) -> Error {
         () if said("READONLY") => Error::ReadOnly,
         () if said("WRONGTYPE") => Error::Protocol,
         () if said("non local key") => Error::Moved, // a script in a slot that is just moving
+        () if said(NO_ROOM) => Error::Refused(io::ErrorKind::ConnectionRefused),
         () if NOT_ALLOWED.into_iter().any(said) => Error::Auth,
         () => Error::Other(Code::new(error.code().unwrap_or_default())),
     }
@@ -68,6 +80,14 @@ type Shared = Arc<dyn std::error::Error + Send + Sync>;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As a server says it.
+    fn error(text: &str) -> RedisError {
+        match ::redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).unwrap() {
+            ::redis::Value::ServerError(error) => error.into(),
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn what_a_server_says_has_its_cause() {
@@ -96,13 +116,28 @@ mod tests {
             ("WRONGTYPE Operation against a key", "protocol"),
             ("NOREPLICAS Not enough good replicas to write.", "other"),
             ("MISCONF Redis is configured to save RDB snapshots", "other"),
-            ("ERR max number of clients reached", "other"),
+            ("ERR max number of clients reached", "refused"),
+            ("ERR unknown command", "other"),
         ];
         for (text, cause) in table {
-            let reply = ::redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).unwrap();
-            let ::redis::Value::ServerError(error) = reply else { panic!("{text}") };
-            assert_eq!(error_of(&error.into()).cause(), cause, "{text}");
+            assert_eq!(error_of(&error(text)).cause(), cause, "{text}");
         }
+    }
+
+    #[test]
+    fn a_refusal_is_what_is_not_over_soon() {
+        let table = [
+            ("ERR unknown subcommand 'TRACKING'", true),
+            ("NOPERM this user has no permissions to run the 'client|tracking' command", true),
+            ("ERR max number of clients reached", false),
+            ("NOAUTH HELLO must be called with the client already authenticated", false),
+            ("WRONGPASS invalid username-password pair or user is disabled.", false),
+            ("LOADING Redis is loading the dataset in memory", false),
+        ];
+        for (text, expected) in table {
+            assert_eq!(is_refusal(&error(text)), expected, "{text}");
+        }
+        assert!(!is_refusal(&io::Error::from(io::ErrorKind::ConnectionReset).into()));
     }
 
     #[test]

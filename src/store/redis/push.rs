@@ -98,7 +98,7 @@ impl Listener {
                         Heard::NotNow
                     }
                     Err(error) => {
-                        pause = if is_refusal(&error) { REFUSED } else { (pause * 2).min(PAUSE.1) };
+                        pause = if failure::is_refusal(&error) { REFUSED } else { (pause * 2).min(PAUSE.1) };
                         Heard::No(failure::error_of(&error))
                     }
                 };
@@ -146,13 +146,6 @@ async fn until_lost(connection: &mut MultiplexedConnection, lost: &Notify) {
             return;
         }
     }
-}
-
-/// Whether Redis itself said no, as one does that is too old or that does not allow it. A password that it does not
-/// take is another soon.
-fn is_refusal(error: &::redis::RedisError) -> bool {
-    let passes = ["LOADING", "MASTERDOWN", "BUSY", "NOAUTH", "WRONGPASS"];
-    error.code().is_some_and(|code| !passes.contains(&code))
 }
 
 fn hear(push: &PushInfo, keys: &Keys, changes: &Changes, lost: &Notify) {
