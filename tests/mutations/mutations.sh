@@ -80,9 +80,21 @@ mutation 'the older refresh stands' src/store/record.lua it 'store::conformance'
 EOF
 
 mutation 'a record never expires' src/store/record.lua it 'store::' <<'EOF'
+  redis.call('EXPIRE', KEYS[1], ttl)
+---
+  -- no life
+EOF
+
+mutation 'a refresh gives a record no longer life' src/store/record.lua it 'store::' <<'EOF'
   extend(KEYS[1], ttl)
 ---
   -- no life
+EOF
+
+mutation 'a refresh leaves what it does not say' src/store/record.lua it 'store::' <<'EOF'
+      redis.call('HDEL', KEYS[1], name)
+---
+      local _ = name
 EOF
 
 mutation 'ids that contradict each other are recorded' src/mirror/record.rs it 'sessions::answers' <<'EOF'
