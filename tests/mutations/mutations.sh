@@ -285,7 +285,7 @@ mutation 'a check leaves whose time is over' src/check.rs it 'check::over' <<'EO
         if known == Known::Expired && began.elapsed().as_secs() > 3600 {
 EOF
 
-mutation 'a token is known by its claims' src/check/tokens.rs it 'check::caches' <<'EOF'
+mutation 'a token is known by its claims' src/jwks/remembered.rs it 'check::caches' <<'EOF'
     let digest = digest::digest(&digest::SHA256, token.as_bytes());
 ---
     let claims = token.rsplit_once('.').map_or(token, |(claims, _)| claims);
