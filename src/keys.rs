@@ -20,7 +20,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
 use crate::session::Seconds;
-use crate::token::lenient::Text;
+use crate::token::lenient::{self, Text};
 use crate::token::{BASE64URL, Claims};
 
 /// Longest token that is looked at, in bytes: GoTrue's are one to four kilobytes.
@@ -299,7 +299,7 @@ impl<'a> Parts<'a> {
             return None;
         }
         let header = BASE64URL.decode(header).ok()?;
-        let header: Header<'_> = serde_json::from_slice(&header).ok()?;
+        let header: Header<'_> = lenient::read(&header).ok()?;
         Some(Self {
             algorithm: allowed(header.alg.0.as_deref()?)?,
             key_id: header.kid.0.map(Cow::into_owned),
