@@ -5,6 +5,8 @@ mod lists;
 mod questions;
 mod records;
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::support::redis::{PASSWORD, Setup, Tls, documented_user, valkey};
 
@@ -112,7 +114,9 @@ async fn redis_by_tls_with_a_client_certificate_and_another_name_conforms() {
 #[tokio::test]
 async fn redis_with_the_documented_user_conforms() {
     let server = RedisServer::launch(Setup::new().with_user());
-    conform(&open(&unhurried(redis_target(server.url_of_user())))).await;
+    let store = open(&unhurried(redis_target(server.url_of_user())));
+    conform(&store).await;
+    assert_eq!(users(server.client().await).await, [USER]);
 }
 
 #[tokio::test]
@@ -145,7 +149,11 @@ async fn a_master_of_valkey_behind_its_sentinels_conforms() {
 #[tokio::test]
 async fn a_cluster_conforms() {
     let cluster = RedisCluster::start().await;
-    conform(&open(&unhurried(redis_target(cluster.url())))).await;
+    let store = open(&unhurried(redis_target(cluster.url())));
+    conform(&store).await;
+    for node in &cluster.nodes {
+        assert_eq!(users(node.client().await).await, [USER]);
+    }
 }
 
 #[tokio::test]
@@ -164,7 +172,9 @@ async fn a_cluster_by_tls_with_a_client_certificate_and_another_name_conforms() 
 #[tokio::test]
 async fn valkey_conforms() {
     let server = RedisServer::launch(Setup { program: valkey(), ..Setup::new() }.with_user());
-    conform(&open(&unhurried(redis_target(server.url_of_user())))).await;
+    let store = open(&unhurried(redis_target(server.url_of_user())));
+    conform(&store).await;
+    assert_eq!(users(server.client().await).await, [USER]);
 }
 
 #[tokio::test]
@@ -185,6 +195,16 @@ async fn redis_with_user_password_file_database_and_prefix_conforms() {
     config.key_prefix = "other".to_owned();
     conform(&open(&config)).await;
     assert_eq!(databases(server.client().await).await, ["db7"]);
+}
+
+/// Who is there by TCP: the servers' default user, who needs no password, would get everywhere, too.
+async fn users(mut redis: redis::aio::MultiplexedConnection) -> Vec<String> {
+    let list = ["LIST", "TYPE", "NORMAL"];
+    let clients: String = redis::cmd("CLIENT").arg(&list).query_async(&mut redis).await.unwrap();
+    let by_tcp = clients.lines().filter(|line| line.contains(" addr=127.0.0.1:"));
+    let user = |line: &str| line.split(' ').find_map(|word| word.strip_prefix("user=").map(str::to_owned));
+    let users: BTreeSet<_> = by_tcp.filter_map(user).collect();
+    users.into_iter().collect()
 }
 
 /// Those in which there are keys.

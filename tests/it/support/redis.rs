@@ -77,7 +77,7 @@ impl Setup {
         self
     }
 
-    /// With the user of the documentation, as its line is there; nobody else may do anything but by unix socket.
+    /// With the user of the documentation, as its line is there.
     pub(crate) fn with_user(self) -> Self {
         self.with(["--user"]).with(documented_user())
     }
