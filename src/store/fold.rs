@@ -27,7 +27,16 @@ pub fn fold(earlier: &Change, later: &Change) -> Fold {
             }
             _ => Fold::Apart,
         },
-        Change::Suspend { .. } | Change::Banned { .. } | Change::LowerAal { .. } => Fold::InOrder,
+        Change::Banned { user, until, seen_ms } => match earlier {
+            // as each store adds one refusal to another
+            Change::Banned { until: before, seen_ms: seen, .. } => {
+                let (until, seen_ms) = (*until.max(before), *seen_ms.max(seen));
+                Fold::Into(Box::new(Change::Banned { user: *user, until, seen_ms }), None)
+            }
+            Change::End { .. } => Fold::Apart,
+            _ => Fold::InOrder,
+        },
+        Change::Suspend { .. } | Change::LowerAal { .. } => Fold::InOrder,
     }
 }
 

@@ -318,18 +318,20 @@ async fn a_change_that_the_store_refuses_holds_up_nobody() {
     assert_eq!(field(&redis, &refreshed, "previous_ref").await.map(|it| it.len()), Some(43));
 }
 
+/// Agrees to everything but to refresh, for which it does not know the token.
+fn knows_no_refresh_token(seen: &Seen) -> Vec<Step> {
+    let refused = r#"{"code":400,"error_code":"refresh_token_not_found","msg":"no"}"#;
+    vec![Step::Send(if seen.request_line().contains("grant_type=refresh_token") {
+        answer("400 Bad Request", &[("Content-Type", "application/json")], refused)
+    } else {
+        issuer::said(seen)
+    })]
+}
+
 /// GoTrue refuses a refresh while nobody can say whose token it was.
 #[tokio::test]
 async fn an_ending_that_only_a_refresh_token_names_finds_its_session_later() {
-    let script = |seen: &Seen| {
-        let refused = r#"{"code":400,"error_code":"refresh_token_not_found","msg":"no"}"#;
-        vec![Step::Send(if seen.request_line().contains("grant_type=refresh_token") {
-            answer("400 Bad Request", &[("Content-Type", "application/json")], refused)
-        } else {
-            issuer::said(seen)
-        })]
-    };
-    let (upstream, redis) = (Upstream::start(script).await, RedisServer::start());
+    let (upstream, redis) = (Upstream::start(knows_no_refresh_token).await, RedisServer::start());
     let replica = Replica::start(&upstream, &redis, &[]).await;
     redis.hang();
     let tokens = replica.sign_in().await;
@@ -339,4 +341,32 @@ async fn an_ending_that_only_a_refresh_token_names_finds_its_session_later() {
     replica.process.metric_becomes(LENGTH, 0).await;
     assert!(has(&redis, "revoked", tokens.user, tokens.session).await);
     assert!(!has(&redis, "session", tokens.user, tokens.session).await);
+}
+
+/// Whoever sends refresh tokens that never were, as many as they like, costs nobody a logout or a sign-in.
+#[tokio::test]
+async fn made_up_refresh_tokens_push_nothing_out_of_the_queue() {
+    let (upstream, redis) = (Upstream::start(knows_no_refresh_token).await, RedisServer::start());
+    let replica = Replica::start(&upstream, &redis, &["--store-queue-changes=8"]).await;
+    let (mut made_up, leaving) =
+        (replica.sign_in().await, [replica.sign_in().await, replica.sign_in().await]);
+    redis.hang();
+    replica.opens().await;
+    let client = replica.client();
+    assert_eq!(client.logout(&leaving[0], "?scope=local").await.status, 204);
+    let kept = replica.sign_in().await;
+    for number in 0..20 {
+        assert_eq!(client.refresh_with(&format!("never-was-{number}")).await.status, 400);
+    }
+    assert_eq!(client.logout(&leaving[1], "?scope=local").await.status, 204);
+    assert!(replica.process.metric(&dropped("unproven")).await > 0, "{}", replica.process.stderr());
+    for kind in ["creation", "ending"] {
+        assert_eq!(replica.process.metric(&dropped(kind)).await, 0, "{kind}");
+    }
+    redis.go_on();
+    replica.process.metric_becomes(LENGTH, 0).await;
+    assert!(has(&redis, "session", kept.user, kept.session).await);
+    for tokens in &leaving {
+        assert!(has(&redis, "revoked", tokens.user, tokens.session).await);
+    }
 }
