@@ -8,11 +8,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    breaker::Breaker,
+    breaker::{Breaker, Sign},
     clock::Clock,
     metrics::{Metrics, StoreCommand, StoreResult},
     readiness::Readiness,
-    store::{About, Error, Store, redis::LastAudit},
+    store::{Error, Store, redis::LastAudit},
 };
 
 /// Readiness is never older than this (deployment notes: cached for 2 s at most).
@@ -83,8 +83,7 @@ impl StoreProbe {
         }
         for (lane, answer) in answers.iter().enumerate() {
             // one that is full is no way to wait for: it takes endings, and says at once what it does not take
-            let works = answer.as_ref().err().is_none_or(|error| error.about() == About::Room);
-            self.breaker.probed(lane, works);
+            self.breaker.probed(lane, Sign::of(answer) == Sign::Works);
         }
         if self.well.replace(well) == Some(well) {
             return;

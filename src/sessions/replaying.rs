@@ -1,20 +1,24 @@
 //! Writes what waits, once the store is back: user by user, each user's changes in order. What other replicas wrote
 //! meanwhile stands as if all had been written when it happened: the store's own rules see to that (contract I3, I9).
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{Sessions, making::change_of};
 use crate::{
     breaker::Sign,
-    metrics::{Replayed, StoreCommand},
+    metrics::{QueuedKind, Replayed, StoreCommand},
     replay::{Queued, What},
     session::{Change, Outcome, Seconds},
-    store::{self, About},
+    store::{self, About, may_overtake},
 };
 
 /// So many changes of one user are written in one round trip.
 const BATCH: usize = 64;
-/// So many users in a row may find the store full before it is left alone for a while.
+/// So many users may find a part of the store full before what it has no room for is left alone for a while.
 const FULL: usize = 16;
 /// Between tries, when nothing could be written: growing from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
@@ -76,9 +80,10 @@ impl Sessions {
     }
 
     async fn write_all(self: &Arc<Self>) {
-        let (mut after, mut full) = (0, 0);
-        let mut away = HashSet::new(); // parts of the store; users in others need not wait for them
-        loop {
+        // parts of the store that do not work, and that are full: users in others need not wait for them
+        let (mut away, mut full) = (HashSet::new(), HashMap::<usize, usize>::new());
+        let mut after = 0;
+        while away.len() < self.breaker.lanes() {
             let batch = self.queue.next(after, BATCH);
             let Some(first) = batch.first() else { break };
             let lane = self.lane_of(first);
@@ -86,18 +91,24 @@ impl Sessions {
                 after = first.id;
                 continue;
             }
-            match self.write(&batch).await {
-                Went::Done => {}
-                Went::NoRoom if full < FULL => (after, full) = (first.id, full + 1),
-                Went::NoRoom => return,
-                Went::Stopped => {
-                    after = first.id;
-                    away.insert(lane);
-                }
+            let is_full = full.get(&lane).is_some_and(|users| *users >= FULL);
+            let mut went = if is_full && batch.iter().any(|queued| queued.kind() == QueuedKind::Creation) {
+                Went::NoRoom
+            } else {
+                self.write(&batch).await
+            };
+            if let Went::NoRoom = went {
+                *full.entry(lane).or_default() += 1;
+                after = first.id;
+                went = self.write_ahead(first).await;
             }
-            if away.len() >= self.breaker.lanes() {
-                return;
+            if let Went::Stopped = went {
+                after = first.id;
+                away.insert(lane);
             }
+        }
+        if away.len() >= self.breaker.lanes() {
+            return;
         }
         let mut after = 0;
         while let Some(queued) = self.queue.next_unresolved(after) {
@@ -107,6 +118,20 @@ impl Sessions {
                 away.insert(lane);
             }
         }
+    }
+
+    /// Writes of a user for whose sign-ins or refreshes there is no room what a full store takes all the same, as far as
+    /// it may overtake those.
+    async fn write_ahead(self: &Arc<Self>, of: &Queued) -> Went {
+        let What::Change(change) = &of.what else { return Went::Done };
+        let mut waiting = self.queue.of_users(std::slice::from_ref(change));
+        waiting.retain(|queued| matches!(&queued.what, What::Change(change) if may_overtake(change)));
+        for batch in waiting.chunks(BATCH) {
+            if let stopped @ Went::Stopped = self.write(batch).await {
+                return stopped;
+            }
+        }
+        Went::Done
     }
 
     fn lane_of(&self, queued: &Queued) -> usize {
@@ -188,7 +213,8 @@ impl Sessions {
         let suspect = matches!(&result, Err(store::Error::Other(_)))
             || result.as_ref().is_err_and(|error| error.about() == About::Change);
         let ping = self.store.ping_lane(lane);
-        let at_fault = suspect && self.timed(StoreCommand::Ping, &mut self.budget(), ping).await.is_ok();
+        let at_fault = suspect
+            && Sign::of(&self.timed(StoreCommand::Ping, &mut self.budget(), ping).await) == Sign::Works;
         permit.tell(if at_fault { Sign::Works } else { Sign::of(&result) });
         match result {
             Ok(outcomes) => Tried::Made(outcomes),

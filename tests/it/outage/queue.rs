@@ -1,18 +1,8 @@
 //! What happened while the store was away is in it afterwards.
 
-use gotrue_sidecar::session::{SessionId, UserId};
 use http::{Method, StatusCode};
 
 use super::*;
-use crate::support::upstream::{Seen, Step, answer};
-
-const LENGTH: &str = "gotrue_sidecar_mirror_queue_length";
-
-/// A record is there, or a tombstone.
-async fn has(redis: &RedisServer, kind: &str, user: UserId, session: SessionId) -> bool {
-    let key = format!("gotrue:{{{user}}}:{kind}:{session}");
-    ::redis::cmd("EXISTS").arg(key).query_async(&mut redis.client().await).await.unwrap()
-}
 
 async fn field(redis: &RedisServer, of: &Tokens, name: &str) -> Option<String> {
     let key = format!("gotrue:{{{}}}:session:{}", of.user, of.session);
@@ -61,11 +51,6 @@ impl Fault {
             Self::Cut | Self::Garbage => replica.relay.does(Does::Pass),
         }
     }
-}
-
-async fn command(redis: &RedisServer, words: &[&str]) {
-    let mut command = ::redis::cmd(words[0]);
-    command.arg(&words[1..]).exec_async(&mut redis.client().await).await.unwrap();
 }
 
 /// Logins, refreshes and logouts of several users through an outage: nobody's is lost.
@@ -318,16 +303,6 @@ async fn a_change_that_the_store_refuses_holds_up_nobody() {
     assert_eq!(field(&redis, &refreshed, "previous_ref").await.map(|it| it.len()), Some(43));
 }
 
-/// Agrees to everything but to refresh, for which it does not know the token.
-fn knows_no_refresh_token(seen: &Seen) -> Vec<Step> {
-    let refused = r#"{"code":400,"error_code":"refresh_token_not_found","msg":"no"}"#;
-    vec![Step::Send(if seen.request_line().contains("grant_type=refresh_token") {
-        answer("400 Bad Request", &[("Content-Type", "application/json")], refused)
-    } else {
-        issuer::said(seen)
-    })]
-}
-
 /// GoTrue refuses a refresh while nobody can say whose token it was.
 #[tokio::test]
 async fn an_ending_that_only_a_refresh_token_names_finds_its_session_later() {
@@ -348,8 +323,7 @@ async fn an_ending_that_only_a_refresh_token_names_finds_its_session_later() {
 async fn made_up_refresh_tokens_push_nothing_out_of_the_queue() {
     let (upstream, redis) = (Upstream::start(knows_no_refresh_token).await, RedisServer::start());
     let replica = Replica::start(&upstream, &redis, &["--store-queue-changes=8"]).await;
-    let (mut made_up, leaving) =
-        (replica.sign_in().await, [replica.sign_in().await, replica.sign_in().await]);
+    let leaving = [replica.sign_in().await, replica.sign_in().await];
     redis.hang();
     replica.opens().await;
     let client = replica.client();

@@ -7,8 +7,6 @@ use rustix::process::Signal;
 use super::*;
 use crate::support::process::run;
 
-const LENGTH: &str = "gotrue_sidecar_mirror_queue_length";
-
 /// A sidecar that keeps what waits in a folder.
 async fn started(upstream: &Upstream, redis: &RedisServer, folder: &Path) -> Process {
     let flags = [
