@@ -12,7 +12,7 @@ use crate::{
     metrics::QueuedKind,
     mirror::{ByRef, Fate},
     request_id,
-    session::{Change, Reason, RefreshRef, UserId},
+    session::{Change, Reason, Record, RefreshRef, SessionId, UserId},
     store::{Fold, fold},
 };
 
@@ -205,6 +205,19 @@ impl Held {
     pub(super) fn next_unresolved(&self, after: u64) -> Option<Arc<Queued>> {
         let mut later = self.all.range(after.saturating_add(1)..).map(|(_, queued)| queued);
         later.find(|queued| matches!(queued.what, What::ByRef(_))).cloned()
+    }
+
+    /// The session whose record waits and names that refresh token.
+    pub(super) fn holder(&self, token: &RefreshRef) -> Option<(UserId, SessionId)> {
+        let names_it = |record: &Record| {
+            [&record.refresh_ref, &record.previous_ref].into_iter().flatten().any(|named| named == token)
+        };
+        self.all.values().rev().find_map(|queued| match &queued.what {
+            What::Change(Change::Record { record, .. }) if names_it(record) => {
+                Some((record.user, record.session))
+            }
+            _ => None,
+        })
     }
 
     /// Takes a change out; `false` where it is not there any more.

@@ -231,28 +231,26 @@ impl Sessions {
         let lane = self.store.lane_of_token(&by_ref.reference);
         let owner = self.store.session_of(&by_ref.reference, self.clock.seconds());
         match self.call(StoreCommand::Resolve, lane, &mut self.budget(), owner).await {
-            Ok(Some((user, session))) => {
-                // from here on it is like any other change of that user
-                if self.given_up(queued, Replayed::Written) {
+            Ok(owner) => {
+                // where there was no room for its record, the store does not know it yet
+                let owner = owner.or_else(|| self.queue.holder(&by_ref.reference));
+                if let Some((user, session)) = owner {
+                    // from here on it is like any other change of that user; a drain must find one of the two waiting
                     self.make(&[by_ref.change(user, session)], &mut self.budget(), queued.by()).await;
                 }
-                true
-            }
-            Ok(None) => {
-                self.given_up(queued, Replayed::Unresolved);
+                let result = if owner.is_some() { Replayed::Written } else { Replayed::Unresolved };
+                self.given_up(queued, result);
                 true
             }
             Err(_) => false,
         }
     }
 
-    /// It need not be written any more; `false` where it was already.
-    fn given_up(&self, queued: &Queued, result: Replayed) -> bool {
-        let taken = self.queue.take(queued);
-        if taken {
+    /// It need not be written any more.
+    fn given_up(&self, queued: &Queued, result: Replayed) {
+        if self.queue.take(queued) {
             self.metrics.replayed(result);
         }
-        taken
     }
 
     /// Whether it is about a session that would have expired by now, had it been written when it happened.

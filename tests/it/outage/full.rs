@@ -64,3 +64,25 @@ async fn a_change_that_it_refuses_holds_up_nobody() {
     ends(&replica, &redis, &leaving).await;
     replica.process.line("refuses a change that waited").await;
 }
+
+/// GoTrue refuses a refresh of a session whose sign-in still waits.
+#[tokio::test]
+async fn an_ending_that_only_a_refresh_token_names_is_of_the_session_that_waits() {
+    let (upstream, redis) = (Upstream::start(knows_no_refresh_token).await, RedisServer::start());
+    let replica = Replica::start(&upstream, &redis, &["--store-timeout=200ms"]).await;
+    full_and_away(&replica, &redis).await;
+    replica.opens().await;
+    let tokens = replica.sign_in().await;
+    assert_eq!(replica.client().refresh(&tokens).await.status, 400);
+    is_back(&replica);
+    let resolved = || async {
+        let series = |result| format!("gotrue_sidecar_mirror_replayed_total{{result=\"{result}\"}}");
+        let (written, not) = (series("written"), series("unresolved"));
+        (replica.process.metric(&written).await + replica.process.metric(&not).await > 0).then_some(())
+    };
+    eventually(resolved, || replica.process.stderr()).await;
+    command(&redis, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    replica.process.metric_becomes(LENGTH, 0).await;
+    assert!(!has(&redis, "session", tokens.user, tokens.session).await, "the ending was lost");
+    assert!(has(&redis, "revoked", tokens.user, tokens.session).await);
+}
