@@ -17,6 +17,7 @@ use self::changes::{Changes, Heard};
 pub use self::{
     error::{About, Code, Error, OpenError},
     fold::{Fold, fold, may_overtake},
+    rules::{Waited, waited},
 };
 use crate::{
     config::{self, StoreTarget},

@@ -258,7 +258,7 @@ labels! {
     Replayed:
     /// The store took it.
     Written = "written",
-    /// Its session would have expired by now.
+    /// Its session would have expired by now, or may have ended elsewhere.
     Expired = "expired",
     /// Nobody knows whose refresh token it was about.
     Unresolved = "unresolved",

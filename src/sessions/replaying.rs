@@ -12,8 +12,8 @@ use crate::{
     breaker::Sign,
     metrics::{QueuedKind, Replayed, StoreCommand},
     replay::{Queued, What},
-    session::{Change, Outcome, Seconds},
-    store::{self, About, may_overtake},
+    session::{Change, Outcome, Seconds, Sought, State},
+    store::{self, About, Waited, may_overtake, waited},
 };
 
 /// So many changes of one user are written in one round trip.
@@ -143,11 +143,9 @@ impl Sessions {
 
     /// Writes changes of one user.
     async fn write(self: &Arc<Self>, batch: &[Arc<Queued>]) -> Went {
-        let now = self.clock.seconds();
-        let (over, batch): (Vec<_>, Vec<_>) = batch.iter().partition(|queued| self.is_over(queued, now));
-        for queued in over {
-            self.given_up(queued, Replayed::Expired);
-        }
+        let Some(batch) = self.worth_writing(batch).await else {
+            return Went::Stopped;
+        };
         let changes: Vec<Change> = batch.iter().filter_map(|queued| change_of(queued)).collect();
         match self.try_changes(&changes).await {
             Tried::Made(outcomes) => {
@@ -253,11 +251,44 @@ impl Sessions {
         }
     }
 
-    /// Whether it is about a session that would have expired by now, had it been written when it happened.
-    pub(super) fn is_over(&self, queued: &Queued, now: Seconds) -> bool {
-        let What::Change(Change::Record { record, .. }) = &queued.what else {
-            return false;
-        };
-        record.expires_at <= now && (queued.since / 1000).saturating_add(self.session_ttl) <= now
+    /// Without those that waited too long; `None` where the store does not say.
+    async fn worth_writing<'a>(self: &Arc<Self>, batch: &'a [Arc<Queued>]) -> Option<Vec<&'a Arc<Queued>>> {
+        let now = self.clock.seconds();
+        let mut worth = Vec::with_capacity(batch.len());
+        for queued in batch {
+            let is = match self.waited(queued, now) {
+                Waited::InTime => true,
+                Waited::Long => self.may_be_there(queued).await?,
+                Waited::TooLong => false,
+            };
+            if is {
+                worth.push(queued);
+            } else {
+                self.given_up(queued, Replayed::Expired);
+            }
+        }
+        Some(worth)
+    }
+
+    /// Whether the store knows the session of a record, or that it has ended: else the record would make it anew. What ends meanwhile
+    /// leaves a tombstone, so the record need not be written in the same moment. `None` where the store does not say.
+    async fn may_be_there(self: &Arc<Self>, queued: &Queued) -> Option<bool> {
+        let What::Change(Change::Record { record, .. }) = &queued.what else { return Some(true) };
+        match self.look(&Sought::of(record.user, record.session), &mut self.budget()).await {
+            // of a banned user's the store says no more
+            Ok(State::Unknown | State::Suspended(_)) => Some(false),
+            Ok(State::Live(_) | State::Revoked | State::Expired) => Some(true),
+            Err(error) => (error.about() == About::Change).then_some(true),
+        }
+    }
+
+    /// How long it has waited, for what it is.
+    pub(super) fn waited(&self, queued: &Queued, now: Seconds) -> Waited {
+        match &queued.what {
+            What::Change(Change::Record { record, .. }) => {
+                waited(record, queued.since / 1000, self.session_ttl, now)
+            }
+            _ => Waited::InTime,
+        }
     }
 }

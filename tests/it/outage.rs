@@ -5,6 +5,7 @@ mod breaker;
 mod cluster;
 mod drain;
 mod full;
+mod late;
 mod queue;
 mod spool;
 
@@ -85,6 +86,11 @@ async fn sign_ins_made(redis: &RedisServer) -> usize {
 async fn has(redis: &RedisServer, kind: &str, user: UserId, session: SessionId) -> bool {
     let key = format!("gotrue:{{{user}}}:{kind}:{session}");
     ::redis::cmd("EXISTS").arg(key).query_async(&mut redis.client().await).await.unwrap()
+}
+
+async fn field(redis: &RedisServer, of: &Tokens, name: &str) -> Option<String> {
+    let key = format!("gotrue:{{{}}}:session:{}", of.user, of.session);
+    ::redis::cmd("HGET").arg(key).arg(name).query_async(&mut redis.client().await).await.unwrap()
 }
 
 async fn command(redis: &RedisServer, words: &[&str]) {

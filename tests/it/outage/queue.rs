@@ -4,11 +4,6 @@ use http::{Method, StatusCode};
 
 use super::*;
 
-async fn field(redis: &RedisServer, of: &Tokens, name: &str) -> Option<String> {
-    let key = format!("gotrue:{{{}}}:session:{}", of.user, of.session);
-    ::redis::cmd("HGET").arg(key).arg(name).query_async(&mut redis.client().await).await.unwrap()
-}
-
 fn dropped(kind: &str) -> String {
     format!("gotrue_sidecar_mirror_queue_dropped_total{{kind=\"{kind}\"}}")
 }
