@@ -78,7 +78,9 @@ impl Sessions {
             Ok(None) if self.queue.is_empty() => {}
             Err(error) if !error.may_pass() => {}
             Ok(None) | Err(_) => {
-                self.queue.put(What::ByRef(by_ref.clone()), by, self.clock.millis());
+                if !self.queue.put(What::ByRef(by_ref.clone()), by, self.clock.millis()) {
+                    self.unrecorded(Unrecorded::StoreFailed, by);
+                }
             }
         }
     }

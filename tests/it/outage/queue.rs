@@ -181,14 +181,17 @@ async fn a_full_queue_loses_creations_first_and_says_so() {
 
 #[tokio::test]
 async fn without_a_queue_what_the_store_does_not_take_is_lost_and_counted() {
-    let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
+    let (upstream, redis) = (Upstream::start(knows_no_refresh_token).await, RedisServer::start());
     let replica = Replica::start(&upstream, &redis, &["--store-queue-changes=0"]).await;
     redis.hang();
-    replica.sign_in().await;
+    let tokens = replica.sign_in().await;
     let series = r#"gotrue_sidecar_mirror_dropped_total{reason="store_failed"}"#;
     assert_eq!(replica.process.metric(series).await, 1);
-    assert_eq!(replica.process.metric(LENGTH).await, 0);
     replica.process.line("a change was not recorded").await;
+    assert_eq!(replica.client().refresh(&tokens).await.status, 400);
+    assert_eq!(replica.process.metric(series).await, 2);
+    replica.process.line("an answer was not mirrored").await;
+    assert_eq!(replica.process.metric(LENGTH).await, 0);
     redis.go_on();
 }
 
