@@ -48,9 +48,11 @@ impl Sessions {
     pub async fn replay(self: &Arc<Self>) {
         let mut pause = PAUSES.0;
         loop {
+            self.go_on_sweeping(); // with what it has begun: no request comes by
             tokio::select! {
                 () = self.queue.filled() => {}
                 () = self.breaker.turned() => self.try_lanes().await,
+                () = tokio::time::sleep(PAUSES.1) => continue,
             }
             let before = self.queue.len();
             self.write_all().await;
