@@ -17,7 +17,7 @@ use crate::{
 
 /// Readiness is never older than this (deployment notes: cached for 2 s at most).
 const ORDINARY: Duration = Duration::from_secs(1);
-/// While everybody waits for the way back, which is to be found within a second.
+/// While it does not answer, and everybody waits for the way back, which is to be found within a second.
 const SEARCHING: Duration = Duration::from_millis(250);
 /// A store that did not answer for so long counts as away: of a shorter gap nothing is lost but that a session is
 /// noted as seen some seconds later.
@@ -52,9 +52,10 @@ impl StoreProbe {
         Self { store, timeout, well: None, breaker, failing_since: None, clock, metrics, readiness }
     }
 
-    /// How long to wait before it is asked again.
+    /// How long to wait before it is asked again. Where it did not answer, it may be for the probe alone to open the
+    /// breaker: a check waits too short a time to tell.
     pub(super) fn pause(&self) -> Duration {
-        if self.breaker.is_closed() { ORDINARY } else { SEARCHING }
+        if self.breaker.is_closed() && self.well != Some(false) { ORDINARY } else { SEARCHING }
     }
 
     /// Shows what the last audit found. A store that does not answer was heard of already.
@@ -94,5 +95,28 @@ impl StoreProbe {
             None => tracing::info!("the store answers"),
             Some(error) => tracing::warn!(cause = error.cause(), error = %error, "the store does not answer"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config, store::memory::Memory};
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_asked_more_often_before_anybody_stops_waiting() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let store = Store::Memory(Arc::new(Memory::new(1, Duration::from_secs(1))));
+        let breaker = Arc::new(Breaker::new(1, Arc::clone(&metrics)));
+        let readiness = Arc::new(Readiness::new(config::Readiness { upstream: false, store: false }, true));
+        let mut probe =
+            StoreProbe::new(store, AWAY, Arc::clone(&breaker), Clock::default(), metrics, readiness);
+        probe.ask().await;
+        assert_eq!(probe.pause(), ORDINARY);
+        probe.well = Some(false);
+        assert!(breaker.is_closed());
+        assert_eq!(probe.pause(), SEARCHING);
+        probe.ask().await;
+        assert_eq!(probe.pause(), ORDINARY);
     }
 }
