@@ -3,7 +3,6 @@
 //! Decided from the credential alone, so that no method, path or header that a gateway passes on can be forged into
 //! a yes. From memory wherever that is fresh enough; `docs/check.md` says what fresh is.
 
-mod cache;
 pub mod decision;
 mod states;
 mod tokens;
@@ -20,7 +19,7 @@ use tokio::time::Instant;
 use self::{
     decision::{Known, Subject},
     states::States,
-    tokens::{Hash, Tokens, Verified},
+    tokens::Verified,
 };
 use crate::{
     body::Body,
@@ -28,7 +27,10 @@ use crate::{
     config,
     error::{self, Form},
     headers::X_REQUEST_ID,
-    jwks::Verifier,
+    jwks::{
+        Verifier,
+        remembered::{self, Hash, Remembered},
+    },
     keys,
     metrics::{CheckCache, Metrics, Refusal},
     session::Sought,
@@ -41,7 +43,7 @@ use crate::{
 pub struct Check {
     config: config::Check,
     verifier: Arc<Verifier>,
-    tokens: Tokens,
+    tokens: Remembered<Verified>,
     states: Arc<States>,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -63,7 +65,7 @@ impl Check {
         Self {
             config,
             verifier,
-            tokens: Tokens::default(),
+            tokens: Remembered::default(),
             states: Arc::new(States::new(Arc::clone(sessions), changes, config.max_staleness)),
             clock: sessions.clock.clone(),
             metrics: Arc::clone(&sessions.metrics),
@@ -96,7 +98,8 @@ impl Check {
 
     async fn decide(&self, headers: &HeaderMap, began: Instant) -> Result<Arc<Verified>, Refusal> {
         let token = credential(headers)?;
-        let (hash, generation, now) = (tokens::hash(token), self.verifier.generation(), self.clock.seconds());
+        let (hash, generation, now) =
+            (remembered::hash(token), self.verifier.generation(), self.clock.seconds());
         let (verified, at) = if let Some(verified) = self.tokens.get(&hash, generation, now) {
             self.metrics.check_cache_hit(CheckCache::Token);
             (verified, began)

@@ -3,6 +3,9 @@
 //! GoTrue rotates keys without telling anybody. A token that names an unknown key makes us fetch
 //! the set again, but not more often than every few seconds, whatever clients send.
 
+mod judge;
+pub mod remembered;
+
 use std::{
     sync::{
         Arc,
@@ -22,6 +25,7 @@ use tokio::{
     time::Instant,
 };
 
+pub use self::judge::Judge;
 use crate::{
     body::{self, Read, Stream},
     keys::{KeyRing, Verdict},

@@ -20,7 +20,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
 use crate::session::Seconds;
-use crate::token::lenient::Text;
+use crate::token::lenient::{self, Text};
 use crate::token::{BASE64URL, Claims};
 
 /// Longest token that is looked at, in bytes: GoTrue's are one to four kilobytes.
@@ -33,14 +33,14 @@ const JWKS_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// A known key made it, and it is valid now.
-    Good(Claims),
+    Good(Arc<Claims>),
     /// A known key made it, but its `exp` has passed.
-    Expired(Claims),
+    Expired(Arc<Claims>),
     /// No key is known at all. The claims are unproven.
-    NoKeys(Claims),
+    NoKeys(Arc<Claims>),
     /// Keys are known, but not the one it names: fetching the JWKS again may help. The claims are
     /// unproven.
-    UnknownKey(Claims),
+    UnknownKey(Arc<Claims>),
     /// No token, a wrong signature, an algorithm that is not allowed, or not valid yet.
     Bad,
 }
@@ -169,7 +169,7 @@ impl KeyRing {
         let Some(token) = Parts::of(token) else {
             return Verdict::Bad;
         };
-        let Some(claims) = Claims::from_payload(token.payload) else {
+        let Some(claims) = Claims::from_payload(token.payload).map(Arc::new) else {
             return Verdict::Bad;
         };
         if self.is_empty() {
@@ -299,7 +299,7 @@ impl<'a> Parts<'a> {
             return None;
         }
         let header = BASE64URL.decode(header).ok()?;
-        let header: Header<'_> = serde_json::from_slice(&header).ok()?;
+        let header: Header<'_> = lenient::read(&header).ok()?;
         Some(Self {
             algorithm: allowed(header.alg.0.as_deref()?)?,
             key_id: header.kid.0.map(Cow::into_owned),

@@ -29,7 +29,8 @@
 //! | whether the store is worth asking | [`breaker::Breaker`] | this process |
 //! | clients' connections | [`listener::Connections`], each with its [`wire::pace::Pace`] | one worker |
 //! | one request | [`exchange::Exchange`], until its answer has ended | nobody |
-//! | what checks remember | [`check::Check`], for a second at most | one worker |
+//! | tokens that were verified, by hash | [`jwks::Judge`] and [`check::Check`], until they expire | one worker |
+//! | what checks were told of sessions | [`check::Check`], for a second at most | one worker |
 //! | that sessions changed | [`store::changes::Changes`] | this process |
 //! | keys that verify tokens | [`jwks::Verifier`] | this process, replaced as a whole |
 //! | what is well, how far it has drained | [`readiness::Readiness`], [`shutdown::Drain`] | this process |
@@ -44,6 +45,7 @@ pub mod app;
 pub mod audit;
 pub mod body;
 pub mod breaker;
+pub mod cache;
 pub mod check;
 pub mod cli;
 pub mod clock;

@@ -30,7 +30,7 @@ use crate::{
     error::{self, Form},
     exchange::{Exchange, Ledger, Timing},
     headers::{self, Peer},
-    jwks::Verifier,
+    jwks::Judge,
     keys,
     metrics::{Refusal, UpstreamFailure},
     mirror::{self, Answered, Inspection},
@@ -62,7 +62,7 @@ pub struct Proxy {
     /// Only with a store; without one this is a plain proxy.
     pub sessions: Option<Arc<Sessions>>,
     /// Judges Bearer tokens; asked only with a store.
-    pub verifier: Arc<Verifier>,
+    pub judge: Judge,
     /// Only where it is on.
     pub session_api: Option<Arc<SessionApi>>,
     /// `revoke.upstream: mint`: sessions that end here are ended in GoTrue with tokens that are signed here.
@@ -118,9 +118,9 @@ impl Proxy {
         if let Some(token) = keys::bearer(&head.headers) {
             let now = sessions.clock.seconds();
             let verdict = if facts.needs_proof() {
-                Box::pin(self.verifier.verify_fetching(token, now)).await
+                Box::pin(self.judge.verify_fetching(token, now)).await
             } else {
-                self.verifier.verify(token, now)
+                self.judge.verify(token, now)
             };
             let identity = exchange.identify(verdict.proven());
             if sessions.enforce && facts.asks_for_token() {

@@ -22,7 +22,7 @@ use crate::{
     clock::Clock,
     config,
     exchange::Ledger,
-    jwks::Verifier,
+    jwks::{Judge, Verifier},
     listener::{Connections, Terms},
     metrics::Metrics,
     mirror::Mirror,
@@ -209,7 +209,7 @@ fn parts(setup: Setup) -> (Arc<Proxy>, admin::State) {
     });
     let upstream =
         Upstream::new(connector, &setup.upstream, setup.upstream_connections, Arc::clone(&ledger.clock));
-    let proxy =
-        Proxy { ledger, upstream, host, paths, limits, draining, sessions, verifier, session_api, mint };
+    let judge = Judge::new(verifier);
+    let proxy = Proxy { ledger, upstream, host, paths, limits, draining, sessions, judge, session_api, mint };
     (Arc::new(proxy), admin::State { check, ..setup.admin })
 }

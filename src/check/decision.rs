@@ -133,6 +133,8 @@ pub fn result(decision: Result<(), Refusal>) -> CheckResult {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use std::time::Duration;
 
     use base64::Engine as _;
@@ -157,8 +159,8 @@ mod tests {
     const OTHER: Check =
         Check { unknown: Policy::Deny, keys: Policy::Allow, on_store_error: Policy::Allow, ..DEFAULT };
 
-    fn claims(payload: &Value) -> Claims {
-        Claims::unverified(&format!("e30.{}.x", BASE64URL.encode(payload.to_string()))).unwrap()
+    fn claims(payload: &Value) -> Arc<Claims> {
+        Arc::new(Claims::unverified(&format!("e30.{}.x", BASE64URL.encode(payload.to_string()))).unwrap())
     }
 
     fn good(payload: &Value) -> Result<Subject, Refusal> {

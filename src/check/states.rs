@@ -13,12 +13,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    cache::{Cache, Weight},
-    decision::Known,
-};
+use super::decision::Known;
 use crate::{
     audit::By,
+    cache::{Cache, Weight},
     metrics::CheckCache,
     session::{Reason, SessionId, Sought, UserId},
     sessions::{Budget, Ended, Sessions},

@@ -1,39 +1,15 @@
-//! Tokens that were verified, so that the next check with the same one costs a hash: kept by SHA-256, never in
-//! clear, until they expire or the keys change.
+//! What a check keeps of a token that was verified: whose it is, and the headers that say so.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header::CACHE_CONTROL};
 
-use super::{
-    cache::{Cache, Weight},
-    decision::Subject,
-};
+use super::decision::Subject;
 use crate::{
     headers::IDENTITY,
+    jwks::remembered::Kept,
     session::{Aal, Seconds},
     token::{Claims, Email},
 };
-
-/// So many are kept, by each worker.
-const MOST: usize = 65_536;
-/// They take so much, by each worker; 400 bytes each, about.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
-
-/// What stands for a token.
-pub(super) type Hash = [u8; 32];
-
-/// The hash of a token.
-pub(super) fn hash(token: &str) -> Hash {
-    let mut hash = [0; 32];
-    let digest = digest::digest(&digest::SHA256, token.as_bytes());
-    for (to, from) in hash.iter_mut().zip(digest.as_ref()) {
-        *to = *from;
-    }
-    hash
-}
 
 /// A token that was verified.
 #[derive(Debug)]
@@ -113,55 +89,13 @@ fn visible(text: Option<&str>) -> &str {
     text.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic())).unwrap_or("")
 }
 
-impl Weight for Arc<Verified> {
-    fn heap_bytes(&self) -> usize {
-        size_of::<Verified>() + self.identity.0.iter().map(HeaderValue::len).sum::<usize>()
-    }
-}
-
-/// The verified tokens of one worker.
-#[derive(Debug)]
-pub(super) struct Tokens(Mutex<Held>);
-
-#[derive(Debug)]
-struct Held {
-    /// Of the keys that verified them.
-    generation: u64,
-    cache: Cache<Hash, Arc<Verified>>,
-}
-
-impl Default for Tokens {
-    fn default() -> Self {
-        Self(Mutex::new(Held { generation: 0, cache: Cache::new(MOST, MOST_BYTES) }))
-    }
-}
-
-impl Tokens {
-    /// The token with that hash, if keys of this generation verified it and it has not expired at `now`.
-    pub(super) fn get(&self, hash: &Hash, generation: u64, now: Seconds) -> Option<Arc<Verified>> {
-        let mut held = self.lock();
-        if held.generation != generation {
-            held.cache.clear();
-            held.generation = generation;
-        }
-        let verified = held.cache.get(hash)?;
-        if now >= verified.expires_at {
-            held.cache.remove(hash);
-            return None;
-        }
-        Some(verified)
+impl Kept for Verified {
+    fn expires_at(&self) -> Option<Seconds> {
+        Some(self.expires_at)
     }
 
-    /// Keeps a token that keys of this generation have verified.
-    pub(super) fn keep(&self, hash: Hash, generation: u64, verified: &Arc<Verified>) {
-        let mut held = self.lock();
-        if held.generation == generation {
-            held.cache.insert(hash, Arc::clone(verified));
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.identity.0.iter().map(HeaderValue::len).sum::<usize>()
     }
 }
 
@@ -206,20 +140,6 @@ mod tests {
             let shown = shown(&json!({"role": odd, "email": odd, "exp": 7}));
             assert!(shown.iter().all(|(_, value)| !value.contains('a') || value == "no-store"), "{shown:?}");
         }
-    }
-
-    #[test]
-    fn a_token_is_kept_until_it_expires_or_the_keys_change() {
-        let (tokens, good) = (Tokens::default(), Arc::new(verified(&json!({"exp": 100}))));
-        let hash = hash("a token");
-        assert!(tokens.get(&hash, 0, 99).is_none());
-        tokens.keep(hash, 0, &good);
-        assert!(tokens.get(&hash, 0, 99).is_some());
-        assert!(tokens.get(&hash, 0, 100).is_none());
-        tokens.keep(hash, 0, &good);
-        assert!(tokens.get(&hash, 1, 99).is_none());
-        tokens.keep(hash, 0, &good); // by keys that have gone meanwhile
-        assert!(tokens.get(&hash, 1, 99).is_none());
     }
 
     #[test]

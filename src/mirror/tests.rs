@@ -58,10 +58,10 @@ impl Who {
         let claims = |template| Claims::unverified(&jwt(template)).unwrap();
         match self {
             Self::Nobody => None,
-            Self::Good(template) => Some(Verdict::Good(claims(template))),
-            Self::Expired(template) => Some(Verdict::Expired(claims(template))),
-            Self::NoKeys(template) => Some(Verdict::NoKeys(claims(template))),
-            Self::UnknownKey(template) => Some(Verdict::UnknownKey(claims(template))),
+            Self::Good(template) => Some(Verdict::Good(claims(template).into())),
+            Self::Expired(template) => Some(Verdict::Expired(claims(template).into())),
+            Self::NoKeys(template) => Some(Verdict::NoKeys(claims(template).into())),
+            Self::UnknownKey(template) => Some(Verdict::UnknownKey(claims(template).into())),
             Self::Forged => Some(Verdict::Bad),
         }
     }

@@ -84,7 +84,7 @@ impl Proxy {
     /// The store says that the session is this user's, which GoTrue would not ask.
     pub(super) async fn complete_by_minting(&self, sessions: &Arc<Sessions>, ended: Ended) {
         let now = sessions.clock.seconds();
-        let token = self.mint.then(|| self.verifier.mint(ended.user, Some(ended.session), now)).flatten();
+        let token = self.mint.then(|| self.judge.mint(ended.user, Some(ended.session), now)).flatten();
         if let Some(token) = token {
             self.complete(sessions, ended, None, Secret::new(token)).await;
         }

@@ -40,7 +40,7 @@ impl Proxy {
         let bearer = match keys::bearer(&head.headers) {
             Some(token) => {
                 let now = api.sessions.clock.seconds();
-                Some((Secret::new(token), Box::pin(self.verifier.verify_fetching(token, now)).await))
+                Some((Secret::new(token), Box::pin(self.judge.verify_fetching(token, now)).await))
             }
             None => None,
         };

@@ -70,6 +70,12 @@ fn parse_uuid(text: &str) -> Option<Uuid> {
 
 macro_rules! print_uuid {
     ($($name:ident),*) => {$(
+        impl $name {
+            /// Appends the hyphenated form.
+            pub fn push_to(self, text: &mut String) {
+                text.push_str(self.0.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+            }
+        }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(self.0.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()))

@@ -125,6 +125,8 @@ impl Caller {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
@@ -135,8 +137,8 @@ mod tests {
     const SESSION: &str = "0191d1a0-0000-7000-8000-000000000001";
     const NIL: &str = "00000000-0000-0000-0000-000000000000";
 
-    fn claims(payload: &serde_json::Value) -> Claims {
-        Claims::unverified(&format!("e30.{}.x", BASE64URL.encode(payload.to_string()))).unwrap()
+    fn claims(payload: &serde_json::Value) -> Arc<Claims> {
+        Arc::new(Claims::unverified(&format!("e30.{}.x", BASE64URL.encode(payload.to_string()))).unwrap())
     }
 
     fn judged(caller: Result<Caller, Refusal>) -> Result<(Option<UserId>, Option<SessionId>), Refusal> {

@@ -27,28 +27,13 @@
 local now, ttl, origin, session = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local limits = limits_from(ARGV, 6)
 local most, evicts = number(ARGV[13]), number(ARGV[14])
-local OPTIONAL = {
-  'refresh_ref', 'previous_ref', 'counter', 'began_ms', 'begun_by_ms', 'seen_at', 'aal', 'factor_id', 'amr', 'role',
-  'client_id', 'ip', 'user_agent',
-}
+local FIELDS = 15 -- where they begin in ARGV
 
 -- Where the session waits for a change to many, if it does; whether that lowers its level.
 local chain, place, lowered
 
-local function store(record)
-  local absent = {}
-  for _, name in ipairs(OPTIONAL) do
-    if not record[name] then
-      absent[#absent + 1] = name
-    end
-  end
-  -- The first write must be one that a full Redis refuses: a new session does not get in on the back of
-  -- a write that is allowed.
-  redis.call('HSET', KEYS[1], unpack(flat(record)))
-  if #absent > 0 then
-    redis.call('HDEL', KEYS[1], unpack(absent))
-  end
-  extend(KEYS[1], ttl)
+-- Puts the session into the index, for as long as its record lives.
+local function enter()
   in_chunks('ZREM', expired(KEYS[4], now), KEYS[4])
   if place then
     bring_back(chain, place, now)
@@ -57,63 +42,12 @@ local function store(record)
   extend(KEYS[4], ttl)
 end
 
-local function supersedes(new, old)
-  if new.counter and old.counter and new.counter ~= old.counter then
-    return number(new.counter) > number(old.counter)
-  end
-  if number(new.refreshed_at) ~= number(old.refreshed_at) then
-    return number(new.refreshed_at) > number(old.refreshed_at)
-  end
-  if number(new.expires_at) == 0 or number(old.expires_at) == 0 then
-    return number(new.expires_at) > 0
-  end
-  if new.refresh_ref == old.refresh_ref and number(new.expires_at) ~= number(old.expires_at) then
-    return number(new.expires_at) > number(old.expires_at)
-  end
-  if origin == 'sign_in' or (new.refresh_ref and new.refresh_ref == old.refresh_ref) then
-    return false
-  end
-  if old.refresh_ref and old.refresh_ref == new.previous_ref then
-    return true
-  end
-  if new.refresh_ref and new.refresh_ref == old.previous_ref then
-    return false
-  end
-  if new.aal and old.aal and new.aal ~= old.aal then
-    return new.aal > old.aal
-  end
-  return new.refresh_ref ~= old.refresh_ref
-end
-
--- The earliest time by which two records say that a session had begun; nil where its beginning was seen.
-local function begun_by(new, old)
-  if old.began_ms then
-    return nil
-  end
-  local one, other = new.begun_by_ms or old.begun_by_ms, old.begun_by_ms or new.begun_by_ms
-  return number(one) < number(other) and one or other
-end
-
-local function merged(new, old)
-  if not new.refresh_ref then
-    new.refresh_ref, new.previous_ref, new.counter = old.refresh_ref, old.previous_ref, old.counter
-  elseif new.refresh_ref == old.refresh_ref then
-    new.previous_ref = old.previous_ref or new.previous_ref
-    new.counter = new.counter or old.counter
-  else
-    new.previous_ref = new.previous_ref or old.refresh_ref
-  end
-  for _, name in ipairs({'client_id', 'factor_id', 'amr', 'ip', 'user_agent'}) do
-    new[name] = new[name] or old[name]
-  end
-  if number(old.seen_at) > number(new.seen_at) then
-    new.seen_at = old.seen_at
-  end
-  if old.began_ms or origin == 'refresh' then
-    new.begun_by_ms = begun_by(new, old)
-    new.created_at, new.began_ms = old.created_at or new.created_at, old.began_ms
-  end
-  return new
+-- The first write of a record, here and below, must be one that a full Redis refuses: a session does not get in on the
+-- back of a write that is allowed.
+local function create()
+  redis.call('HSET', KEYS[1], unpack(ARGV, FIELDS))
+  redis.call('EXPIRE', KEYS[1], ttl)
+  enter()
 end
 
 -- GoTrue handed tokens out, so whoever was banned before is so no longer (`Ban::allow` in `store/rules.rs`).
@@ -183,7 +117,7 @@ local buried = buried_as(KEYS[2])
 if buried then
   return answer_of(buried)
 end
-local new = pairs_from(ARGV, 15)
+local new = pairs_from(ARGV, FIELDS)
 local stored = redis.call('HGETALL', KEYS[1])
 local old = pairs_from(stored, 1)
 local known = #stored > 0
@@ -223,13 +157,94 @@ if not known then
   if others and evicts == 0 and is_full(others) then
     return 'denied'
   end
-  store(new)
+  create()
   return made('created')
 end
+
+-- From here on there is a record. What only that needs is defined here, since a definition costs Redis as much as
+-- a command does, and most sign-ins need none of it.
+
+local function supersedes(new, old)
+  if new.counter and old.counter and new.counter ~= old.counter then
+    return number(new.counter) > number(old.counter)
+  end
+  if number(new.refreshed_at) ~= number(old.refreshed_at) then
+    return number(new.refreshed_at) > number(old.refreshed_at)
+  end
+  if number(new.expires_at) == 0 or number(old.expires_at) == 0 then
+    return number(new.expires_at) > 0
+  end
+  if new.refresh_ref == old.refresh_ref and number(new.expires_at) ~= number(old.expires_at) then
+    return number(new.expires_at) > number(old.expires_at)
+  end
+  if origin == 'sign_in' or (new.refresh_ref and new.refresh_ref == old.refresh_ref) then
+    return false
+  end
+  if old.refresh_ref and old.refresh_ref == new.previous_ref then
+    return true
+  end
+  if new.refresh_ref and new.refresh_ref == old.previous_ref then
+    return false
+  end
+  if new.aal and old.aal and new.aal ~= old.aal then
+    return new.aal > old.aal
+  end
+  return new.refresh_ref ~= old.refresh_ref
+end
+
+-- The earliest time by which two records say that a session had begun; nil where its beginning was seen.
+local function begun_by(new, old)
+  if old.began_ms then
+    return nil
+  end
+  local one, other = new.begun_by_ms or old.begun_by_ms, old.begun_by_ms or new.begun_by_ms
+  return number(one) < number(other) and one or other
+end
+
+local function merged(new, old)
+  if not new.refresh_ref then
+    new.refresh_ref, new.previous_ref, new.counter = old.refresh_ref, old.previous_ref, old.counter
+  elseif new.refresh_ref == old.refresh_ref then
+    new.previous_ref = old.previous_ref or new.previous_ref
+    new.counter = new.counter or old.counter
+  else
+    new.previous_ref = new.previous_ref or old.refresh_ref
+  end
+  for _, name in ipairs({'client_id', 'factor_id', 'amr', 'ip', 'user_agent'}) do
+    new[name] = new[name] or old[name]
+  end
+  if number(old.seen_at) > number(new.seen_at) then
+    new.seen_at = old.seen_at
+  end
+  if old.began_ms or origin == 'refresh' then
+    new.begun_by_ms = begun_by(new, old)
+    new.created_at, new.began_ms = old.created_at or new.created_at, old.began_ms
+  end
+  return new
+end
+
+local OPTIONAL = {
+  refresh_ref = true, previous_ref = true, counter = true, began_ms = true, begun_by_ms = true, seen_at = true,
+  aal = true, factor_id = true, amr = true, role = true, client_id = true, ip = true, user_agent = true,
+}
+
+local function replace(record)
+  redis.call('HSET', KEYS[1], unpack(flat(record)))
+  for i = 1, #stored, 2 do
+    local name = stored[i]
+    if OPTIONAL[name] and not record[name] then
+      redis.call('HDEL', KEYS[1], name)
+    end
+  end
+  extend(KEYS[1], ttl)
+  enter()
+end
+
 if supersedes(new, old) then
-  store(merged(new, old))
+  replace(merged(new, old))
   return made('refreshed')
 end
+
 -- Where the stored one stands, the other may still tell more of the beginning.
 local function add_beginning()
   local by = begun_by(new, old)

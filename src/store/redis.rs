@@ -53,6 +53,9 @@ use crate::{
 /// So many of a user's sessions are dealt with by one script; a few milliseconds of Redis' time. More are swept.
 const STEP: u32 = 256;
 
+/// Bytes of a hint, but for the longest prefixes.
+const HINT: usize = 256;
+
 /// Commands that ask one part whether it works.
 const PROBES: usize = 2;
 
@@ -322,7 +325,7 @@ impl Redis {
 
     /// See [`Store::lane_of`](super::Store::lane_of).
     pub fn lane_of(&self, user: UserId) -> usize {
-        self.route.lane_of(&self.keys.marks(user))
+        if self.route.is_spread() { self.route.lane_of(&self.keys.marks(user)) } else { 0 }
     }
 
     /// See [`Store::lane_of_token`](super::Store::lane_of_token).
@@ -442,10 +445,14 @@ impl Redis {
         for change in changes {
             let Change::Record { record, .. } = change else { continue };
             let ttl = rules::record_ttl(self.session_ttl, record.expires_at, now);
+            let mut session = String::with_capacity(2 * 36 + 1);
+            record.user.push_to(&mut session);
+            session.push('/');
+            record.session.push_to(&mut session);
             for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
                 let key = self.keys.refresh(token);
-                let mut set = cmd("SETEX");
-                set.arg(&key).arg(ttl).arg(format!("{}/{}", record.user, record.session));
+                let mut set = Cmd::with_capacity(4, HINT);
+                set.arg("SETEX").arg(&key).arg(ttl).arg(&session);
                 batch.add(&key, set);
             }
         }

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::BASE64URL;
-use super::lenient::{Key, Text, Time, anything_else_is_nothing, skip_map, skip_seq};
+use super::lenient::{self, Key, Text, Time, anything_else_is_nothing, skip_map, skip_seq};
 use crate::session::{Aal, Seconds, SessionId, UserId};
 
 /// Bytes kept of a claim's text; GoTrue's own values are far shorter.
@@ -84,7 +84,7 @@ impl Claims {
 
     /// Reads the middle part of a JWT.
     pub(crate) fn from_payload(payload: &str) -> Option<Self> {
-        serde_json::from_slice(&BASE64URL.decode(payload).ok()?).ok()
+        lenient::read(&BASE64URL.decode(payload).ok()?).ok()
     }
 }
 

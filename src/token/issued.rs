@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::RefreshToken;
-use super::lenient::{Key, Text, anything_else_is_nothing, skip_seq};
+use super::lenient::{self, Key, Text, anything_else_is_nothing, skip_seq};
 use crate::scope::first_query_value;
 
 /// An access token and a refresh token that GoTrue just handed out. Never printed.
@@ -22,7 +22,7 @@ impl<'a> Issued<'a> {
     /// From the JSON of a 2xx answer: an object whose `access_token` and `refresh_token` are
     /// strings (GS §1.1 J and O). `None` for anything else, JSON or not.
     pub fn in_json(body: &'a [u8]) -> Option<Self> {
-        let answer: Answer<'a> = serde_json::from_slice(body).ok()?;
+        let answer: Answer<'a> = lenient::read(body).ok()?;
         Self::new(answer.access?, answer.refresh?, answer.user_id)
     }
 

@@ -8,6 +8,17 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 
 use crate::session::Seconds;
 
+/// Reads a document. What is UTF-8 as a whole, as GoTrue's always is, need not be checked string by string.
+///
+/// # Errors
+/// As `serde_json::from_slice`.
+pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    match std::str::from_utf8(json) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(json),
+    }
+}
+
 /// A string, or nothing. Borrows where the JSON has no escapes.
 #[derive(Debug, Default)]
 pub(crate) struct Text<'a>(pub(crate) Option<Cow<'a, str>>);
@@ -134,6 +145,14 @@ impl Visitor<'_> for TimeVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_spoil_only_what_is_read_of_them() {
+        let read = |json: &'static [u8]| read::<(IgnoredAny, Text<'_>)>(json).map(|(_, text)| text.0);
+        assert_eq!(read(br#"["a","b"]"#).unwrap().as_deref(), Some("b"));
+        assert_eq!(read(b"[\"\xff\",\"b\"]").unwrap().as_deref(), Some("b"));
+        assert!(read(b"[\"a\",\"\xff\"]").is_err());
+    }
 
     #[test]
     fn a_value_of_another_type_is_nothing_and_the_rest_is_still_read() {

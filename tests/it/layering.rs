@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Every module of the library. Each may use those that stand before it.
-const ORDER: [&str; 41] = [
+const ORDER: [&str; 42] = [
     // words: types and pure functions
     "session",
     "scope",
@@ -22,6 +22,7 @@ const ORDER: [&str; 41] = [
     "keys",
     "mirror",
     // tools: one thing each
+    "cache",
     "metrics",
     "telemetry",
     "access",

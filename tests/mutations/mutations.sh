@@ -80,9 +80,21 @@ mutation 'the older refresh stands' src/store/record.lua it 'store::conformance'
 EOF
 
 mutation 'a record never expires' src/store/record.lua it 'store::' <<'EOF'
+  redis.call('EXPIRE', KEYS[1], ttl)
+---
+  -- no life
+EOF
+
+mutation 'a refresh gives a record no longer life' src/store/record.lua it 'store::' <<'EOF'
   extend(KEYS[1], ttl)
 ---
   -- no life
+EOF
+
+mutation 'a refresh leaves what it does not say' src/store/record.lua it 'store::' <<'EOF'
+      redis.call('HDEL', KEYS[1], name)
+---
+      local _ = name
 EOF
 
 mutation 'ids that contradict each other are recorded' src/mirror/record.rs it 'sessions::answers' <<'EOF'
@@ -273,7 +285,7 @@ mutation 'a check leaves whose time is over' src/check.rs it 'check::over' <<'EO
         if known == Known::Expired && began.elapsed().as_secs() > 3600 {
 EOF
 
-mutation 'a token is known by its claims' src/check/tokens.rs it 'check::caches' <<'EOF'
+mutation 'a token is known by its claims' src/jwks/remembered.rs it 'check::caches' <<'EOF'
     let digest = digest::digest(&digest::SHA256, token.as_bytes());
 ---
     let claims = token.rsplit_once('.').map_or(token, |(claims, _)| claims);

@@ -2,6 +2,11 @@
 
 use ::redis::{Cmd, Pipeline, Script};
 
+/// What a call has room for before it must grow: a record with all that a sign-in tells of.
+const ARGUMENTS: usize = 64;
+/// As [`ARGUMENTS`]; a user agent can be longer than the rest.
+const BYTES: usize = 1024;
+
 /// A script after what it shares with others.
 macro_rules! script {
     (reads $file:literal) => {
@@ -105,7 +110,7 @@ impl Named {
 
     /// A call of it, to which arguments are to be added.
     pub(super) fn call(&self, keys: &[String]) -> Cmd {
-        let mut call = Cmd::new();
+        let mut call = Cmd::with_capacity(ARGUMENTS, BYTES);
         call.arg("EVALSHA").arg(&self.hash).arg(keys.len()).arg(keys);
         call
     }

@@ -6,7 +6,7 @@ use std::{collections::HashMap, hash::Hash};
 /// takes its place. What is asked for while it is old becomes young again. No step costs more than one entry does,
 /// but for that drop.
 #[derive(Debug)]
-pub(super) struct Cache<K, V> {
+pub struct Cache<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     /// Of the young.
@@ -16,19 +16,19 @@ pub(super) struct Cache<K, V> {
 }
 
 /// What an entry takes beside itself.
-pub(super) trait Weight {
+pub trait Weight {
     /// Bytes on the heap, about.
     fn heap_bytes(&self) -> usize;
 }
 
 impl<K: Eq + Hash + Copy, V: Weight + Clone> Cache<K, V> {
     /// Holds at most `most` entries, which take at most `most_bytes`, about.
-    pub(super) fn new(most: usize, most_bytes: usize) -> Self {
+    pub fn new(most: usize, most_bytes: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), bytes: 0, most, most_bytes }
     }
 
     /// What is held for this key.
-    pub(super) fn get(&mut self, key: &K) -> Option<V> {
+    pub fn get(&mut self, key: &K) -> Option<V> {
         if let Some(value) = self.young.get(key) {
             return Some(value.clone());
         }
@@ -38,7 +38,7 @@ impl<K: Eq + Hash + Copy, V: Weight + Clone> Cache<K, V> {
     }
 
     /// Holds this from now on.
-    pub(super) fn insert(&mut self, key: K, value: V) {
+    pub fn insert(&mut self, key: K, value: V) {
         let bytes = size_of::<(K, V)>() + value.heap_bytes();
         let full = self.young.len() >= self.most / 2 || self.bytes + bytes > self.most_bytes / 2;
         if full {
@@ -53,7 +53,7 @@ impl<K: Eq + Hash + Copy, V: Weight + Clone> Cache<K, V> {
     }
 
     /// Forgets it.
-    pub(super) fn remove(&mut self, key: &K) {
+    pub fn remove(&mut self, key: &K) {
         if let Some(value) = self.young.remove(key) {
             self.bytes -= size_of::<(K, V)>() + value.heap_bytes();
         }
@@ -61,7 +61,7 @@ impl<K: Eq + Hash + Copy, V: Weight + Clone> Cache<K, V> {
     }
 
     /// Forgets everything.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.young.clear();
         self.old.clear();
         self.bytes = 0;
