@@ -27,7 +27,7 @@ use crate::{
     clock::Millis,
     config,
     metrics::{Metrics, QueuedKind},
-    session::{Change, Unrecorded, UserId},
+    session::{Change, RefreshRef, SessionId, Unrecorded, UserId},
 };
 
 /// The queue of one process. Requests ask it with one load of an atomic while it is empty.
@@ -129,6 +129,11 @@ impl Queue {
     /// The oldest change with an id above `after` that is about a refresh token of which nobody knew whose it is.
     pub fn next_unresolved(&self, after: u64) -> Option<Arc<Queued>> {
         self.held().next_unresolved(after)
+    }
+
+    /// The session whose sign-in or refresh waits and names that refresh token.
+    pub fn holder(&self, token: &RefreshRef) -> Option<(UserId, SessionId)> {
+        self.held().holder(token)
     }
 
     /// Takes a change out; `false` where somebody else has.

@@ -100,6 +100,15 @@ pub enum Standing {
     Unavailable,
 }
 
+impl Standing {
+    fn without_store(reader: Reader) -> Self {
+        match without_store(reader) {
+            Without::LeftToGotrue | Without::TokenDecides => Self::Open,
+            Without::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
 impl Budget {
     /// For something that may take so long.
     pub fn new(limit: Duration) -> Self {
@@ -127,10 +136,7 @@ impl Sessions {
                 Standing::Open
             }
             Ok(State::Live(_)) => Standing::Open,
-            Err(_) => match without_store(Reader::Enforce) {
-                Without::LeftToGotrue | Without::TokenDecides => Standing::Open,
-                Without::Unavailable => Standing::Unavailable,
-            },
+            Err(_) => Standing::without_store(Reader::Enforce),
         }
     }
 
@@ -149,7 +155,10 @@ impl Sessions {
             Ok(State::Unknown) => self.seen.note_missing(session, self.clock.seconds()),
             Ok(State::Revoked) => return Standing::Revoked,
             Ok(State::Expired) => return Standing::Expired,
-            Err(_) => self.seen.forget(session),
+            Err(_) => {
+                self.seen.forget(session);
+                return Standing::without_store(Reader::Lookup);
+            }
         }
         Standing::Open
     }

@@ -16,7 +16,8 @@ use std::{sync::Arc, time::Duration};
 use self::changes::{Changes, Heard};
 pub use self::{
     error::{About, Code, Error, OpenError},
-    fold::{Fold, fold},
+    fold::{Fold, fold, may_overtake},
+    rules::{Waited, waited},
 };
 use crate::{
     config::{self, StoreTarget},

@@ -8,16 +8,16 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    breaker::Breaker,
+    breaker::{Breaker, Sign},
     clock::Clock,
     metrics::{Metrics, StoreCommand, StoreResult},
     readiness::Readiness,
-    store::{About, Error, Store, redis::LastAudit},
+    store::{Error, Store, redis::LastAudit},
 };
 
 /// Readiness is never older than this (deployment notes: cached for 2 s at most).
 const ORDINARY: Duration = Duration::from_secs(1);
-/// While everybody waits for the way back, which is to be found within a second.
+/// While it does not answer, and everybody waits for the way back, which is to be found within a second.
 const SEARCHING: Duration = Duration::from_millis(250);
 /// A store that did not answer for so long counts as away: of a shorter gap nothing is lost but that a session is
 /// noted as seen some seconds later.
@@ -64,9 +64,10 @@ impl StoreProbe {
         }
     }
 
-    /// How long to wait before it is asked again.
+    /// How long to wait before it is asked again. Where it did not answer, it may be for the probe alone to open the
+    /// breaker: a check waits too short a time to tell.
     pub(super) fn pause(&self) -> Duration {
-        if self.breaker.is_closed() { ORDINARY } else { SEARCHING }
+        if self.breaker.is_closed() && self.well != Some(false) { ORDINARY } else { SEARCHING }
     }
 
     /// Shows what the last audit found. A store that does not answer was heard of already.
@@ -95,8 +96,7 @@ impl StoreProbe {
         }
         for (lane, answer) in answers.iter().enumerate() {
             // one that is full is no way to wait for: it takes endings, and says at once what it does not take
-            let works = answer.as_ref().err().is_none_or(|error| error.about() == About::Room);
-            self.breaker.probed(lane, works);
+            self.breaker.probed(lane, Sign::of(answer) == Sign::Works);
         }
         let news = self.told.news(result);
         if news == Some(News::Turned) {
@@ -183,5 +183,28 @@ mod tests {
                 assert_eq!(told.news(answer), expected, "answer {at} of {answers:?}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config, store::memory::Memory};
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_asked_more_often_before_anybody_stops_waiting() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let store = Store::Memory(Arc::new(Memory::new(1, Duration::from_secs(1))));
+        let breaker = Arc::new(Breaker::new(1, Arc::clone(&metrics)));
+        let readiness = Arc::new(Readiness::new(config::Readiness { upstream: false, store: false }, true));
+        let mut probe =
+            StoreProbe::new(store, AWAY, Arc::clone(&breaker), Clock::default(), metrics, readiness);
+        probe.ask().await;
+        assert_eq!(probe.pause(), ORDINARY);
+        probe.well = Some(false);
+        assert!(breaker.is_closed());
+        assert_eq!(probe.pause(), SEARCHING);
+        probe.ask().await;
+        assert_eq!(probe.pause(), ORDINARY);
     }
 }

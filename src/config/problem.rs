@@ -151,6 +151,12 @@ pub enum Rule {
     /// A session feature in a stateless proxy.
     #[error("needs a store; expected store.url or store.url_file as well")]
     NeedsStore,
+    /// A folder for what is never kept.
+    #[error("keeps what waits for the store, and nothing may; expected {other} above 0")]
+    NeedsQueue {
+        /// The bound that is 0.
+        other: &'static str,
+    },
     /// Enforcement of what is not looked up.
     #[error("needs lookup; expected lookup to be true")]
     NeedsLookup,

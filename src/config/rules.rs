@@ -54,7 +54,8 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
     let half = |one, other| given.has(one) && !given.has(other);
     let minted = values.get("revoke.upstream").is_some_and(|given| given.text.reveal() == "mint");
     let idle = config.session.limits.idle;
-    let rules: [(bool, &[&'static str], Rule); 14] = [
+    let spools = config.queue.spool_dir.is_some() && given.a_store();
+    let rules: [(bool, &[&'static str], Rule); 16] = [
         (
             half("tls.cert_file", "tls.key_file"),
             &["tls.cert_file", "tls.key_file"],
@@ -74,6 +75,16 @@ pub(super) fn contradictions(values: &Values, config: &Config) -> Vec<Problem> {
             half("store.client_key_file", "store.client_cert_file"),
             &["store.client_key_file", "store.client_cert_file"],
             Rule::Without { other: "store.client_cert_file" },
+        ),
+        (
+            spools && config.queue.changes == 0,
+            &["store.spool_dir", "store.queue_changes"],
+            Rule::NeedsQueue { other: "store.queue_changes" },
+        ),
+        (
+            spools && config.queue.bytes == 0,
+            &["store.spool_dir", "store.queue_bytes"],
+            Rule::NeedsQueue { other: "store.queue_bytes" },
         ),
         (config.enforce && !config.lookup && given.a_store(), &["enforce", "lookup"], Rule::NeedsLookup),
         (

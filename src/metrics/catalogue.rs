@@ -104,7 +104,7 @@ families! {
     QUEUE_DROPPED = "gotrue_sidecar_mirror_queue_dropped_total", Kind::Counter, ["kind"],
         "Changes that were lost because too many waited.";
     SPOOL_OK = "gotrue_sidecar_mirror_spool_ok", Kind::Gauge, [],
-        "Whether what waits could be written to store.spool_dir the last time; 0 before the first time and without it.";
+        "Whether what waits could be written to store.spool_dir the last time; 0 without it.";
     REPLAYED = "gotrue_sidecar_mirror_replayed_total", Kind::Counter, ["result"],
         "Changes that waited and no longer do, by what became of them.";
     SESSIONS_ENDED = "gotrue_sidecar_sessions_ended_total", Kind::Counter, ["reason"],

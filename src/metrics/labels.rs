@@ -243,6 +243,8 @@ labels! {
 labels! {
     /// What a change is that waits for the store, by what its loss would cost.
     QueuedKind:
+    /// GoTrue does not know a refresh token: if it belongs to a session, that one has ended.
+    Unproven = "unproven",
     /// A session began or went on: the next refresh tells it again.
     Creation = "creation",
     /// A ban, its end, a lower level.
@@ -256,7 +258,7 @@ labels! {
     Replayed:
     /// The store took it.
     Written = "written",
-    /// Its session would have expired by now.
+    /// Its session would have expired by now, or may have ended elsewhere.
     Expired = "expired",
     /// Nobody knows whose refresh token it was about.
     Unresolved = "unresolved",

@@ -12,7 +12,7 @@ use crate::{
     metrics::QueuedKind,
     mirror::{ByRef, Fate},
     request_id,
-    session::{Change, UserId},
+    session::{Change, Reason, Record, RefreshRef, SessionId, UserId},
     store::{Fold, fold},
 };
 
@@ -51,6 +51,7 @@ impl Queued {
     pub fn kind(&self) -> QueuedKind {
         match &self.what {
             What::Change(Change::Record { .. }) => QueuedKind::Creation,
+            What::ByRef(ByRef { fate: Fate::Ended(Reason::UnknownToGotrue), .. }) => QueuedKind::Unproven,
             What::Change(Change::End { .. }) | What::ByRef(ByRef { fate: Fate::Ended(_), .. }) => {
                 QueuedKind::Ending
             }
@@ -58,10 +59,10 @@ impl Queued {
         }
     }
 
-    fn user(&self) -> Option<UserId> {
+    fn owner(&self) -> Owner {
         match &self.what {
-            What::Change(change) => Some(change.user()),
-            What::ByRef(_) => None,
+            What::Change(change) => Owner::User(change.user()),
+            What::ByRef(by_ref) => Owner::Token(by_ref.reference.clone()),
         }
     }
 
@@ -77,6 +78,14 @@ impl Queued {
     }
 }
 
+/// Whose changes keep their order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    User(UserId),
+    /// Whoever that is.
+    Token(RefreshRef),
+}
+
 /// The bounds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
@@ -90,8 +99,8 @@ pub(super) struct Held {
     room: Room,
     next_id: u64,
     bytes: usize,
-    /// By user, in order; those by refresh token under `None`.
-    lists: HashMap<Option<UserId>, Vec<Arc<Queued>>>,
+    /// By owner, in order.
+    lists: HashMap<Owner, Vec<Arc<Queued>>>,
     /// By id.
     all: BTreeMap<u64, Arc<Queued>>,
     /// Ids by kind.
@@ -172,29 +181,43 @@ impl Held {
             Entry { since: now, route: by.route, request_id: request_id::shown(by.request_id).into() };
         match what {
             What::Change(change) => self.put_change(change, entry),
-            What::ByRef(_) => self.push(what, entry),
+            What::ByRef(by_ref) => self.put_by_ref(by_ref, entry),
         }
         self.make_room()
     }
 
     /// The first changes of a user, at most so many, in order.
     pub(super) fn of_user(&self, user: UserId, most: usize) -> Vec<Arc<Queued>> {
-        self.lists.get(&Some(user)).into_iter().flatten().take(most).cloned().collect()
+        self.lists.get(&Owner::User(user)).into_iter().flatten().take(most).cloned().collect()
     }
 
     /// The user whose first change is the oldest with an id above `after`.
     pub(super) fn next_user(&self, after: u64) -> Option<UserId> {
         let mut later = self.all.range(after.saturating_add(1)..);
         later.find_map(|(id, queued)| {
-            let user = queued.user()?;
-            let first = self.lists.get(&Some(user))?.first()?.id;
+            let Owner::User(user) = queued.owner() else { return None };
+            let first = self.lists.get(&Owner::User(user))?.first()?.id;
             (first == *id).then_some(user)
         })
     }
 
     /// The oldest by refresh token with an id above `after`.
     pub(super) fn next_unresolved(&self, after: u64) -> Option<Arc<Queued>> {
-        self.lists.get(&None)?.iter().find(|queued| queued.id > after).cloned()
+        let mut later = self.all.range(after.saturating_add(1)..).map(|(_, queued)| queued);
+        later.find(|queued| matches!(queued.what, What::ByRef(_))).cloned()
+    }
+
+    /// The session whose record waits and names that refresh token.
+    pub(super) fn holder(&self, token: &RefreshRef) -> Option<(UserId, SessionId)> {
+        let names_it = |record: &Record| {
+            [&record.refresh_ref, &record.previous_ref].into_iter().flatten().any(|named| named == token)
+        };
+        self.all.values().rev().find_map(|queued| match &queued.what {
+            What::Change(Change::Record { record, .. }) if names_it(record) => {
+                Some((record.user, record.session))
+            }
+            _ => None,
+        })
     }
 
     /// Takes a change out; `false` where it is not there any more.
@@ -216,10 +239,24 @@ impl Held {
         self.push(What::Change(change), entry);
     }
 
+    /// What was told of the same token in the same way before becomes part of it.
+    fn put_by_ref(&mut self, by_ref: ByRef, mut entry: Entry) {
+        let mut told = by_ref;
+        for queued in self.lists.get(&Owner::Token(told.reference.clone())).cloned().unwrap_or_default() {
+            let What::ByRef(earlier) = &queued.what else { continue };
+            if let Some(both) = both_told(earlier, &told) {
+                told = both;
+                entry.since = entry.since.min(queued.since);
+                self.remove(queued.id);
+            }
+        }
+        self.push(What::ByRef(told), entry);
+    }
+
     /// The change with what it takes over from earlier ones, the ids of those, and what is left of them.
     fn folded(&self, change: Change) -> (Change, Vec<u64>, Option<Change>) {
         let (mut change, mut folded, mut left) = (change, Vec::new(), None);
-        let waiting = self.lists.get(&Some(change.user())).into_iter().flatten();
+        let waiting = self.lists.get(&Owner::User(change.user())).into_iter().flatten();
         for queued in waiting.rev() {
             let What::Change(earlier) = &queued.what else { continue };
             match fold(earlier, &change) {
@@ -239,7 +276,7 @@ impl Held {
         let Entry { since, route, request_id } = entry;
         let queued = Queued { id: self.next_id, since, what, route, request_id };
         self.next_id += 1;
-        let (id, owner) = (queued.id, queued.user());
+        let (id, owner) = (queued.id, queued.owner());
         self.bytes += queued.bytes();
         let queued = Arc::new(queued);
         self.all.insert(id, Arc::clone(&queued));
@@ -254,7 +291,7 @@ impl Held {
         for ids in &mut self.kinds {
             ids.remove(&id);
         }
-        let owner = queued.user();
+        let owner = queued.owner();
         if let Some(list) = self.lists.get_mut(&owner) {
             list.retain(|queued| queued.id != id);
             if list.is_empty() {
@@ -268,13 +305,15 @@ impl Held {
         Some(queued)
     }
 
-    /// Creations go first, the oldest of them; of endings, which nothing would tell again, the newest.
+    /// What nobody has proven goes first: anybody may fill the queue with it. Then creations, the oldest of them; of
+    /// endings, which nothing would tell again, the newest.
     fn make_room(&mut self) -> Vec<QueuedKind> {
         let mut dropped = Vec::new();
         while self.len() > self.room.changes || self.bytes > self.room.bytes {
             let oldest = |kind| self.of_kind(kind).and_then(BTreeSet::first).copied();
             let newest = |kind| self.of_kind(kind).and_then(BTreeSet::last).copied();
-            let victim = oldest(QueuedKind::Creation)
+            let victim = oldest(QueuedKind::Unproven)
+                .or_else(|| oldest(QueuedKind::Creation))
                 .or_else(|| oldest(QueuedKind::Other))
                 .or_else(|| newest(QueuedKind::Ending));
             match victim.and_then(|id| self.remove(id)) {
@@ -298,6 +337,16 @@ struct Entry {
     request_id: Box<[u8]>,
 }
 
+/// Two of one token as one, where they tell the same; as a store would take one after the other.
+fn both_told(earlier: &ByRef, later: &ByRef) -> Option<ByRef> {
+    let fate = match (earlier.fate, later.fate) {
+        (Fate::Ended(first), Fate::Ended(_)) => Fate::Ended(first),
+        (Fate::Banned(until), Fate::Banned(then)) => Fate::Banned(until.max(then)),
+        _ => return None,
+    };
+    Some(ByRef { reference: later.reference.clone(), fate, sent_ms: later.sent_ms.max(earlier.sent_ms) })
+}
+
 /// Both are [`Change::Allowed`], of one user.
 fn later_of(one: Option<Change>, other: Option<Change>) -> Option<Change> {
     match (one, other) {
@@ -310,165 +359,4 @@ fn later_of(one: Option<Change>, other: Option<Change>) -> Option<Change> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::session::{Aal, Origin, Reason, Record, RefreshRef, SessionId, Which};
-
-    const BY: By<'_> = By { route: "/token", request_id: b"r1" };
-    const NOW: u64 = 1_800_000_000;
-
-    fn user(number: u8) -> UserId {
-        UserId::parse(&format!("0191d1a0-0000-7000-8000-0000000000{number:02x}")).unwrap()
-    }
-
-    fn session(number: u8) -> SessionId {
-        SessionId::parse(&format!("0191d1a0-0000-7000-8000-0000000001{number:02x}")).unwrap()
-    }
-
-    fn record(of: u8, number: u8, later: u64, origin: Origin) -> What {
-        let token = |later: u64| RefreshRef::parse(&format!("{later:_>43}"));
-        let record = Record {
-            user: user(of),
-            session: session(number),
-            refresh_ref: token(later),
-            previous_ref: later.checked_sub(1).and_then(token),
-            counter: None,
-            created_at: NOW,
-            began_ms: if origin == Origin::SignIn { NOW * 1000 } else { 0 },
-            begun_by_ms: if origin == Origin::SignIn { 0 } else { NOW * 1000 },
-            refreshed_at: NOW + later,
-            seen_at: None,
-            expires_at: NOW + 3600 + later,
-            aal: Some(Aal::Aal1),
-            factor_id: None,
-            amr: None,
-            role: None,
-            client_id: None,
-            anonymous: false,
-            ip: None,
-            user_agent: None,
-        };
-        What::Change(Change::Record { origin, record: Box::new(record), allowed_ms: None })
-    }
-
-    fn sign_in(of: u8, number: u8) -> What {
-        record(of, number, 0, Origin::SignIn)
-    }
-
-    fn refresh(of: u8, number: u8, later: u64) -> What {
-        record(of, number, later, Origin::Refresh)
-    }
-
-    fn end(of: u8, which: Which) -> What {
-        What::Change(Change::End {
-            user: user(of),
-            which,
-            reason: Reason::Logout,
-            sent_ms: NOW * 1000 + 60_000,
-            expires_at: None,
-            ended_in_gotrue: false,
-        })
-    }
-
-    fn held(changes: usize) -> Held {
-        Held::new(Room { changes, bytes: usize::MAX })
-    }
-
-    fn put(held: &mut Held, all: Vec<What>) -> Vec<QueuedKind> {
-        all.into_iter().enumerate().flat_map(|(at, what)| held.put(what, BY, at as u64)).collect()
-    }
-
-    fn kinds(held: &Held, of: u8) -> Vec<QueuedKind> {
-        held.of_user(user(of), usize::MAX).iter().map(|queued| queued.kind()).collect()
-    }
-
-    #[test]
-    fn a_login_and_its_logout_are_the_logout() {
-        let mut held = held(10);
-        let logout = end(1, Which::One(session(1)));
-        put(&mut held, vec![sign_in(1, 1), sign_in(1, 2), refresh(1, 1, 5), logout.clone(), logout]);
-        assert_eq!(kinds(&held, 1), [QueuedKind::Creation, QueuedKind::Ending]);
-        let left = held.of_user(user(1), usize::MAX);
-        let What::Change(Change::End { expires_at, .. }) = &left[1].what else { panic!("{left:?}") };
-        // the tombstone outlives the newest token of the session that was never written
-        assert_eq!((*expires_at, left[1].since), (Some(NOW + 3605), 0));
-    }
-
-    #[test]
-    fn whose_logout_leaves_that_they_were_not_banned() {
-        let mut held = held(10);
-        let What::Change(Change::Record { origin, record, .. }) = sign_in(1, 1) else { panic!() };
-        let allowed =
-            |ms| What::Change(Change::Record { origin, record: record.clone(), allowed_ms: Some(ms) });
-        put(&mut held, vec![allowed(7), allowed(9), end(1, Which::One(session(1)))]);
-        let left = held.of_user(user(1), usize::MAX);
-        assert_eq!(left.len(), 2);
-        assert_eq!(left[0].what, What::Change(Change::Allowed { user: user(1), allowed_ms: 9 }));
-    }
-
-    #[test]
-    fn refreshes_of_a_session_are_the_last_unless_something_stands_between() {
-        let mut held = held(10);
-        put(&mut held, vec![sign_in(1, 1), refresh(1, 1, 1), refresh(1, 2, 1), refresh(1, 1, 2)]);
-        assert_eq!(held.len(), 3, "the sign-in, and a refresh of each");
-        put(&mut held, vec![end(1, Which::Others(session(2))), refresh(1, 2, 3)]);
-        assert_eq!(held.len(), 5);
-        // one that comes late is kept as it is: the store knows which is newer
-        put(&mut held, vec![refresh(1, 2, 2)]);
-        assert_eq!(held.len(), 6);
-    }
-
-    #[test]
-    fn users_have_their_turn_by_their_oldest_change() {
-        let mut held = held(10);
-        put(&mut held, vec![sign_in(2, 1), sign_in(1, 2), sign_in(2, 3)]);
-        assert_eq!(held.next_user(0), Some(user(2)));
-        assert_eq!(held.next_user(1), Some(user(1)));
-        assert_eq!(held.next_user(2), None, "the third is not the first of its user");
-        let first = &held.of_user(user(2), 1)[0];
-        assert!(held.take(first) && !held.take(first));
-        assert_eq!((held.next_user(0), held.next_user(2)), (Some(user(1)), Some(user(2))));
-        assert_eq!(held.oldest(), Some(1));
-    }
-
-    #[test]
-    fn endings_are_lost_last_and_the_newest_of_them() {
-        let mut held = held(3);
-        let lost = put(&mut held, vec![end(1, Which::All), sign_in(2, 1), end(3, Which::All), sign_in(4, 2)]);
-        assert_eq!(lost, [QueuedKind::Creation]);
-        assert!(kinds(&held, 2).is_empty() && !kinds(&held, 4).is_empty(), "the oldest");
-        let suspend = Change::Suspend { user: user(5), until: None, decided_ms: 1 };
-        assert_eq!(put(&mut held, vec![What::Change(suspend)]), [QueuedKind::Creation]);
-        assert_eq!(put(&mut held, vec![end(6, Which::All)]), [QueuedKind::Other]);
-        assert_eq!(put(&mut held, vec![end(7, Which::All)]), [QueuedKind::Ending]);
-        assert!(kinds(&held, 7).is_empty() && !kinds(&held, 1).is_empty());
-        assert_eq!(put(&mut held, vec![sign_in(8, 3)]), [QueuedKind::Creation]);
-        assert_eq!((held.counts_after(0), held.counts_after(u64::MAX - 1)), ([0, 0, 3], [0, 0, 0]));
-    }
-
-    #[test]
-    fn a_file_hears_of_what_outlives_its_writing_only() {
-        let mut held = held(10);
-        put(&mut held, vec![sign_in(1, 1), sign_in(1, 2)]);
-        let (gone, fresh) = held.unspooled();
-        assert_eq!((gone.len(), fresh.len(), held.is_spooled()), (0, 2, true));
-        put(&mut held, vec![sign_in(1, 3)]);
-        for queued in held.all() {
-            held.take(&queued);
-        }
-        assert!(!held.is_spooled());
-        let (gone, fresh) = held.unspooled();
-        assert_eq!((gone, fresh.len(), held.is_spooled()), (vec![1, 2], 0, true));
-    }
-
-    #[test]
-    fn bytes_are_bounded_and_given_back() {
-        let mut held = Held::new(Room { changes: usize::MAX, bytes: 10 * ENTRY_BYTES });
-        let lost = put(&mut held, (0..20).map(|number| sign_in(1, number)).collect());
-        assert_eq!((held.len(), lost.len()), (9, 11), "a request's id takes room as well");
-        for queued in held.of_user(user(1), usize::MAX) {
-            held.take(&queued);
-        }
-        assert_eq!((held.len(), held.bytes(), held.lists.len()), (0, 0, 0));
-    }
-}
+mod tests;

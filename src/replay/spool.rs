@@ -15,7 +15,10 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{form::Line, held::Queued};
@@ -27,6 +30,8 @@ const HEAD: usize = 4 + SUM;
 const SUM: usize = 8;
 /// Longest payload that is believed to be one.
 const LONGEST: usize = 1 << 20;
+/// So many ids are in one payload at most: those of far fewer bytes than that.
+const IDS: usize = 10_000;
 /// The file may have this much more than twice what lives before it is written anew.
 const SLACK: u64 = 64 * 1024;
 
@@ -95,8 +100,10 @@ impl Spool {
     pub(super) fn open(folder: &Path) -> Result<(Self, Found), SpoolError> {
         let unusable = |source| SpoolError::Unusable { path: folder.to_owned(), source };
         let lock = private().open(folder.join(LOCK_NAME)).map_err(unusable)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| SpoolError::Taken { path: folder.to_owned() })?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            Errno::WOULDBLOCK => SpoolError::Taken { path: folder.to_owned() },
+            error => unusable(error.into()), // not every file system has locks
+        })?;
         let path = folder.join(NAME);
         let mut file = private().open(&path).map_err(unusable)?;
         let mut bytes = Vec::new();
@@ -115,8 +122,8 @@ impl Spool {
             let size = append(&mut bytes, &Record::Put(queued.id, Line::of(queued)))?;
             self.sizes.insert(queued.id, size);
         }
-        if !gone.is_empty() {
-            append(&mut bytes, &Record::Gone(gone))?;
+        for ids in gone.chunks(IDS) {
+            append(&mut bytes, &Record::Gone(ids.to_vec()))?;
         }
         self.torn = true; // until it is written in whole
         self.file.seek(SeekFrom::Start(self.end))?;
@@ -372,6 +379,20 @@ mod tests {
             spool.add(&ids, &all).unwrap();
         }
         assert!(spool.needs_rewriting(), "it would grow for ever");
+    }
+
+    /// Redis comes back and takes more at once than is read back as one payload.
+    #[test]
+    fn however_much_is_gone_at_once_what_comes_after_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(folder.path()).unwrap();
+        spool.rewrite(&[]).unwrap();
+        let gone: Vec<u64> = (1_000_000..1_200_000).collect();
+        spool.sizes.extend(gone.iter().map(|id| (*id, 0)));
+        spool.add(&gone, &[]).unwrap();
+        spool.add(&[], &filled()).unwrap();
+        let found = read(&fs::read(folder.path().join(NAME)).unwrap()).unwrap();
+        assert_eq!((whats(&found), found.damaged), (one_of_each(), 0));
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl Queue {
         spool.rewrite(&held.all()).map_err(|source| SpoolError::Unusable { path: path(), source })?;
         drop(held);
         self.in_file(u64::MAX);
+        self.metrics.spool_is(true);
         self.filing.store(true, Relaxed);
         *self.spool.lock().unwrap_or_else(PoisonError::into_inner) = Some(spool);
         Ok(())

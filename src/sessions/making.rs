@@ -10,7 +10,7 @@ use crate::{
     mirror::ByRef,
     replay::{Queued, What},
     session::{Change, Evicted, Outcome, Reason, Unrecorded, UserId},
-    store,
+    store::{self, Waited},
 };
 
 /// So many changes that wait are sent along with a new one of their user. Of more, the new one waits, too.
@@ -50,7 +50,8 @@ impl Sessions {
     ) -> Result<Vec<Outcome>, store::Error> {
         let lane = changes.first().map_or(0, |change| self.store.lane_of(change.user()));
         let now = self.clock.seconds();
-        let waiting: Vec<_> = waiting.iter().filter(|queued| !self.is_over(queued, now)).collect();
+        let waiting: Vec<_> =
+            waiting.iter().filter(|queued| self.waited(queued, now) == Waited::InTime).collect();
         let mut all = Cow::Borrowed(changes);
         if !waiting.is_empty() {
             let before = waiting.iter().filter_map(|queued| change_of(queued));
@@ -77,7 +78,9 @@ impl Sessions {
             Ok(None) if self.queue.is_empty() => {}
             Err(error) if !error.may_pass() => {}
             Ok(None) | Err(_) => {
-                self.queue.put(What::ByRef(by_ref.clone()), by, self.clock.millis());
+                if !self.queue.put(What::ByRef(by_ref.clone()), by, self.clock.millis()) {
+                    self.unrecorded(Unrecorded::StoreFailed, by);
+                }
             }
         }
     }

@@ -1,20 +1,24 @@
 //! Writes what waits, once the store is back: user by user, each user's changes in order. What other replicas wrote
 //! meanwhile stands as if all had been written when it happened: the store's own rules see to that (contract I3, I9).
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{Sessions, making::change_of};
 use crate::{
     breaker::Sign,
-    metrics::{Replayed, StoreCommand},
+    metrics::{QueuedKind, Replayed, StoreCommand},
     replay::{Queued, What},
-    session::{Change, Outcome, Seconds},
-    store::{self, About},
+    session::{Change, Outcome, Seconds, Sought, State},
+    store::{self, About, Waited, may_overtake, waited},
 };
 
 /// So many changes of one user are written in one round trip.
 const BATCH: usize = 64;
-/// So many users in a row may find the store full before it is left alone for a while.
+/// So many users may find a part of the store full before what it has no room for is left alone for a while.
 const FULL: usize = 16;
 /// Between tries, when nothing could be written: growing from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
@@ -44,9 +48,11 @@ impl Sessions {
     pub async fn replay(self: &Arc<Self>) {
         let mut pause = PAUSES.0;
         loop {
+            self.go_on_sweeping(); // with what it has begun: no request comes by
             tokio::select! {
                 () = self.queue.filled() => {}
                 () = self.breaker.turned() => self.try_lanes().await,
+                () = tokio::time::sleep(PAUSES.1) => continue,
             }
             let before = self.queue.len();
             self.write_all().await;
@@ -76,9 +82,10 @@ impl Sessions {
     }
 
     async fn write_all(self: &Arc<Self>) {
-        let (mut after, mut full) = (0, 0);
-        let mut away = HashSet::new(); // parts of the store; users in others need not wait for them
-        loop {
+        // parts of the store that do not work, and that are full: users in others need not wait for them
+        let (mut away, mut full) = (HashSet::new(), HashMap::<usize, usize>::new());
+        let mut after = 0;
+        while away.len() < self.breaker.lanes() {
             let batch = self.queue.next(after, BATCH);
             let Some(first) = batch.first() else { break };
             let lane = self.lane_of(first);
@@ -86,18 +93,24 @@ impl Sessions {
                 after = first.id;
                 continue;
             }
-            match self.write(&batch).await {
-                Went::Done => {}
-                Went::NoRoom if full < FULL => (after, full) = (first.id, full + 1),
-                Went::NoRoom => return,
-                Went::Stopped => {
-                    after = first.id;
-                    away.insert(lane);
-                }
+            let is_full = full.get(&lane).is_some_and(|users| *users >= FULL);
+            let mut went = if is_full && batch.iter().any(|queued| queued.kind() == QueuedKind::Creation) {
+                Went::NoRoom
+            } else {
+                self.write(&batch).await
+            };
+            if let Went::NoRoom = went {
+                *full.entry(lane).or_default() += 1;
+                after = first.id;
+                went = self.write_ahead(first).await;
             }
-            if away.len() >= self.breaker.lanes() {
-                return;
+            if let Went::Stopped = went {
+                after = first.id;
+                away.insert(lane);
             }
+        }
+        if away.len() >= self.breaker.lanes() {
+            return;
         }
         let mut after = 0;
         while let Some(queued) = self.queue.next_unresolved(after) {
@@ -109,6 +122,20 @@ impl Sessions {
         }
     }
 
+    /// Writes of a user for whose sign-ins or refreshes there is no room what a full store takes all the same, as far as
+    /// it may overtake those.
+    async fn write_ahead(self: &Arc<Self>, of: &Queued) -> Went {
+        let What::Change(change) = &of.what else { return Went::Done };
+        let mut waiting = self.queue.of_users(std::slice::from_ref(change));
+        waiting.retain(|queued| matches!(&queued.what, What::Change(change) if may_overtake(change)));
+        for batch in waiting.chunks(BATCH) {
+            if let stopped @ Went::Stopped = self.write(batch).await {
+                return stopped;
+            }
+        }
+        Went::Done
+    }
+
     fn lane_of(&self, queued: &Queued) -> usize {
         match &queued.what {
             What::Change(change) => self.store.lane_of(change.user()),
@@ -118,11 +145,9 @@ impl Sessions {
 
     /// Writes changes of one user.
     async fn write(self: &Arc<Self>, batch: &[Arc<Queued>]) -> Went {
-        let now = self.clock.seconds();
-        let (over, batch): (Vec<_>, Vec<_>) = batch.iter().partition(|queued| self.is_over(queued, now));
-        for queued in over {
-            self.given_up(queued, Replayed::Expired);
-        }
+        let Some(batch) = self.worth_writing(batch).await else {
+            return Went::Stopped;
+        };
         let changes: Vec<Change> = batch.iter().filter_map(|queued| change_of(queued)).collect();
         match self.try_changes(&changes).await {
             Tried::Made(outcomes) => {
@@ -188,7 +213,8 @@ impl Sessions {
         let suspect = matches!(&result, Err(store::Error::Other(_)))
             || result.as_ref().is_err_and(|error| error.about() == About::Change);
         let ping = self.store.ping_lane(lane);
-        let at_fault = suspect && self.timed(StoreCommand::Ping, &mut self.budget(), ping).await.is_ok();
+        let at_fault = suspect
+            && Sign::of(&self.timed(StoreCommand::Ping, &mut self.budget(), ping).await) == Sign::Works;
         permit.tell(if at_fault { Sign::Works } else { Sign::of(&result) });
         match result {
             Ok(outcomes) => Tried::Made(outcomes),
@@ -205,35 +231,66 @@ impl Sessions {
         let lane = self.store.lane_of_token(&by_ref.reference);
         let owner = self.store.session_of(&by_ref.reference, self.clock.seconds());
         match self.call(StoreCommand::Resolve, lane, &mut self.budget(), owner).await {
-            Ok(Some((user, session))) => {
-                // from here on it is like any other change of that user
-                if self.given_up(queued, Replayed::Written) {
+            Ok(owner) => {
+                // where there was no room for its record, the store does not know it yet
+                let owner = owner.or_else(|| self.queue.holder(&by_ref.reference));
+                if let Some((user, session)) = owner {
+                    // from here on it is like any other change of that user; a drain must find one of the two waiting
                     self.make(&[by_ref.change(user, session)], &mut self.budget(), queued.by()).await;
                 }
-                true
-            }
-            Ok(None) => {
-                self.given_up(queued, Replayed::Unresolved);
+                let result = if owner.is_some() { Replayed::Written } else { Replayed::Unresolved };
+                self.given_up(queued, result);
                 true
             }
             Err(_) => false,
         }
     }
 
-    /// It need not be written any more; `false` where it was already.
-    fn given_up(&self, queued: &Queued, result: Replayed) -> bool {
-        let taken = self.queue.take(queued);
-        if taken {
+    /// It need not be written any more.
+    fn given_up(&self, queued: &Queued, result: Replayed) {
+        if self.queue.take(queued) {
             self.metrics.replayed(result);
         }
-        taken
     }
 
-    /// Whether it is about a session that would have expired by now, had it been written when it happened.
-    pub(super) fn is_over(&self, queued: &Queued, now: Seconds) -> bool {
-        let What::Change(Change::Record { record, .. }) = &queued.what else {
-            return false;
-        };
-        record.expires_at <= now && (queued.since / 1000).saturating_add(self.session_ttl) <= now
+    /// Without those that waited too long; `None` where the store does not say.
+    async fn worth_writing<'a>(self: &Arc<Self>, batch: &'a [Arc<Queued>]) -> Option<Vec<&'a Arc<Queued>>> {
+        let now = self.clock.seconds();
+        let mut worth = Vec::with_capacity(batch.len());
+        for queued in batch {
+            let is = match self.waited(queued, now) {
+                Waited::InTime => true,
+                Waited::Long => self.may_be_there(queued).await?,
+                Waited::TooLong => false,
+            };
+            if is {
+                worth.push(queued);
+            } else {
+                self.given_up(queued, Replayed::Expired);
+            }
+        }
+        Some(worth)
+    }
+
+    /// Whether the store knows the session of a record, or that it has ended: else the record would make it anew. What ends meanwhile
+    /// leaves a tombstone, so the record need not be written in the same moment. `None` where the store does not say.
+    async fn may_be_there(self: &Arc<Self>, queued: &Queued) -> Option<bool> {
+        let What::Change(Change::Record { record, .. }) = &queued.what else { return Some(true) };
+        match self.look(&Sought::of(record.user, record.session), &mut self.budget()).await {
+            // of a banned user's the store says no more
+            Ok(State::Unknown | State::Suspended(_)) => Some(false),
+            Ok(State::Live(_) | State::Revoked | State::Expired) => Some(true),
+            Err(error) => (error.about() == About::Change).then_some(true),
+        }
+    }
+
+    /// How long it has waited, for what it is.
+    pub(super) fn waited(&self, queued: &Queued, now: Seconds) -> Waited {
+        match &queued.what {
+            What::Change(Change::Record { record, .. }) => {
+                waited(record, queued.since / 1000, self.session_ttl, now)
+            }
+            _ => Waited::InTime,
+        }
     }
 }

@@ -15,6 +15,17 @@ pub enum Fold {
     Into(Box<Change>, Option<Change>),
 }
 
+/// Whether a change may overtake those of its user that wait: the store remembers it and holds it against what it is
+/// told of later, so the order makes no difference. But for one thing: of a session that ended before it was recorded
+/// the store does not learn that its user was not banned any more; the user's next refresh tells.
+pub fn may_overtake(change: &Change) -> bool {
+    match change {
+        Change::End { which, .. } => matches!(which, Which::One(_) | Which::Others(_) | Which::All),
+        Change::Suspend { .. } | Change::Banned { .. } => true,
+        Change::Record { .. } | Change::Allowed { .. } | Change::LowerAal { .. } => false,
+    }
+}
+
 /// Looks at two changes of one user.
 pub fn fold(earlier: &Change, later: &Change) -> Fold {
     match later {
@@ -27,7 +38,16 @@ pub fn fold(earlier: &Change, later: &Change) -> Fold {
             }
             _ => Fold::Apart,
         },
-        Change::Suspend { .. } | Change::Banned { .. } | Change::LowerAal { .. } => Fold::InOrder,
+        Change::Banned { user, until, seen_ms } => match earlier {
+            // as each store adds one refusal to another
+            Change::Banned { until: before, seen_ms: seen, .. } => {
+                let (until, seen_ms) = (*until.max(before), *seen_ms.max(seen));
+                Fold::Into(Box::new(Change::Banned { user: *user, until, seen_ms }), None)
+            }
+            Change::End { .. } => Fold::Apart,
+            _ => Fold::InOrder,
+        },
+        Change::Suspend { .. } | Change::LowerAal { .. } => Fold::InOrder,
     }
 }
 

@@ -4,7 +4,9 @@
 
 mod late;
 mod limits;
+mod waited;
 
+pub use self::waited::{Waited, waited};
 pub(super) use self::{
     late::Bulk,
     limits::{is_expired, is_too_old, room_for},

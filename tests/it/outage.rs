@@ -4,11 +4,14 @@
 mod breaker;
 mod cluster;
 mod drain;
+mod full;
+mod late;
 mod queue;
 mod spool;
 
 use std::time::Duration;
 
+use gotrue_sidecar::session::{SessionId, UserId};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
@@ -17,10 +20,11 @@ use crate::support::{
     process::{Process, eventually},
     redis::RedisServer,
     relay::{Does, Relay},
-    upstream::Upstream,
+    upstream::{Seen, Step, Upstream, answer},
 };
 
 const OPEN: &str = "gotrue_sidecar_store_breaker_open";
+const LENGTH: &str = "gotrue_sidecar_mirror_queue_length";
 
 /// A sidecar with its own way to a Redis, through a relay.
 struct Replica {
@@ -76,4 +80,30 @@ async fn sign_ins_made(redis: &RedisServer) -> usize {
     let keys: ::redis::RedisResult<Vec<String>> =
         ::redis::cmd("KEYS").arg("gotrue:{*}:session:*").query_async(&mut redis.client().await).await;
     keys.unwrap().len()
+}
+
+/// A record is there, or a tombstone.
+async fn has(redis: &RedisServer, kind: &str, user: UserId, session: SessionId) -> bool {
+    let key = format!("gotrue:{{{user}}}:{kind}:{session}");
+    ::redis::cmd("EXISTS").arg(key).query_async(&mut redis.client().await).await.unwrap()
+}
+
+async fn field(redis: &RedisServer, of: &Tokens, name: &str) -> Option<String> {
+    let key = format!("gotrue:{{{}}}:session:{}", of.user, of.session);
+    ::redis::cmd("HGET").arg(key).arg(name).query_async(&mut redis.client().await).await.unwrap()
+}
+
+async fn command(redis: &RedisServer, words: &[&str]) {
+    let mut command = ::redis::cmd(words[0]);
+    command.arg(&words[1..]).exec_async(&mut redis.client().await).await.unwrap();
+}
+
+/// Agrees to everything but to refresh, for which it does not know the token.
+fn knows_no_refresh_token(seen: &Seen) -> Vec<Step> {
+    let refused = r#"{"code":400,"error_code":"refresh_token_not_found","msg":"no"}"#;
+    vec![Step::Send(if seen.request_line().contains("grant_type=refresh_token") {
+        answer("400 Bad Request", &[("Content-Type", "application/json")], refused)
+    } else {
+        issuer::said(seen)
+    })]
 }

@@ -126,7 +126,7 @@ pub(super) const KEYS: &[Key] = &[
         "store.queue_changes",
         Count(0, 10_000_000),
         "10000",
-        "Changes to sessions that wait while the store is away; above it sign-ins and refreshes are lost first. 0 for none: what the store does not take at once is lost.",
+        "Changes to sessions that wait while the store is away; above it sign-ins and refreshes are lost before logouts. 0 for none: what the store does not take at once is lost.",
     )
     .needs_store(),
     Key::new(

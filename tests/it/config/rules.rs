@@ -141,6 +141,13 @@ fn contradictions_of_the_store_name_both_sides() {
             "store:\n  url: redis+sentinel://a/m\n  sentinel_username: b",
             &["store.sentinel_username (sidecar.yaml:3): expected store.sentinel_password or"],
         ),
+        (
+            "store:\n  url: redis://a\n  spool_dir: /\n  queue_changes: 0\n  queue_bytes: 0",
+            &[
+                "store.spool_dir (sidecar.yaml:3): keeps what waits for the store, and nothing may; expected store.queue_changes above 0",
+                "store.spool_dir (sidecar.yaml:3): keeps what waits for the store, and nothing may; expected store.queue_bytes above 0",
+            ],
+        ),
     ]);
 }
 

@@ -1,11 +1,8 @@
 //! A Cluster that has lost a part: only whose sessions are there have to wait.
 
-use gotrue_sidecar::session::UserId;
-
 use super::*;
 use crate::support::redis_cluster::RedisCluster;
 
-const LENGTH: &str = "gotrue_sidecar_mirror_queue_length";
 /// Parts of a Cluster, each with a breaker of its own.
 const LANES: u64 = 64;
 

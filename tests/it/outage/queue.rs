@@ -1,23 +1,8 @@
 //! What happened while the store was away is in it afterwards.
 
-use gotrue_sidecar::session::{SessionId, UserId};
 use http::{Method, StatusCode};
 
 use super::*;
-use crate::support::upstream::{Seen, Step, answer};
-
-const LENGTH: &str = "gotrue_sidecar_mirror_queue_length";
-
-/// A record is there, or a tombstone.
-async fn has(redis: &RedisServer, kind: &str, user: UserId, session: SessionId) -> bool {
-    let key = format!("gotrue:{{{user}}}:{kind}:{session}");
-    ::redis::cmd("EXISTS").arg(key).query_async(&mut redis.client().await).await.unwrap()
-}
-
-async fn field(redis: &RedisServer, of: &Tokens, name: &str) -> Option<String> {
-    let key = format!("gotrue:{{{}}}:session:{}", of.user, of.session);
-    ::redis::cmd("HGET").arg(key).arg(name).query_async(&mut redis.client().await).await.unwrap()
-}
 
 fn dropped(kind: &str) -> String {
     format!("gotrue_sidecar_mirror_queue_dropped_total{{kind=\"{kind}\"}}")
@@ -61,11 +46,6 @@ impl Fault {
             Self::Cut | Self::Garbage => replica.relay.does(Does::Pass),
         }
     }
-}
-
-async fn command(redis: &RedisServer, words: &[&str]) {
-    let mut command = ::redis::cmd(words[0]);
-    command.arg(&words[1..]).exec_async(&mut redis.client().await).await.unwrap();
 }
 
 /// Logins, refreshes and logouts of several users through an outage: nobody's is lost.
@@ -201,14 +181,17 @@ async fn a_full_queue_loses_creations_first_and_says_so() {
 
 #[tokio::test]
 async fn without_a_queue_what_the_store_does_not_take_is_lost_and_counted() {
-    let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
+    let (upstream, redis) = (Upstream::start(knows_no_refresh_token).await, RedisServer::start());
     let replica = Replica::start(&upstream, &redis, &["--store-queue-changes=0"]).await;
     redis.hang();
-    replica.sign_in().await;
+    let tokens = replica.sign_in().await;
     let series = r#"gotrue_sidecar_mirror_dropped_total{reason="store_failed"}"#;
     assert_eq!(replica.process.metric(series).await, 1);
-    assert_eq!(replica.process.metric(LENGTH).await, 0);
     replica.process.line("a change was not recorded").await;
+    assert_eq!(replica.client().refresh(&tokens).await.status, 400);
+    assert_eq!(replica.process.metric(series).await, 2);
+    replica.process.line("an answer was not mirrored").await;
+    assert_eq!(replica.process.metric(LENGTH).await, 0);
     redis.go_on();
 }
 
@@ -321,15 +304,7 @@ async fn a_change_that_the_store_refuses_holds_up_nobody() {
 /// GoTrue refuses a refresh while nobody can say whose token it was.
 #[tokio::test]
 async fn an_ending_that_only_a_refresh_token_names_finds_its_session_later() {
-    let script = |seen: &Seen| {
-        let refused = r#"{"code":400,"error_code":"refresh_token_not_found","msg":"no"}"#;
-        vec![Step::Send(if seen.request_line().contains("grant_type=refresh_token") {
-            answer("400 Bad Request", &[("Content-Type", "application/json")], refused)
-        } else {
-            issuer::said(seen)
-        })]
-    };
-    let (upstream, redis) = (Upstream::start(script).await, RedisServer::start());
+    let (upstream, redis) = (Upstream::start(knows_no_refresh_token).await, RedisServer::start());
     let replica = Replica::start(&upstream, &redis, &[]).await;
     redis.hang();
     let tokens = replica.sign_in().await;
@@ -339,4 +314,31 @@ async fn an_ending_that_only_a_refresh_token_names_finds_its_session_later() {
     replica.process.metric_becomes(LENGTH, 0).await;
     assert!(has(&redis, "revoked", tokens.user, tokens.session).await);
     assert!(!has(&redis, "session", tokens.user, tokens.session).await);
+}
+
+/// Whoever sends refresh tokens that never were, as many as they like, costs nobody a logout or a sign-in.
+#[tokio::test]
+async fn made_up_refresh_tokens_push_nothing_out_of_the_queue() {
+    let (upstream, redis) = (Upstream::start(knows_no_refresh_token).await, RedisServer::start());
+    let replica = Replica::start(&upstream, &redis, &["--store-queue-changes=8"]).await;
+    let leaving = [replica.sign_in().await, replica.sign_in().await];
+    redis.hang();
+    replica.opens().await;
+    let client = replica.client();
+    assert_eq!(client.logout(&leaving[0], "?scope=local").await.status, 204);
+    let kept = replica.sign_in().await;
+    for number in 0..20 {
+        assert_eq!(client.refresh_with(&format!("never-was-{number}")).await.status, 400);
+    }
+    assert_eq!(client.logout(&leaving[1], "?scope=local").await.status, 204);
+    assert!(replica.process.metric(&dropped("unproven")).await > 0, "{}", replica.process.stderr());
+    for kind in ["creation", "ending"] {
+        assert_eq!(replica.process.metric(&dropped(kind)).await, 0, "{kind}");
+    }
+    redis.go_on();
+    replica.process.metric_becomes(LENGTH, 0).await;
+    assert!(has(&redis, "session", kept.user, kept.session).await);
+    for tokens in &leaving {
+        assert!(has(&redis, "revoked", tokens.user, tokens.session).await);
+    }
 }

@@ -7,8 +7,6 @@ use rustix::process::Signal;
 use super::*;
 use crate::support::process::run;
 
-const LENGTH: &str = "gotrue_sidecar_mirror_queue_length";
-
 /// A sidecar that keeps what waits in a folder.
 async fn started(upstream: &Upstream, redis: &RedisServer, folder: &Path) -> Process {
     let flags = [
@@ -132,6 +130,7 @@ async fn a_disk_that_fails_costs_no_change() {
     let folder = tempfile::tempdir().unwrap();
     let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
     let process = started(&upstream, &redis, folder.path()).await;
+    process.metric_becomes("gotrue_sidecar_mirror_spool_ok", 1).await;
     let client = Client::new(&process.url);
     // where the file is to be written anew, there is a folder: also root cannot write there
     fs::create_dir(folder.path().join("queue.new")).unwrap();

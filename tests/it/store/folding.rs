@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use gotrue_sidecar::{
     audit::By,
     metrics::Metrics,
-    replay::{Queue, What},
+    replay::{Queue, Queued, What},
+    store::may_overtake,
 };
 use proptest::{
     prelude::*,
@@ -76,15 +77,25 @@ fn a_history(directly: u32) -> impl Strategy<Value = Vec<Told>> {
 struct Gotrue {
     user: UserId,
     counted: bool,
+    /// Whether it is told that whoever got tokens was not banned: see `may_overtake`.
+    allows: bool,
     records: BTreeMap<u64, Record>,
-    begun: Vec<u64>,
+    begun: BTreeMap<u64, Seconds>,
     tokens: u64,
     now: Seconds,
 }
 
 impl Gotrue {
-    fn new(counted: bool) -> Self {
-        Self { user: user_id(1), counted, records: BTreeMap::new(), begun: Vec::new(), tokens: 0, now: NOW }
+    fn new(counted: bool, allows: bool) -> Self {
+        Self {
+            user: user_id(1),
+            counted,
+            allows,
+            records: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            tokens: 0,
+            now: NOW,
+        }
     }
 
     /// The changes that the mirror makes of a step; none where GoTrue would refuse.
@@ -149,10 +160,10 @@ impl Gotrue {
 
     /// A session has its id once only.
     fn sign_in(&mut self, number: u64) -> Option<Change> {
-        if self.begun.contains(&number) {
+        if self.begun.contains_key(&number) {
             return None;
         }
-        self.begun.push(number);
+        self.begun.insert(number, self.now);
         let record = self.issued(Record {
             began_ms: self.now * 1000,
             created_at: self.now,
@@ -163,7 +174,7 @@ impl Gotrue {
         Some(Change::Record {
             origin: Origin::SignIn,
             record: Box::new(record),
-            allowed_ms: Some(self.now * 1000),
+            allowed_ms: self.allows.then_some(self.now * 1000),
         })
     }
 
@@ -180,7 +191,7 @@ impl Gotrue {
             (record.aal, record.factor_id) = (Some(Aal::Aal2), factor);
         }
         self.records.insert(number, record.clone());
-        let allowed_ms = factor.is_none().then_some(self.now * 1000);
+        let allowed_ms = (self.allows && factor.is_none()).then_some(self.now * 1000);
         Some(Change::Record { origin: Origin::Refresh, record: Box::new(record), allowed_ms })
     }
 
@@ -196,25 +207,30 @@ impl Gotrue {
     }
 }
 
-/// Writes everything that waits, as the errand does: by user, in order.
-async fn flush(queue: &Queue, store: &Store, now: Seconds) {
-    loop {
-        let batch = queue.next(0, 64);
-        if batch.is_empty() {
-            return;
-        }
-        for queued in batch {
-            let What::Change(change) = &queued.what else { unreachable!() };
-            store.apply(std::slice::from_ref(change), now).await.unwrap();
-            assert!(queue.take(&queued));
-        }
+/// Writes everything that waits, as the errand does: by user, in order. Before the rest what may overtake it, where
+/// there was no room for a while.
+async fn flush(queue: &Queue, store: &Store, was_full: bool, now: Seconds) {
+    let mut waiting = queue.next(0, usize::MAX);
+    let overtakes = |queued: &Arc<Queued>| matches!(&queued.what, What::Change(it) if may_overtake(it));
+    if was_full {
+        waiting.sort_by_key(|queued| !overtakes(queued)); // stable
     }
+    for queued in waiting {
+        let What::Change(change) = &queued.what else { unreachable!() };
+        store.apply(std::slice::from_ref(change), now).await.unwrap();
+        assert!(queue.take(&queued));
+    }
+    assert!(queue.is_empty());
 }
 
-async fn told(store: &Store, now: Seconds, tokens: u64) -> Vec<String> {
+/// What whoever comes with tokens of the sessions is told.
+async fn told(store: &Store, gotrue: &Gotrue) -> Vec<String> {
+    let (now, tokens) = (gotrue.now, gotrue.tokens);
     let mut told = Vec::new();
-    for session in (1..=SESSIONS).map(session_id) {
-        let state = store.lookup(&Sought::of(user_id(1), session), now).await.unwrap();
+    for number in 1..=SESSIONS {
+        let began = gotrue.begun.get(&number).copied();
+        let sought = Sought { began, ..Sought::of(user_id(1), session_id(number)) };
+        let state = store.lookup(&sought, now).await.unwrap();
         told.push(match state {
             State::Live(record) => {
                 let tokens = [&record.refresh_ref, &record.previous_ref];
@@ -245,12 +261,12 @@ fn compare(directly: u32, exactly: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
     let mut runner = TestRunner::new(Config { cases: 600, failure_persistence: None, ..Config::default() });
-    let outcome = runner.run(&(any::<bool>(), a_history(directly)), |(counted, history)| {
+    let outcome = runner.run(&(any::<[bool; 2]>(), a_history(directly)), |([counted, was_full], history)| {
         runtime.block_on(async {
             let (at_once, late) = (embedded(), embedded());
             let bounds = config::Queue { changes: 10_000, bytes: usize::MAX, spool_dir: None };
             let queue = Queue::open(&bounds, Arc::clone(&metrics)).unwrap();
-            let mut gotrue = Gotrue::new(counted);
+            let mut gotrue = Gotrue::new(counted, !was_full);
             let (mut made, mut revoked) = (0, Vec::new());
             for told in &history {
                 let changes = gotrue.does(told.step);
@@ -264,17 +280,14 @@ fn compare(directly: u32, exactly: bool) {
                     }
                 }
                 if told.flush {
-                    flush(&queue, &late, gotrue.now).await;
+                    flush(&queue, &late, was_full, gotrue.now).await;
                 }
                 keep_revoked(&late, &gotrue, &mut revoked).await;
             }
             assert!(queue.len() <= made);
-            flush(&queue, &late, gotrue.now).await;
+            flush(&queue, &late, was_full, gotrue.now).await;
             keep_revoked(&late, &gotrue, &mut revoked).await;
-            let (at_once, late) = (
-                told(&at_once, gotrue.now, gotrue.tokens).await,
-                told(&late, gotrue.now, gotrue.tokens).await,
-            );
+            let (at_once, late) = (told(&at_once, &gotrue).await, told(&late, &gotrue).await);
             if exactly {
                 assert_eq!(at_once, late);
             }

@@ -1,0 +1,47 @@
+//! What waited for longer than the store remembers who has ended.
+
+use gotrue_sidecar::clock::{self, Clock};
+
+use super::*;
+use crate::support::sidecar::Sidecar;
+
+/// I3: a tombstone lives as long as the tokens that it is for. A replica that was cut off for longer must not bring the
+/// session back.
+#[tokio::test]
+async fn what_has_ended_elsewhere_does_not_come_back_when_its_tombstone_is_gone() {
+    let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
+    let relay = Relay::to(redis.port()).await;
+    let clock = Clock::standing_at(clock::millis());
+    let sidecar = Sidecar::start_at(
+        &clock,
+        &[
+            &format!("--upstream-url={}", upstream.url),
+            &format!("--store-url=redis://127.0.0.1:{}", relay.port),
+            &format!("--jwt-secret={SECRET}"),
+            "--jwt-jwks=off",
+            "--store-timeout=200ms",
+        ],
+    );
+    let client = Client::new(&sidecar.url);
+    let (gone, kept) = (client.sign_in("a@b.example").await, client.sign_in("a@b.example").await);
+    assert!(has(&redis, "session", gone.user, gone.session).await);
+    relay.does(Does::Lose);
+    for tokens in [&gone, &kept] {
+        Tokens::of(&client.refresh(tokens).await);
+    }
+    let idle = client.sign_in("a@b.example").await;
+    assert_eq!(sidecar.metric(LENGTH).await, 3.0);
+    // as another replica leaves it, once the tombstone's time is over
+    command(&redis, &["DEL", &format!("gotrue:{{{0}}}:session:{1}", gone.user, gone.session)]).await;
+    command(&redis, &["DEL", &format!("gotrue:{{{}}}:sessions", gone.user)]).await;
+    clock.set(clock.millis() + 2 * 3600 * 1000);
+    relay.swallow();
+    relay.does(Does::Pass);
+    let written = || async { (sidecar.metric(LENGTH).await == 0.0).then_some(()) };
+    eventually(written, || sidecar.access_log()).await;
+    assert!(!has(&redis, "session", gone.user, gone.session).await, "it came back");
+    assert!(field(&redis, &kept, "previous_ref").await.is_some(), "its refresh is lost");
+    // nobody can tell it from one that has ended; its next refresh does
+    assert!(!has(&redis, "session", idle.user, idle.session).await);
+    assert_eq!(sidecar.metric(r#"gotrue_sidecar_mirror_replayed_total{result="expired"}"#).await, 2.0);
+}
