@@ -54,9 +54,6 @@ use crate::{
 /// So many of a user's sessions are dealt with by one script; a few milliseconds of Redis' time. More are swept.
 const STEP: u32 = 256;
 
-/// Bytes of a hint, but for the longest prefixes.
-const HINT: usize = 256;
-
 /// Commands that ask one part whether it works.
 const PROBES: usize = 2;
 
@@ -452,8 +449,8 @@ impl Redis {
             record.session.push_to(&mut session);
             for token in [&record.refresh_ref, &record.previous_ref].into_iter().flatten() {
                 let key = self.keys.refresh(token);
-                let mut set = Cmd::with_capacity(4, HINT);
-                set.arg("SETEX").arg(&key).arg(ttl).arg(&session);
+                let mut set = cmd("SETEX");
+                set.arg(&key).arg(ttl).arg(&session);
                 batch.add(&key, set);
             }
         }

@@ -30,7 +30,7 @@ async fn what_has_ended_elsewhere_does_not_come_back_when_its_tombstone_is_gone(
         Tokens::of(&client.refresh(tokens).await);
     }
     let idle = client.sign_in("a@b.example").await;
-    assert_eq!(sidecar.metric(LENGTH).await, 3.0);
+    assert!((sidecar.metric(LENGTH).await - 3.0).abs() < f64::EPSILON);
     // as another replica leaves it, once the tombstone's time is over
     command(&redis, &["DEL", &format!("gotrue:{{{0}}}:session:{1}", gone.user, gone.session)]).await;
     command(&redis, &["DEL", &format!("gotrue:{{{}}}:sessions", gone.user)]).await;
@@ -43,5 +43,6 @@ async fn what_has_ended_elsewhere_does_not_come_back_when_its_tombstone_is_gone(
     assert!(field(&redis, &kept, "previous_ref").await.is_some(), "its refresh is lost");
     // nobody can tell it from one that has ended; its next refresh does
     assert!(!has(&redis, "session", idle.user, idle.session).await);
-    assert_eq!(sidecar.metric(r#"gotrue_sidecar_mirror_replayed_total{result="expired"}"#).await, 2.0);
+    let expired = sidecar.metric(r#"gotrue_sidecar_mirror_replayed_total{result="expired"}"#).await;
+    assert!((expired - 2.0).abs() < f64::EPSILON, "{expired} expired");
 }
