@@ -1,7 +1,7 @@
 //! Whether the store does its work: asked once a second over a connection of its own, told to the breaker, metrics
-//! and readiness, and to the log when the answer changes. Requests do not touch this state, so a store
-//! that fails in every one of them is one line in the log. While the breaker is open it is the only one that asks,
-//! and does so more often.
+//! and readiness, and to the log when the answer changes, or why there is none. Requests do not touch this state, so a
+//! store that fails in every one of them is one line in the log. While the breaker is open it is the only one that
+//! asks, and does so more often.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,14 +23,17 @@ const SEARCHING: Duration = Duration::from_millis(250);
 /// noted as seen some seconds later.
 const AWAY: Duration = Duration::from_secs(2);
 
+/// So often in a row a store must fail in another way than was told before that is told, too: of one that fails now this
+/// way and now that, the first is enough.
+const LASTS: u32 = 4;
+
 /// Asks, and keeps what was last known.
 #[derive(Debug)]
 pub(super) struct StoreProbe {
     store: Store,
     /// `store.timeout`
     timeout: Duration,
-    /// Nothing was known yet: the first answer is worth a line, whichever it is.
-    well: Option<bool>,
+    told: Told,
     breaker: Arc<Breaker>,
     /// Since when it has not answered.
     failing_since: Option<Instant>,
@@ -49,7 +52,16 @@ impl StoreProbe {
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
     ) -> Self {
-        Self { store, timeout, well: None, breaker, failing_since: None, clock, metrics, readiness }
+        Self {
+            store,
+            timeout,
+            told: Told::default(),
+            breaker,
+            failing_since: None,
+            clock,
+            metrics,
+            readiness,
+        }
     }
 
     /// How long to wait before it is asked again. Where it did not answer, it may be for the probe alone to open the
@@ -86,14 +98,90 @@ impl StoreProbe {
             // one that is full is no way to wait for: it takes endings, and says at once what it does not take
             self.breaker.probed(lane, Sign::of(answer) == Sign::Works);
         }
-        if self.well.replace(well) == Some(well) {
-            return;
+        let news = self.told.news(result);
+        if news == Some(News::Turned) {
+            self.metrics.store_up(well);
+            self.readiness.set_store(well);
         }
-        self.metrics.store_up(well);
-        self.readiness.set_store(well);
-        match failure {
-            None => tracing::info!("the store answers"),
-            Some(error) => tracing::warn!(cause = error.cause(), error = %error, "the store does not answer"),
+        match (news, failure) {
+            (None, _) => {}
+            (Some(_), None) => tracing::info!("the store answers"),
+            (Some(News::Turned), Some(error)) => {
+                tracing::warn!(cause = error.cause(), error = %error, "the store does not answer");
+            }
+            (Some(News::AnotherCause), Some(error)) => {
+                tracing::warn!(cause = error.cause(), error = %error, "the store still does not answer");
+            }
+        }
+    }
+}
+
+/// What was said last of how the store answers, and how it answered since.
+#[derive(Debug, Default)]
+struct Told {
+    /// Nothing yet: the first answer is worth a line, whichever it is.
+    last: Option<StoreResult>,
+    since: Option<StoreResult>,
+    in_a_row: u32,
+}
+
+/// What is worth a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// It answers again, or no longer.
+    Turned,
+    /// It does not answer as before, and for another reason.
+    AnotherCause,
+}
+
+impl Told {
+    /// What an answer is, compared with what was told.
+    fn news(&mut self, answer: StoreResult) -> Option<News> {
+        self.in_a_row = if self.since == Some(answer) { self.in_a_row.saturating_add(1) } else { 1 };
+        self.since = Some(answer);
+        let is_well = |result| result == StoreResult::Ok;
+        let news = match self.last {
+            Some(last) if last == answer => None,
+            Some(last) if is_well(last) == is_well(answer) => {
+                (self.in_a_row >= LASTS).then_some(News::AnotherCause)
+            }
+            _ => Some(News::Turned),
+        };
+        if news.is_some() {
+            self.last = Some(answer);
+        }
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_is_news_once() {
+        use StoreResult::{Auth, Ok, Refused, Timeout};
+        let (turned, other) = (Some(News::Turned), Some(News::AnotherCause));
+        let table: [&[(StoreResult, Option<News>)]; 4] = [
+            &[(Ok, turned), (Ok, None)],
+            &[(Refused, turned), (Refused, None), (Ok, turned), (Refused, turned)],
+            &[(Ok, turned), (Refused, turned), (Timeout, None), (Refused, None), (Timeout, None)],
+            &[
+                (Refused, turned),
+                (Auth, None),
+                (Auth, None),
+                (Auth, None),
+                (Auth, other),
+                (Auth, None),
+                (Refused, None),
+                (Ok, turned),
+            ],
+        ];
+        for answers in table {
+            let mut told = Told::default();
+            for (at, &(answer, expected)) in answers.iter().enumerate() {
+                assert_eq!(told.news(answer), expected, "answer {at} of {answers:?}");
+            }
         }
     }
 }

@@ -140,10 +140,16 @@ pub(super) fn store(values: &Values, url: &RedisUrl) -> Vec<Problem> {
         password || ["store.password", "store.password_file"].iter().any(|key| given.has(key));
     let sentinel_password =
         ["store.sentinel_password", "store.sentinel_password_file"].iter().any(|key| given.has(key));
-    let rules: [(bool, &[&'static str], Rule); 6] = [
+    let rules: [(bool, &[&'static str], Rule); 7] = [
         (password && given.has("store.password"), &["store.password"], twice("a password")),
         (password && given.has("store.password_file"), &["store.password_file"], twice("a password")),
         (url.login.username().is_some() && given.has("store.username"), &["store.username"], twice("a user")),
+        (
+            // without a password nobody logs in, and Redis takes us for its default user
+            url.login.username().is_some() && !some_password,
+            &["store.url", "store.url_file", "store.password", "store.password_file"],
+            Rule::Without { other: "a password of its user (in it, store.password or store.password_file)" },
+        ),
         (
             given.has("store.username") && !some_password,
             &["store.username", "store.password", "store.password_file"],

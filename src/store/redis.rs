@@ -5,6 +5,7 @@
 
 mod access;
 mod cluster;
+mod failure;
 mod flight;
 mod link;
 mod node;

@@ -4,6 +4,7 @@
 
 mod gotrue;
 mod redis;
+mod returns;
 
 use std::time::Duration;
 

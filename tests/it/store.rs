@@ -21,7 +21,7 @@ use std::{
 };
 
 use gotrue_sidecar::{
-    config::{self, RedisTarget, Secret, SecretSource, StoreTarget},
+    config::{self, RedisTarget, Secret, SecretSource, StoreTarget, StoreTls},
     session::{
         Aal, AboveCap, Cap, Change, Evicted, FactorId, Limits, Origin, Outcome, Reason, Record, RefreshRef,
         Seconds, SessionId, Sought, State, UserId, Wanted, Which,
@@ -96,23 +96,30 @@ fn on(server: &RedisServer) -> Store {
     open(&config(redis_target(server.url())))
 }
 
-/// An address with the documented user in it.
-fn with_user(url: &str) -> String {
-    url.replace("://", &format!("://{USER}:{PASSWORD_IN_URL}@"))
-}
-
 /// The master behind these Sentinels.
 fn behind(sentinels: &Sentinels) -> StoreTarget {
+    behind_with(sentinels, |_| {})
+}
+
+/// The same, and what else it takes to get there.
+fn behind_with(sentinels: &Sentinels, more: impl FnOnce(&mut RedisTarget)) -> StoreTarget {
     let (user, password) = redis_sentinel::LOGIN;
     to(sentinels.url(), |it| {
         it.sentinel.username = Some(user.to_owned());
         it.sentinel.password = Some(SecretSource::Value(Secret::new(password)));
+        more(it);
     })
 }
 
 /// The certificate of whom a server with [`Tls::Mutual`](crate::support::redis::Tls::Mutual) lets in.
 fn client_of(server: &RedisServer) -> config::Tls {
     config::Tls { cert_file: server.file("client.pem"), key_file: server.file("client-key.pem") }
+}
+
+/// What such a server wants, with that name in its certificate.
+fn tls_with(server: &RedisServer, name: &str) -> StoreTls {
+    let client = Some(client_of(server));
+    StoreTls { ca_file: Some(server.ca_file()), client, server_name: Some(name.to_owned()) }
 }
 
 fn password_file(password: &str) -> (tempfile::TempDir, PathBuf) {

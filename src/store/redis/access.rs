@@ -10,7 +10,7 @@ use ::redis::{AsyncConnectionConfig, RedisResult, aio::MultiplexedConnection};
 use arc_swap::ArcSwap;
 
 use super::{
-    reply,
+    failure,
     target::{Role, Target},
 };
 use crate::{
@@ -70,7 +70,7 @@ impl Access {
     ) -> RedisResult<MultiplexedConnection> {
         let used = self.target();
         let refused = match connect(&used, address, role, config).await {
-            Err(error) if matches!(reply::error_of(&error), Error::Auth | Error::Tls(_)) => error,
+            Err(error) if matches!(failure::error_of(&error), Error::Auth | Error::Tls(_)) => error,
             other => return other,
         };
         self.read_again().await;

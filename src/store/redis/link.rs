@@ -13,7 +13,7 @@ use std::{
 use ::redis::{AsyncConnectionConfig, Pipeline, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{sync::watch, time::timeout};
 
-use super::{access::Access, reply, target::Role};
+use super::{access::Access, failure, reply, target::Role};
 use crate::{config::store_url::Address, store::Error};
 
 /// Bound on making a connection: TCP, TLS and login. Goes on when those who wait for it have given up.
@@ -68,7 +68,7 @@ impl Link {
     pub(super) async fn send(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
         let mut waiting = Waiting::new(self);
         let replies = match timeout(self.timeout, self.deliver(pipeline)).await {
-            Ok(replies) => replies.map_err(|error| reply::error_of(&error)),
+            Ok(replies) => replies.map_err(|error| failure::error_of(&error)),
             Err(_elapsed) => Err(Error::Timeout),
         };
         waiting.answered = !matches!(replies, Err(Error::Timeout));
@@ -84,7 +84,7 @@ impl Link {
     /// When there is none.
     pub(super) async fn connected(&self) -> Result<(), Error> {
         match timeout(self.timeout, self.connection()).await {
-            Ok(connected) => connected.map(drop).map_err(|error| reply::error_of(&error)),
+            Ok(connected) => connected.map(drop).map_err(|error| failure::error_of(&error)),
             Err(_elapsed) => Err(Error::Timeout),
         }
     }
@@ -197,9 +197,7 @@ impl std::fmt::Debug for Link {
 }
 
 async fn replies(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
-    let (skipped, wanted) =
-        if pipeline.is_transaction() { (pipeline.len() + 1, 1) } else { (0, pipeline.len()) };
-    connection.send_packed_commands(pipeline, skipped, wanted).await
+    connection.send_packed_commands(pipeline, 0, pipeline.len()).await
 }
 
 /// Somebody waits for an answer. Whoever gives up on it, the caller included, the silence is counted.

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     access::Access,
-    reply,
+    failure,
     route::{Master, Route},
     target::Role,
 };
@@ -98,8 +98,8 @@ impl Listener {
                         Heard::NotNow
                     }
                     Err(error) => {
-                        pause = if is_refusal(&error) { REFUSED } else { (pause * 2).min(PAUSE.1) };
-                        Heard::No(reply::error_of(&error))
+                        pause = if failure::is_refusal(&error) { REFUSED } else { (pause * 2).min(PAUSE.1) };
+                        Heard::No(failure::error_of(&error))
                     }
                 };
                 let failed = heard != Heard::NotNow;
@@ -146,11 +146,6 @@ async fn until_lost(connection: &mut MultiplexedConnection, lost: &Notify) {
             return;
         }
     }
-}
-
-/// Whether Redis itself said no, as one does that is too old or that does not allow it.
-fn is_refusal(error: &::redis::RedisError) -> bool {
-    error.code().is_some_and(|code| !matches!(code, "LOADING" | "MASTERDOWN" | "BUSY"))
 }
 
 fn hear(push: &PushInfo, keys: &Keys, changes: &Changes, lost: &Notify) {

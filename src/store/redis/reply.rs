@@ -1,14 +1,14 @@
 //! What Redis answers, read with suspicion.
 
-use std::{collections::HashMap, error::Error as _, io, sync::Arc};
+use std::collections::HashMap;
 
-use ::redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+use ::redis::{ServerErrorKind, Value};
 
-use super::{record, redirect, sentinel::Said};
+use super::{failure, record, redirect, sentinel::Said};
 use crate::{
     config::store_url::Address,
     session::{Evicted, Listed, Outcome, Reason, Seconds, SessionId, State, UserId},
-    store::{Code, Error, Swept},
+    store::{Error, Swept},
 };
 
 /// The first reply of a pipeline that asked one thing.
@@ -19,7 +19,7 @@ pub(super) fn first(replies: &[Value]) -> Result<&Value, Error> {
 /// Whether a reply is none of an error.
 pub(super) fn sound(reply: &Value) -> Result<(), Error> {
     match reply {
-        Value::ServerError(error) => Err(error_of(&error.clone().into())),
+        Value::ServerError(error) => Err(failure::error_of(&error.clone().into())),
         _ => Ok(()),
     }
 }
@@ -273,53 +273,6 @@ pub(super) fn text(value: &Value) -> Option<&str> {
         _ => None,
     }
 }
-
-/// The error in our words. What the server said beyond its code stays out of it.
-pub(super) fn error_of(error: &RedisError) -> Error {
-    if error.is_timeout() {
-        return Error::Timeout;
-    }
-    match error.kind() {
-        ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => Error::Auth,
-        ErrorKind::Server(ServerErrorKind::ReadOnly) => Error::ReadOnly,
-        ErrorKind::Server(ServerErrorKind::BusyLoading) => Error::Loading,
-        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => Error::Moved,
-        ErrorKind::Server(
-            ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain | ServerErrorKind::MasterDown,
-        ) => Error::ClusterDown,
-        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Error::Protocol,
-        ErrorKind::Io => io_error(error),
-        _ => server_error(error),
-    }
-}
-
-/// Redis before 7 says which error a command in a script met only in the text of its own.
-fn server_error(error: &RedisError) -> Error {
-    let said = |word| error.code() == Some(word) || error.detail().is_some_and(|text| text.contains(word));
-    match () {
-        () if said("OOM") => Error::OutOfMemory,
-        () if said("READONLY") => Error::ReadOnly,
-        () if said("WRONGTYPE") => Error::Protocol,
-        () if said("non local key") => Error::Moved, // a script in a slot that is just moving
-        () if said("NOAUTH") || said("WRONGPASS") => Error::Auth,
-        () => Error::Other(Code::new(error.code().unwrap_or_default())),
-    }
-}
-
-fn io_error(error: &RedisError) -> Error {
-    // The client shares its errors, so the source is the `Arc`, not what is in it.
-    let shared = error.source().and_then(|source| source.downcast_ref::<Shared>());
-    let Some(io) = shared.and_then(|shared| shared.downcast_ref::<io::Error>()) else {
-        return Error::Refused(io::ErrorKind::Other);
-    };
-    let tls = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match tls {
-        Some(tls) => Error::Tls(tls.clone()),
-        None => Error::Refused(io.kind()),
-    }
-}
-
-type Shared = Arc<dyn std::error::Error + Send + Sync>;
 
 #[cfg(test)]
 mod tests {

@@ -69,10 +69,11 @@ impl Scripts {
         }
     }
 
-    /// Loads all of them at once.
+    /// Loads all of them at once. The transaction is spelled out: of the client library's own only the end is
+    /// answered, which does not say what kept it from being made.
     pub(super) fn loading(&self) -> Pipeline {
         let mut pipeline = Pipeline::new();
-        pipeline.atomic();
+        pipeline.cmd("MULTI");
         let Self {
             record,
             record_capped,
@@ -91,6 +92,7 @@ impl Scripts {
         {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(script.code);
         }
+        pipeline.cmd("EXEC");
         pipeline
     }
 }

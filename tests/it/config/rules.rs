@@ -106,6 +106,18 @@ fn contradictions_of_the_store_name_both_sides() {
             &["store.username (sidecar.yaml:3): given together with a user in store.url (sidecar.yaml:2)"],
         ),
         (
+            "store:\n  url: redis+cluster://u@a",
+            &["store.url (sidecar.yaml:2): expected a password of its user (in it, store.password or"],
+        ),
+        (
+            "store:\n  url: redis+unix:///a\n  ca_file: a\n  tls_server_name: b\n  sentinel_username: c",
+            &[
+                "store.ca_file (sidecar.yaml:3): is for TLS; expected store.url to begin with rediss://",
+                "store.tls_server_name (sidecar.yaml:4): is for TLS; expected store.url to begin with rediss://",
+                "store.sentinel_username (sidecar.yaml:5): is for Sentinels; expected store.url to begin with",
+            ],
+        ),
+        (
             "store:\n  url: redis://a\n  username: b",
             &["store.username (sidecar.yaml:3): expected store.password or store.password_file as well"],
         ),

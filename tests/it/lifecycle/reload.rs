@@ -1,11 +1,21 @@
 //! Files that change while it runs are taken up; what cannot be used is not, and what was there stays.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rustix::process::Signal;
 
 use super::*;
-use crate::support::{client::Client, issuer, redis::RedisServer};
+use crate::support::{
+    client::Client,
+    issuer,
+    redis::{PASSWORD, RedisServer, Setup, Tls, USER},
+    redis_cluster::RedisCluster,
+    redis_sentinel::Sentinels,
+    until,
+};
 
 const GOOD: &str = "changed files are in use now";
 const BAD: &str = "changed files cannot be used";
@@ -100,4 +110,86 @@ async fn a_rotated_password_of_the_store_is_taken_up() {
     fs::write(&file, "second-password\n").unwrap();
     process.metric_becomes("gotrue_sidecar_store_up", 1).await;
     assert!(believes(&process).await);
+}
+
+/// How servers are called in their certificates, which hand out addresses.
+const NAME: &str = "redis.internal";
+
+/// A sidecar before servers that want user, password and certificate, with all of these in files that are only looked
+/// at when Redis refuses what they said.
+struct Locked {
+    process: Process,
+    passwords: Vec<PathBuf>,
+    _folder: tempfile::TempDir,
+    _upstream: Upstream,
+}
+
+impl Locked {
+    /// `url` has a user and a password, which are given apart. `passwords` are the keys of files with that password.
+    async fn start(url: &str, server: &RedisServer, passwords: &[&str], more: &[&str]) -> Self {
+        let (folder, upstream) = (tempfile::tempdir().unwrap(), Upstream::start(issuer::gotrue).await);
+        let (before, hosts) = url.rsplit_once('@').unwrap();
+        let (scheme, _) = before.split_once("://").unwrap();
+        let mut flags = vec![
+            format!("--store-url={scheme}://{hosts}"),
+            format!("--store-username={USER}"),
+            flag("store-ca-file", &server.ca_file()),
+            flag("store-client-cert-file", &server.file("client.pem")),
+            flag("store-client-key-file", &server.file("client-key.pem")),
+            format!("--store-tls-server-name={NAME}"),
+            "--reload-interval=1h".to_owned(),
+        ];
+        let passwords: Vec<_> = passwords.iter().map(|key| (*key, folder.path().join(key))).collect();
+        for (key, file) in &passwords {
+            fs::write(file, PASSWORD).unwrap();
+            flags.push(flag(key, file));
+        }
+        flags.extend(more.iter().map(|&flag| flag.to_owned()));
+        let process = started(&upstream, &flags.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let passwords = passwords.into_iter().map(|(_, file)| file).collect();
+        let locked = Self { process, passwords, _folder: folder, _upstream: upstream };
+        locked.works().await;
+        locked
+    }
+
+    /// Everything was rotated: logins go on without the store, and with it once the files have the new password.
+    async fn learns(&self, password: &str) {
+        self.process.metric_becomes("gotrue_sidecar_store_up", 0).await;
+        Client::new(&self.process.url).sign_in("a@b.example").await;
+        for file in &self.passwords {
+            fs::write(file, password).unwrap();
+        }
+        self.works().await;
+        let refused = r#"gotrue_sidecar_store_commands_total{command="ping",result="auth"}"#;
+        assert!(self.process.metric(refused).await >= 1, "{}", self.process.stderr());
+    }
+
+    /// Sessions are recorded and ended, and changes are told of.
+    async fn works(&self) {
+        self.process.metric_becomes("gotrue_sidecar_store_up", 1).await;
+        self.process.metric_becomes("gotrue_sidecar_check_push_up", 1).await;
+        until("sessions are recorded", async || believes(&self.process).await).await;
+        self.process.metric_becomes("gotrue_sidecar_mirror_queue_length", 0).await;
+    }
+}
+
+#[tokio::test]
+async fn everything_that_sentinels_and_their_servers_want_to_see_rotates() {
+    let mut sentinels = Sentinels::start_with(Setup { tls: Tls::Mutual(NAME), ..Setup::new() }).await;
+    let passwords = ["store-password-file", "store-sentinel-password-file"];
+    let asker = format!("--store-sentinel-username={USER}");
+    let locked = Locked::start(&sentinels.url(), &sentinels.servers[0], &passwords, &[&asker]).await;
+    sentinels.rotate("the-next-password").await;
+    locked.learns("the-next-password").await;
+    // and what the new master wants to see is no other thing
+    sentinels.failover().await;
+    locked.works().await;
+}
+
+#[tokio::test]
+async fn everything_that_a_cluster_wants_to_see_rotates() {
+    let cluster = RedisCluster::start_with(Setup { tls: Tls::Mutual(NAME), ..Setup::new() }, 3, 0).await;
+    let locked = Locked::start(&cluster.url(), &cluster.nodes[0], &["store-password-file"], &[]).await;
+    cluster.rotate("the-next-password").await;
+    locked.learns("the-next-password").await;
 }

@@ -7,11 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::support::redis::documented;
+use super::{
+    faults::{failure, works},
+    *,
+};
+use crate::support::redis::{Setup, documented, valkey};
 
-/// Sent by the client library: `SELECT` where the address names a database, the others around a pipeline that is
-/// atomic.
-const BY_THE_CLIENT: [&str; 3] = ["exec", "multi", "select"];
+/// Sent by the client library where the address names a database.
+const BY_THE_CLIENT: [&str; 1] = ["select"];
 
 /// Commands of which a subcommand is allowed.
 const CONTAINERS: [&str; 4] = ["client", "cluster", "script", "sentinel"];
@@ -37,6 +40,25 @@ fn the_documented_user_may_do_what_the_sidecar_does_and_no_more() {
     assert_eq!(allowed("user gotrue-sidecar on >PASSWORD ~gotrue:*"), of_servers);
     let asked: BTreeSet<_> = of_sentinels.into_iter().chain(["ping".to_owned()]).collect();
     assert_eq!(allowed("user gotrue-sidecar on >PASSWORD resetchannels"), asked);
+}
+
+/// Wherever Redis finds it missing: on connecting, while scripts are loaded, when one is called, and in it.
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_as_such() {
+    for program in [PathBuf::from("redis-server"), valkey()] {
+        let server = RedisServer::launch(Setup { program, ..Setup::new() }.with_user());
+        let mut redis = server.client().await;
+        for right in ["ping", "select", "multi", "script|load", "exec", "evalsha", "hset", "zadd"] {
+            let without = ["SETUSER", USER, &format!("-{right}")];
+            redis::cmd("ACL").arg(&without).exec_async(&mut redis).await.unwrap();
+            redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut redis).await.unwrap();
+            let store = open(&unhurried(redis_target(format!("{}/1", server.url_of_user()))));
+            assert_eq!(failure(&store).await.0, "auth", "{right}");
+            let with = ["SETUSER", USER, &format!("+{right}")];
+            redis::cmd("ACL").arg(&with).exec_async(&mut redis).await.unwrap();
+            assert!(works(&store).await, "{right}");
+        }
+    }
 }
 
 /// The commands that a documented line allows.

@@ -1,11 +1,11 @@
 //! Slots that move, and masters that are lost.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use gotrue_sidecar::store::redis::Scan;
 
 use super::*;
-use crate::support::redis::Setup;
+use crate::support::redis::{Setup, Tls, valkey};
 
 /// A user whose keys lie on that master at the start.
 async fn user_on(cluster: &RedisCluster, master: usize) -> UserId {
@@ -39,9 +39,22 @@ async fn until_it_works(store: &Store, user: UserId) -> Duration {
 #[tokio::test]
 async fn a_slot_that_moves_is_followed() {
     let cluster = RedisCluster::start().await;
-    let store = open(&unhurried(redis_target(cluster.url())));
-    let user = user_on(&cluster, 0).await;
-    let slot = slot_of(&cluster, user).await;
+    follows_a_slot(&cluster, redis_target(cluster.url())).await;
+}
+
+/// Nodes name each other by address and by their ports for TLS, and have another name in their certificates.
+#[tokio::test]
+async fn a_slot_that_moves_is_followed_by_tls() {
+    const NAME: &str = "redis.internal";
+    let cluster = RedisCluster::start_with(Setup { tls: Tls::Mutual(NAME), ..Setup::new() }, 3, 0).await;
+    let target = to(cluster.url(), |it| it.tls = tls_with(&cluster.nodes[0], NAME));
+    follows_a_slot(&cluster, target).await;
+}
+
+async fn follows_a_slot(cluster: &RedisCluster, target: StoreTarget) {
+    let store = open(&unhurried(target));
+    let user = user_on(cluster, 0).await;
+    let slot = slot_of(cluster, user).await;
     let before = try_sign_in(&store, user).await.unwrap();
     cluster.move_slot(slot, 0, 1).await;
     live(&store, user, before.session).await;
@@ -102,11 +115,23 @@ async fn what_has_gone_already_is_asked_for_where_it_went() {
 #[tokio::test]
 async fn resharding_under_load_loses_nothing() {
     let cluster = RedisCluster::start().await;
+    loses_nothing(&cluster, async |slot, to| cluster.move_slot(slot, 0, to).await).await;
+}
+
+/// Valkey copies a slot and hands it over at one moment.
+#[tokio::test]
+async fn resharding_of_valkey_under_load_loses_nothing() {
+    let cluster = RedisCluster::start_with(Setup { program: valkey(), ..Setup::new() }, 3, 0).await;
+    loses_nothing(&cluster, async |slot, to| cluster.hand_over(slot, 0, to).await).await;
+}
+
+/// Moves slots from the first master to one of the others while people sign in.
+async fn loses_nothing(cluster: &RedisCluster, move_slot: impl AsyncFn(usize, usize)) {
     let store = Arc::new(open(&unhurried(redis_target(cluster.url()))));
     let users: Vec<UserId> = {
         let mut users = Vec::new();
         for _ in 0..20 {
-            users.push(user_on(&cluster, 0).await);
+            users.push(user_on(cluster, 0).await);
         }
         users
     };
@@ -128,9 +153,12 @@ async fn resharding_under_load_loses_nothing() {
             (made, failed)
         }
     });
-    for (number, &user) in users.iter().enumerate() {
-        let slot = slot_of(&cluster, user).await;
-        cluster.move_slot(slot, 0, 1 + number % 2).await;
+    let mut slots = BTreeSet::new(); // two users may be in one
+    for &user in &users {
+        slots.insert(slot_of(cluster, user).await);
+    }
+    for (number, slot) in slots.into_iter().enumerate() {
+        move_slot(slot, 1 + number % 2).await;
     }
     stop.send(true).unwrap();
     let (made, failed) = load.await.unwrap();
@@ -228,7 +256,7 @@ async fn a_planned_failover_is_followed() {
 #[tokio::test]
 async fn a_node_of_a_cluster_is_no_single_server() {
     let cluster = RedisCluster::start().await;
-    let url = with_user(&cluster.nodes[0].url());
+    let url = cluster.nodes[0].url_of_user();
     let user = user_on(&cluster, 1).await;
     let store = open(&unhurried(redis_target(url)));
     let error = try_sign_in(&store, user).await.unwrap_err();

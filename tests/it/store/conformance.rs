@@ -5,8 +5,13 @@ mod lists;
 mod questions;
 mod records;
 
+use std::collections::BTreeSet;
+
 use super::*;
-use crate::support::redis::{PASSWORD, Setup, Tls, USER, documented_user, valkey};
+use crate::support::redis::{PASSWORD, Setup, Tls, documented_user, valkey};
+
+/// Stands in the certificates of servers that are connected to by address.
+const NAME: &str = "redis.internal";
 
 macro_rules! conformance {
     ($($part:ident::$case:ident)*) => {
@@ -66,6 +71,7 @@ conformance! {
     questions::a_token_leads_to_its_session
     questions::a_token_leads_to_no_ended_session
     questions::a_token_tells_what_became_of_its_session
+    questions::an_audit_sees_all_of_it
     questions::it_answers_a_ping
 }
 
@@ -87,8 +93,10 @@ async fn redis_by_tcp_in_resp3_conforms() {
 
 #[tokio::test]
 async fn redis_by_unix_socket_conforms() {
-    let server = RedisServer::start();
-    conform(&open(&unhurried(redis_target(server.unix_url())))).await;
+    let server = RedisServer::launch(Setup::new().with_user());
+    let url = format!("{}?db=2&user={USER}&pass={PASSWORD_IN_URL}", server.unix_url());
+    conform(&open(&unhurried(redis_target(url)))).await;
+    assert_eq!(databases(server.client().await).await, ["db2"]);
 }
 
 #[tokio::test]
@@ -99,19 +107,16 @@ async fn redis_by_tls_with_an_own_ca_conforms() {
 
 #[tokio::test]
 async fn redis_by_tls_with_a_client_certificate_and_another_name_conforms() {
-    let server = RedisServer::launch(Setup { tls: Tls::Mutual("redis.internal"), ..Setup::new() });
-    let target = to(server.url(), |it| {
-        it.tls.ca_file = Some(server.ca_file());
-        it.tls.client = Some(client_of(&server));
-        it.tls.server_name = Some("redis.internal".to_owned());
-    });
-    conform(&open(&unhurried(target))).await;
+    let server = RedisServer::launch(Setup { tls: Tls::Mutual(NAME), ..Setup::new() });
+    conform(&open(&unhurried(to(server.url(), |it| it.tls = tls_with(&server, NAME))))).await;
 }
 
 #[tokio::test]
 async fn redis_with_the_documented_user_conforms() {
     let server = RedisServer::launch(Setup::new().with_user());
-    conform(&open(&unhurried(redis_target(with_user(&server.url()))))).await;
+    let store = open(&unhurried(redis_target(server.url_of_user())));
+    conform(&store).await;
+    assert_eq!(users(server.client().await).await, [USER]);
 }
 
 #[tokio::test]
@@ -120,10 +125,35 @@ async fn a_master_behind_sentinels_conforms() {
     conform(&open(&unhurried(behind(&sentinels)))).await;
 }
 
+/// They speak TLS themselves, and want to see a certificate.
+#[tokio::test]
+async fn a_master_behind_sentinels_by_tls_with_database_and_prefix_conforms() {
+    let setup = Setup { tls: Tls::Mutual(NAME), ..Setup::new() };
+    let sentinels = Sentinels::start_with(setup).await;
+    let mut config = unhurried(behind_with(&sentinels, |it| {
+        it.url = SecretSource::Value(Secret::new(format!("{}/3", sentinels.url())));
+        it.tls = tls_with(&sentinels.servers[0], NAME);
+    }));
+    config.key_prefix = "gotrue:of:this".to_owned(); // the documented user may
+    conform(&open(&config)).await;
+    let master = sentinels.master().await;
+    assert_eq!(databases(sentinels.client(master).await).await, ["db3"]);
+}
+
+#[tokio::test]
+async fn a_master_of_valkey_behind_its_sentinels_conforms() {
+    let sentinels = Sentinels::start_with(Setup { program: valkey(), ..Setup::new() }).await;
+    conform(&open(&unhurried(behind(&sentinels)))).await;
+}
+
 #[tokio::test]
 async fn a_cluster_conforms() {
     let cluster = RedisCluster::start().await;
-    conform(&open(&unhurried(redis_target(cluster.url())))).await;
+    let store = open(&unhurried(redis_target(cluster.url())));
+    conform(&store).await;
+    for node in &cluster.nodes {
+        assert_eq!(users(node.client().await).await, [USER]);
+    }
 }
 
 #[tokio::test]
@@ -133,9 +163,18 @@ async fn a_cluster_in_resp3_conforms() {
 }
 
 #[tokio::test]
+async fn a_cluster_by_tls_with_a_client_certificate_and_another_name_conforms() {
+    let cluster = RedisCluster::start_with(Setup { tls: Tls::Mutual(NAME), ..Setup::new() }, 3, 0).await;
+    let target = to(cluster.url(), |it| it.tls = tls_with(&cluster.nodes[0], NAME));
+    conform(&open(&unhurried(target))).await;
+}
+
+#[tokio::test]
 async fn valkey_conforms() {
     let server = RedisServer::launch(Setup { program: valkey(), ..Setup::new() }.with_user());
-    conform(&open(&unhurried(redis_target(with_user(&server.url()))))).await;
+    let store = open(&unhurried(redis_target(server.url_of_user())));
+    conform(&store).await;
+    assert_eq!(users(server.client().await).await, [USER]);
 }
 
 #[tokio::test]
@@ -155,4 +194,21 @@ async fn redis_with_user_password_file_database_and_prefix_conforms() {
     }));
     config.key_prefix = "other".to_owned();
     conform(&open(&config)).await;
+    assert_eq!(databases(server.client().await).await, ["db7"]);
+}
+
+/// Who is there by TCP: the servers' default user, who needs no password, would get everywhere, too.
+async fn users(mut redis: redis::aio::MultiplexedConnection) -> Vec<String> {
+    let list = ["LIST", "TYPE", "NORMAL"];
+    let clients: String = redis::cmd("CLIENT").arg(&list).query_async(&mut redis).await.unwrap();
+    let by_tcp = clients.lines().filter(|line| line.contains(" addr=127.0.0.1:"));
+    let user = |line: &str| line.split(' ').find_map(|word| word.strip_prefix("user=").map(str::to_owned));
+    let users: BTreeSet<_> = by_tcp.filter_map(user).collect();
+    users.into_iter().collect()
+}
+
+/// Those in which there are keys.
+async fn databases(mut redis: redis::aio::MultiplexedConnection) -> Vec<String> {
+    let info: String = redis::cmd("INFO").arg("keyspace").query_async(&mut redis).await.unwrap();
+    info.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.to_owned()).collect()
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use redis::AsyncCommands;
+use tokio::io::AsyncReadExt;
 
 use super::*;
 use crate::support::{
@@ -216,6 +217,18 @@ async fn without_the_certificate_that_it_wants_tls_fails() {
     assert!(waited < BOUND, "{waited:?}");
 }
 
+/// The name goes over the wire before anything is encrypted (SNI), for whoever has several certificates.
+#[tokio::test]
+async fn the_name_in_the_certificate_is_asked_for() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("rediss://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let store = open(&config(to(url, |it| it.tls.server_name = Some("redis.internal".to_owned()))));
+    let (accepted, _) = tokio::join!(listener.accept(), store.ping());
+    let mut hello = vec![0; 4096];
+    let read = accepted.unwrap().0.read(&mut hello).await.unwrap();
+    assert!(hello[..read].windows(14).any(|part| part == b"redis.internal"), "{read} bytes");
+}
+
 #[tokio::test]
 async fn a_certificate_for_another_name_is_refused() {
     let server = RedisServer::launch(Setup { tls: Tls::Mutual("redis.internal"), ..Setup::new() });
@@ -310,6 +323,19 @@ async fn a_full_redis_takes_no_session_but_every_ending() {
     assert_eq!(apply(&store, &end(user, Which::All)).await, Outcome::Ended(1));
     for record in &records {
         assert_eq!(look(&store, user, record.session).await, State::Revoked);
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_no_further_connection_refuses() {
+    let server = RedisServer::start();
+    let mut only = server.client().await;
+    for (most, expected) in [("1", "refused"), ("100", "works")] {
+        let set = ["SET", "maxclients", most];
+        redis::cmd("CONFIG").arg(&set).exec_async(&mut only).await.unwrap();
+        let store = on(&server);
+        let found = if works(&store).await { "works" } else { failure(&store).await.0 };
+        assert_eq!(found, expected, "{most} connections");
     }
 }
 

@@ -76,9 +76,11 @@ impl House {
         });
         let mut nodes = vec![first.await];
         if cell.fault == Fault::Failover || cell.shape == Shape::Sentinel {
-            let primary = nodes[0].server.lock().await.replica();
-            let by = nodes[0].relay.port;
-            nodes.push(Node::start(options, |options| primary.start(options, by)).await);
+            let sibling = nodes[0].server.lock().await.sibling();
+            let follow = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), nodes[0].relay.port.to_string()];
+            let replica =
+                |options: &[&str]| RedisServer::launch(sibling.with(options.iter().copied()).with(follow));
+            nodes.push(Node::start(options, replica).await);
         }
         nodes
     }

@@ -45,6 +45,8 @@ pub(crate) struct Setup {
     pub(crate) program: PathBuf,
     /// Its certificate, if it speaks TLS.
     pub(crate) tls: Tls,
+    /// The folder of the certificates, if they are not its own: those of another server.
+    pub(crate) certificates: Option<PathBuf>,
     /// It is part of a Cluster, whose bus is on a port of its own.
     pub(crate) cluster: bool,
     /// More options, as on its command line.
@@ -65,7 +67,8 @@ pub(crate) enum Tls {
 impl Setup {
     /// A plain one.
     pub(crate) fn new() -> Self {
-        Self { program: "redis-server".into(), tls: Tls::Off, cluster: false, options: Vec::new() }
+        let (certificates, options) = (None, Vec::new());
+        Self { program: "redis-server".into(), tls: Tls::Off, certificates, cluster: false, options }
     }
 
     /// With more options.
@@ -74,7 +77,7 @@ impl Setup {
         self
     }
 
-    /// With the user of the documentation, as its line is there; nobody else may do anything but by unix socket.
+    /// With the user of the documentation, as its line is there.
     pub(crate) fn with_user(self) -> Self {
         self.with(["--user"]).with(documented_user())
     }
@@ -93,6 +96,13 @@ pub(crate) async fn replicated(mut master: MultiplexedConnection, key: &str, rep
         }
     }
     panic!("never: the replicas have everything");
+}
+
+/// The documented user has another password from now on, and no connection. `admin` may do everything.
+pub(crate) async fn another_password(mut admin: MultiplexedConnection, password: &str) {
+    let set = ["SETUSER", USER, "resetpass", &format!(">{password}")];
+    redis::cmd("ACL").arg(&set).exec_async(&mut admin).await.unwrap();
+    redis::cmd("CLIENT").arg(&["KILL", "USER", USER]).exec_async(&mut admin).await.unwrap();
 }
 
 /// A Valkey that bin/setup has brought.
@@ -134,19 +144,27 @@ impl RedisServer {
     }
 
     /// As it is to be.
-    pub(crate) fn launch(setup: Setup) -> Self {
+    pub(crate) fn launch(mut setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        make_certificates(setup.tls, folder.path());
-        Self::launch_in(folder, setup)
+        if setup.certificates.is_none() {
+            make_certificates(setup.tls, folder.path());
+            setup.certificates = Some(folder.path().to_owned());
+        }
+        // Between finding a free port and using it, another test may take it.
+        for _ in 0..5 {
+            let (port, bus) = (free_port(), free_port());
+            let mut child = spawn(folder.path(), port, bus, &setup);
+            if is_up(&mut child, folder.path()) {
+                return Self { child, folder, port, bus, setup };
+            }
+        }
+        panic!("{} does not start", setup.program.display());
     }
 
-    /// What one needs that will follow this one, as safe as it and under the same CA.
-    pub(crate) fn replica(&self) -> Replica {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["ca.pem", "cert.pem", "key.pem"].iter().filter(|_| self.setup.tls != Tls::Off) {
-            fs::copy(self.file(name), folder.path().join(name)).unwrap();
-        }
-        Replica { folder, tls: self.setup.tls }
+    /// What one needs that belongs to this one: as safe as it, with the same certificates. It is not to outlive it.
+    pub(crate) fn sibling(&self) -> Setup {
+        let Setup { program, tls, certificates, .. } = self.setup.clone();
+        Setup { program, tls, certificates, ..Setup::new() }
     }
 
     /// Another value for one of its options, from the next restart on.
@@ -160,27 +178,34 @@ impl RedisServer {
         self.child.try_wait().unwrap().is_none()
     }
 
-    fn launch_in(folder: TempDir, setup: Setup) -> Self {
-        // Between finding a free port and using it, another test may take it.
-        for _ in 0..5 {
-            let (port, bus) = (free_port(), free_port());
-            let mut child = spawn(folder.path(), port, bus, &setup);
-            if is_up(&mut child, folder.path()) {
-                return Self { child, folder, port, bus, setup };
-            }
-        }
-        panic!("redis-server does not start");
+    /// All its certificates are of another CA from now on; it takes them up when it is restarted, or told to.
+    pub(crate) fn new_certificates(&self) {
+        make_certificates(self.setup.tls, self.setup.certificates.as_ref().unwrap());
     }
 
-    /// All its certificates are of another CA from now on; it takes them up when it is restarted.
-    pub(crate) fn new_certificates(&self) {
-        make_certificates(self.setup.tls, self.folder.path());
+    /// It takes new certificates up. `admin` may do everything. Connections that stand go on.
+    pub(crate) async fn take_up_certificates(&self, mut admin: MultiplexedConnection) {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET");
+        for (key, name) in CERTIFICATES {
+            set.arg(key).arg(self.file(name).to_str().unwrap());
+        }
+        set.exec_async(&mut admin).await.unwrap();
     }
 
     /// Its address by TCP.
     pub(crate) fn url(&self) -> String {
-        let scheme = if self.setup.tls == Tls::Off { "redis" } else { "rediss" };
-        format!("{scheme}://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme(), self.port)
+    }
+
+    /// The same, with the documented user and its password in it.
+    pub(crate) fn url_of_user(&self) -> String {
+        format!("{}://{USER}:{PASSWORD_IN_URL}@127.0.0.1:{}", self.scheme(), self.port)
+    }
+
+    /// How an address by TCP begins.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.setup.tls == Tls::Off { "redis" } else { "rediss" }
     }
 
     /// Its address by unix socket.
@@ -203,9 +228,9 @@ impl RedisServer {
         self.file("ca.pem")
     }
 
-    /// A file in its folder: `client.pem` and `client-key.pem`, for one that wants to see them.
+    /// A file among its certificates: `client.pem` and `client-key.pem`, for one that wants to see them.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.setup.certificates.as_ref().unwrap().join(name)
     }
 
     /// A plain connection, by unix socket: what the tests see, whatever the product does.
@@ -259,25 +284,6 @@ impl Drop for RedisServer {
     }
 }
 
-/// What a replica has of its primary.
-pub(crate) struct Replica {
-    folder: TempDir,
-    tls: Tls,
-}
-
-impl Replica {
-    /// Follows the primary at this port of the host.
-    pub(crate) fn start(self, options: &[&str], primary: u16) -> RedisServer {
-        let port = primary.to_string();
-        let mut setup = Setup { tls: self.tls, ..Setup::new() }.with(options.iter().copied());
-        setup = setup.with(["--replicaof", "127.0.0.1", &port]);
-        if self.tls != Tls::Off {
-            setup = setup.with(["--tls-replication", "yes"]);
-        }
-        RedisServer::launch_in(self.folder, setup)
-    }
-}
-
 /// Whoever looks on has patience: the machine may be busy.
 async fn connected(client: redis::Client) -> MultiplexedConnection {
     let patient = AsyncConnectionConfig::new()
@@ -285,6 +291,10 @@ async fn connected(client: redis::Client) -> MultiplexedConnection {
         .set_response_timeout(Some(PATIENCE));
     client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }
+
+/// What a server with TLS is told of its certificates, and which file that is.
+pub(crate) const CERTIFICATES: [(&str, &str); 3] =
+    [("tls-cert-file", "cert.pem"), ("tls-key-file", "key.pem"), ("tls-ca-cert-file", "ca.pem")];
 
 fn make_certificates(tls: Tls, folder: &Path) {
     match tls {
@@ -305,13 +315,11 @@ fn spawn(folder: &Path, port: u16, bus: u16, setup: &Setup) -> Child {
         .arg(socket(folder));
     if setup.tls != Tls::Off {
         let authenticate = if setup.tls == Tls::Server { "no" } else { "yes" };
-        command
-            .args(["--port", "0", "--tls-auth-clients", authenticate, "--tls-cert-file"])
-            .arg(folder.join("cert.pem"))
-            .arg("--tls-key-file")
-            .arg(folder.join("key.pem"))
-            .arg("--tls-ca-cert-file")
-            .arg(folder.join("ca.pem"));
+        command.args(["--port", "0", "--tls-replication", "yes", "--tls-auth-clients", authenticate]);
+        for (key, name) in CERTIFICATES {
+            command.arg(format!("--{key}")).arg(setup.certificates.as_ref().unwrap().join(name));
+        }
+        command.args(if setup.cluster { &["--tls-cluster", "yes"][..] } else { &[] });
     }
     if setup.cluster {
         command.args(["--cluster-enabled", "yes", "--cluster-port", &bus.to_string()]);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue, RedisResult};
+use redis::{Cmd, FromRedisValue, RedisResult, Value};
 
 use super::{
-    redis::{PASSWORD_IN_URL, RedisServer, Setup, USER, replicated},
+    redis::{PASSWORD_IN_URL, RedisServer, Setup, USER, another_password, replicated},
     until,
 };
 
@@ -40,7 +40,10 @@ impl RedisCluster {
         ];
         let setup = Setup { cluster: true, ..setup }.with(options).with_user();
         let count = masters * (1 + replicas);
-        let nodes: Vec<_> = (0..count).map(|_| RedisServer::launch(setup.clone())).collect();
+        let first = RedisServer::launch(setup.clone());
+        let setup = Setup { certificates: first.sibling().certificates, ..setup };
+        let others = (1..count).map(|_| RedisServer::launch(setup.clone()));
+        let nodes: Vec<_> = [first].into_iter().chain(others).collect();
         let cluster = Self { nodes, masters };
         for (number, node) in cluster.nodes.iter().enumerate() {
             let mut meet = redis::cmd("CLUSTER");
@@ -89,7 +92,17 @@ impl RedisCluster {
     /// The address for the sidecar, with user and password: the first two nodes, it finds the others.
     pub(crate) fn url(&self) -> String {
         let nodes: Vec<_> = self.nodes.iter().take(2).map(|it| format!("127.0.0.1:{}", it.port())).collect();
-        format!("redis+cluster://{USER}:{PASSWORD_IN_URL}@{}", nodes.join(","))
+        format!("{}+cluster://{USER}:{PASSWORD_IN_URL}@{}", self.nodes[0].scheme(), nodes.join(","))
+    }
+
+    /// The documented user has another password from now on, and all certificates are of another CA; nobody's
+    /// connection stands.
+    pub(crate) async fn rotate(&self, password: &str) {
+        self.nodes[0].new_certificates();
+        for node in &self.nodes {
+            node.take_up_certificates(node.client().await).await;
+            another_password(node.client().await, password).await;
+        }
     }
 
     /// Asks one node, as somebody who may do everything.
@@ -150,17 +163,26 @@ impl RedisCluster {
         self.end_to_move(slot, from, to).await;
     }
 
+    /// Has Valkey move a slot with everything in it by itself.
+    pub(crate) async fn hand_over(&self, slot: usize, from: usize, to: usize) {
+        let target = self.id(to).await;
+        let mut migrate = redis::cmd("CLUSTER");
+        migrate.arg("MIGRATESLOTS").arg("SLOTSRANGE").arg(slot).arg(slot).arg("NODE").arg(target);
+        self.ask::<()>(from, &migrate).await.unwrap();
+        until("a slot is handed over", async || {
+            let jobs: Value = self.ask(from, redis::cmd("CLUSTER").arg("GETSLOTMIGRATIONS")).await.unwrap();
+            let ended = format!("{jobs:?}");
+            assert!(!ended.contains("failed") && !ended.contains("cancelled"), "{ended}");
+            // one at a time, and the last one stands first
+            let Value::Array(jobs) = jobs else { return false };
+            format!("{:?}", jobs.first()).contains("success")
+        })
+        .await;
+    }
+
     /// A replica takes its master's place while both are well.
     pub(crate) async fn failover(&self, replica: usize) {
-        for _ in 0..5 {
-            // in vain while its master has not heard of it, or the others vote too late
-            let mut failover = redis::cmd("CLUSTER");
-            let _begun: RedisResult<()> = self.ask(replica, failover.arg("FAILOVER")).await;
-            if tokio::time::timeout(Duration::from_secs(2), self.promoted(replica)).await.is_ok() {
-                return;
-            }
-        }
-        panic!("never: a replica takes over");
+        take_over(&self.nodes[replica]).await;
     }
 
     /// Waits until the replica of the master that has this key has everything.
@@ -170,12 +192,7 @@ impl RedisCluster {
 
     /// Waits until a replica is a master.
     pub(crate) async fn promoted(&self, replica: usize) {
-        until("a replica is promoted", async || {
-            let role: RedisResult<Vec<redis::Value>> = self.ask(replica, &redis::cmd("ROLE")).await;
-            let role = role.unwrap_or_default();
-            role.first() == Some(&redis::Value::BulkString(b"master".to_vec()))
-        })
-        .await;
+        promoted(&self.nodes[replica]).await;
     }
 
     async fn set_slot(&self, node: usize, slot: usize, what: &[&str]) {
@@ -186,4 +203,26 @@ impl RedisCluster {
     async fn id(&self, node: usize) -> String {
         self.ask(node, redis::cmd("CLUSTER").arg("MYID")).await.unwrap()
     }
+}
+
+/// A replica takes its master's place while both are well.
+pub(crate) async fn take_over(replica: &RedisServer) {
+    for _ in 0..5 {
+        // in vain while its master has not heard of it, or the others vote too late
+        let mut failover = redis::cmd("CLUSTER");
+        let _begun: RedisResult<()> = failover.arg("FAILOVER").query_async(&mut replica.client().await).await;
+        if tokio::time::timeout(Duration::from_secs(2), promoted(replica)).await.is_ok() {
+            return;
+        }
+    }
+    panic!("never: a replica takes over");
+}
+
+async fn promoted(replica: &RedisServer) {
+    until("a replica is promoted", async || {
+        let role: RedisResult<Vec<Value>> = redis::cmd("ROLE").query_async(&mut replica.client().await).await;
+        let role = role.unwrap_or_default();
+        role.first() == Some(&Value::BulkString(b"master".to_vec()))
+    })
+    .await;
 }

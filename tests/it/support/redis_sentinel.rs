@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -10,7 +10,10 @@ use redis::{RedisResult, aio::MultiplexedConnection};
 use tempfile::TempDir;
 
 use super::{
-    redis::{PASSWORD, PASSWORD_IN_URL, RedisServer, Setup, USER, documented, free_port, replicated},
+    redis::{
+        CERTIFICATES, PASSWORD, PASSWORD_IN_URL, RedisServer, Setup, Tls, USER, another_password, documented,
+        free_port, replicated,
+    },
     until,
 };
 
@@ -22,6 +25,10 @@ const NAME: &str = "mymaster";
 
 /// How long a server is silent before it counts as gone, milliseconds. A busy machine is silent, too.
 const DOWN_AFTER: u32 = 1000;
+
+/// A Sentinel's files.
+const CONFIGURATION: &str = "sentinel.conf";
+const SOCKET: &str = "sentinel.sock";
 
 /// User and password for the Sentinels.
 pub(crate) const LOGIN: (&str, &str) = (USER, PASSWORD);
@@ -36,7 +43,8 @@ pub(crate) struct Sentinels {
 struct Running {
     child: Child,
     port: u16,
-    _folder: TempDir,
+    program: PathBuf,
+    folder: TempDir,
 }
 
 impl Drop for Running {
@@ -57,6 +65,7 @@ impl Sentinels {
         let options = ["--requirepass", ADMIN, "--masterauth", ADMIN, "--repl-diskless-sync-delay", "0"];
         let setup = setup.with(options).with_user();
         let master = RedisServer::launch(setup.clone());
+        let setup = Setup { certificates: master.sibling().certificates, ..setup };
         let replicaof = ["--replicaof".to_owned(), format!("127.0.0.1 {}", master.port())];
         let replica = || RedisServer::launch(setup.clone().with(replicaof.clone()));
         let servers = vec![master, replica(), replica()];
@@ -67,11 +76,11 @@ impl Sentinels {
             })
             .await;
         }
-        let sentinels: Vec<_> = (0..3).map(|_| sentinel(servers[0].port())).collect();
+        let sentinels: Vec<_> = (0..3).map(|_| Running::watching(&servers[0], &setup)).collect();
         let started = Self { servers, sentinels };
         for sentinel in &started.sentinels {
             until("a Sentinel knows everybody", async || {
-                let Ok(mut asked) = started.sentinel_client(sentinel.port).await else { return false };
+                let Ok(mut asked) = sentinel.client().await else { return false };
                 let known: RedisResult<Vec<String>> =
                     redis::cmd("SENTINEL").arg("MASTER").arg(NAME).query_async(&mut asked).await;
                 let known = known.unwrap_or_default();
@@ -87,13 +96,14 @@ impl Sentinels {
     /// The address for the sidecar, with user and password for the servers.
     pub(crate) fn url(&self) -> String {
         let sentinels: Vec<_> = self.sentinels.iter().map(|it| format!("127.0.0.1:{}", it.port)).collect();
-        format!("redis+sentinel://{USER}:{PASSWORD_IN_URL}@{}/{NAME}", sentinels.join(","))
+        let scheme = self.servers[0].scheme();
+        format!("{scheme}+sentinel://{USER}:{PASSWORD_IN_URL}@{}/{NAME}", sentinels.join(","))
     }
 
     /// The place in `servers` of the one that the Sentinels name.
     pub(crate) async fn master(&self) -> usize {
         for sentinel in &self.sentinels {
-            let Ok(mut asked) = self.sentinel_client(sentinel.port).await else { continue };
+            let Ok(mut asked) = sentinel.client().await else { continue };
             let mut command = redis::cmd("SENTINEL");
             let named: RedisResult<(String, u16)> =
                 command.arg("get-master-addr-by-name").arg(NAME).query_async(&mut asked).await;
@@ -118,7 +128,7 @@ impl Sentinels {
     pub(crate) async fn failover(&self) {
         let before = self.master().await;
         until("a failover begins", async || {
-            let Ok(mut asked) = self.sentinel_client(self.sentinels[0].port).await else { return false };
+            let Ok(mut asked) = self.sentinels[0].client().await else { return false };
             let begun: RedisResult<()> =
                 redis::cmd("SENTINEL").arg("FAILOVER").arg(NAME).query_async(&mut asked).await;
             begun.is_ok()
@@ -133,8 +143,63 @@ impl Sentinels {
         self.sentinels[sentinel].child.wait().unwrap();
     }
 
-    async fn sentinel_client(&self, port: u16) -> RedisResult<MultiplexedConnection> {
-        let client = redis::Client::open(format!("redis://:{ADMIN}@127.0.0.1:{port}"))?;
+    /// The documented user has another password from now on, on servers and Sentinels, and all certificates are of
+    /// another CA; nobody's connection stands.
+    pub(crate) async fn rotate(&mut self, password: &str) {
+        self.servers[0].new_certificates();
+        for server in 0..self.servers.len() {
+            self.servers[server].take_up_certificates(self.client(server).await).await;
+            another_password(self.client(server).await, password).await;
+        }
+        for sentinel in &mut self.sentinels {
+            let mut admin = sentinel.client().await.unwrap();
+            another_password(admin.clone(), password).await;
+            redis::cmd("SENTINEL").arg("FLUSHCONFIG").exec_async(&mut admin).await.unwrap();
+            sentinel.restart(); // it takes up no certificates while it runs
+            until("a Sentinel is back", async || sentinel.client().await.is_ok()).await;
+        }
+    }
+}
+
+impl Running {
+    /// One that watches a master and belongs to it.
+    fn watching(master: &RedisServer, setup: &Setup) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let user = documented("user gotrue-sidecar on >PASSWORD resetchannels").join(" ");
+        let mut lines = vec![
+            format!("bind 127.0.0.1\ndir {dir}\nunixsocket {dir}/{SOCKET}", dir = folder.path().display()),
+            format!("requirepass {ADMIN}\nsentinel sentinel-pass {ADMIN}\nuser {user}"),
+            format!(
+                "sentinel monitor {NAME} 127.0.0.1 {} 2\nsentinel auth-pass {NAME} {ADMIN}",
+                master.port()
+            ),
+            format!(
+                "sentinel down-after-milliseconds {NAME} {DOWN_AFTER}\nsentinel failover-timeout {NAME} 4000"
+            ),
+        ];
+        if setup.tls == Tls::Off {
+            lines.push(format!("port {port}"));
+        } else {
+            lines.push(format!("port 0\ntls-port {port}\ntls-replication yes"));
+            lines.extend(CERTIFICATES.map(|(key, name)| format!("{key} {}", master.file(name).display())));
+        }
+        fs::write(folder.path().join(CONFIGURATION), lines.join("\n") + "\n").unwrap();
+        let child = spawn(&setup.program, folder.path());
+        Self { child, port, program: setup.program.clone(), folder }
+    }
+
+    /// It reads its configuration and certificates again, and what it knew of the others.
+    fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(&self.program, self.folder.path());
+    }
+
+    /// Who may do everything.
+    async fn client(&self) -> RedisResult<MultiplexedConnection> {
+        let socket = self.folder.path().join(SOCKET);
+        let client = redis::Client::open(format!("redis+unix://{}?pass={ADMIN}", socket.display()))?;
         client.get_multiplexed_async_connection().await
     }
 }
@@ -143,24 +208,10 @@ async fn info(mut redis: MultiplexedConnection) -> String {
     redis::cmd("INFO").arg("replication").query_async(&mut redis).await.unwrap_or_default()
 }
 
-fn sentinel(master: u16) -> Running {
-    let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let user = documented("user gotrue-sidecar on >PASSWORD resetchannels").join(" ");
-    let configuration = format!(
-        "port {port}\nbind 127.0.0.1\ndir {dir}\nrequirepass {ADMIN}\nsentinel sentinel-pass {ADMIN}\nuser {user}\n\
-         sentinel monitor {NAME} 127.0.0.1 {master} 2\nsentinel auth-pass {NAME} {ADMIN}\n\
-         sentinel down-after-milliseconds {NAME} {DOWN_AFTER}\nsentinel failover-timeout {NAME} 4000\n",
-        dir = folder.path().display()
-    );
-    let child = spawn(folder.path(), &configuration);
-    Running { child, port, _folder: folder }
-}
-
-fn spawn(folder: &Path, configuration: &str) -> Child {
-    let file = folder.join("sentinel.conf");
-    fs::write(&file, configuration).unwrap();
-    let mut command = Command::new("redis-server");
-    command.arg(&file).arg("--sentinel").stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().unwrap_or_else(|error| panic!("redis-server is not installed: see bin/setup ({error})"))
+fn spawn(program: &Path, folder: &Path) -> Child {
+    let mut command = Command::new(program);
+    command.arg(folder.join(CONFIGURATION)).arg("--sentinel").stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{} is not installed: see bin/setup ({error})", program.display()))
 }

@@ -1,5 +1,9 @@
 //! Asking: what is known, and what asking leaves behind.
 
+use std::collections::HashSet;
+
+use gotrue_sidecar::store::redis::{Held, LastAudit, Scan};
+
 use super::super::*;
 
 pub(super) async fn a_touch_is_written_once_a_minute(store: &Store) {
@@ -87,6 +91,26 @@ pub(super) async fn a_token_leads_to_no_ended_session(store: &Store) {
     assert_eq!(store.session_of(&token, NOW).await, Ok(None));
     apply(store, &refresh(&refreshed(&first, 10))).await;
     assert_eq!(store.session_of(&token, NOW).await, Ok(None));
+}
+
+/// An audit is of a Redis: the memory of another process cannot be read.
+pub(super) async fn an_audit_sees_all_of_it(store: &Store) {
+    let Store::Redis(redis) = store else { return };
+    let records: Vec<_> = (0..12).map(|_| signed_in(somebody(), some_session())).collect();
+    for record in &records {
+        apply(store, &sign_in(record)).await;
+    }
+    let ids: Vec<_> = records.iter().map(|record| (record.user, record.session)).collect();
+    let (mut scan, mut found) = (Scan::default(), HashSet::new());
+    while let Some(some) = redis.scan(&mut scan).await.unwrap() {
+        found.extend(some);
+    }
+    assert!(ids.iter().all(|id| found.contains(id)), "{} of them and others", found.len());
+    let held = redis.survey(&ids).await.unwrap();
+    assert!(held.iter().all(|held| matches!(held, Held::Live(known) if known.indexed)), "{held:?}");
+    let left = LastAudit { at: NOW, missing: 1, surplus: 2, differing: 3, repaired: 4 };
+    redis.leave_audit(&left).await.unwrap();
+    assert_eq!(redis.last_audit().await, Ok(Some(left)));
 }
 
 pub(super) async fn it_answers_a_ping(store: &Store) {
