@@ -67,7 +67,7 @@ impl StoreProbe {
     /// How long to wait before it is asked again. Where it did not answer, it may be for the probe alone to open the
     /// breaker: a check waits too short a time to tell.
     pub(super) fn pause(&self) -> Duration {
-        if self.breaker.is_closed() && self.well != Some(false) { ORDINARY } else { SEARCHING }
+        if self.breaker.is_closed() && self.failing_since.is_none() { ORDINARY } else { SEARCHING }
     }
 
     /// Shows what the last audit found. A store that does not answer was heard of already.
@@ -157,6 +157,7 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{config, store::memory::Memory};
 
     #[test]
     fn each_change_is_news_once() {
@@ -184,12 +185,6 @@ mod tests {
             }
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{config, store::memory::Memory};
 
     #[tokio::test]
     async fn a_store_that_does_not_answer_is_asked_more_often_before_anybody_stops_waiting() {
@@ -201,7 +196,7 @@ mod tests {
             StoreProbe::new(store, AWAY, Arc::clone(&breaker), Clock::default(), metrics, readiness);
         probe.ask().await;
         assert_eq!(probe.pause(), ORDINARY);
-        probe.well = Some(false);
+        probe.failing_since = Some(Instant::now());
         assert!(breaker.is_closed());
         assert_eq!(probe.pause(), SEARCHING);
         probe.ask().await;
