@@ -67,7 +67,7 @@ impl StoreProbe {
     /// How long to wait before it is asked again. Where it did not answer, it may be for the probe alone to open the
     /// breaker: a check waits too short a time to tell.
     pub(super) fn pause(&self) -> Duration {
-        if self.breaker.is_closed() && !self.told.is_away() { ORDINARY } else { SEARCHING }
+        if self.breaker.is_closed() && self.failing_since.is_none() { ORDINARY } else { SEARCHING }
     }
 
     /// Shows what the last audit found. A store that does not answer was heard of already.
@@ -135,11 +135,6 @@ enum News {
 }
 
 impl Told {
-    /// It did not answer the last time.
-    fn is_away(&self) -> bool {
-        self.since.is_some_and(|answer| answer != StoreResult::Ok)
-    }
-
     /// What an answer is, compared with what was told.
     fn news(&mut self, answer: StoreResult) -> Option<News> {
         self.in_a_row = if self.since == Some(answer) { self.in_a_row.saturating_add(1) } else { 1 };
@@ -201,7 +196,7 @@ mod tests {
             StoreProbe::new(store, AWAY, Arc::clone(&breaker), Clock::default(), metrics, readiness);
         probe.ask().await;
         assert_eq!(probe.pause(), ORDINARY);
-        probe.told.news(StoreResult::Refused);
+        probe.failing_since = Some(Instant::now());
         assert!(breaker.is_closed());
         assert_eq!(probe.pause(), SEARCHING);
         probe.ask().await;

@@ -29,6 +29,7 @@ use std::{
 };
 
 use ::redis::{Cmd, Value, cmd};
+use tokio::time::timeout;
 
 pub use self::survey::{Amendment, Held, Known, LastAudit, Scan, Stamp};
 use self::{
@@ -53,6 +54,9 @@ use crate::{
 
 /// So many of a user's sessions are dealt with by one script; a few milliseconds of Redis' time. More are swept.
 const STEP: u32 = 256;
+
+/// Whose a refresh token is, is noted in a Cluster within so long after its session was, or nobody waits for it.
+const HINTED: Duration = Duration::from_millis(10);
 
 /// Commands that ask one part whether it works.
 const PROBES: usize = 2;
@@ -201,11 +205,15 @@ impl Redis {
 
     /// The replies to the changes, and after them to the hints as far as they matter.
     async fn make(&self, mut batch: Batch, changes: &[Change], now: Seconds) -> Result<Vec<Value>, Error> {
-        if self.route.is_spread() {
+        if let Route::Cluster(cluster) = &self.route {
             let mut hints = Batch::with_capacity(changes.len());
             self.add_hints(&mut hints, changes, now);
-            // A hint may lie on a server that is lost, which is no reason to lose the change.
-            let (replies, _hinted) = tokio::join!(self.route.send(&batch), self.route.send(&hints));
+            let hinted = (hints.len() > 0).then(|| cluster.send_beside(hints));
+            let replies = self.route.send(&batch).await;
+            // A hint may lie on a server that is lost or hangs, which is no reason to lose the change, or to wait.
+            if let (Ok(_), Some(hinted)) = (&replies, hinted) {
+                let _ = timeout(HINTED, hinted).await;
+            }
             return replies;
         }
         self.add_hints(&mut batch, changes, now);

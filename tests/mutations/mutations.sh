@@ -346,3 +346,35 @@ mutation 'whoever is denied stays in GoTrue' src/proxy/cap.rs it 'sessions::cap'
 ---
                 drop((proxy, expires_at, token));
 EOF
+
+# What waits for the store
+
+mutation 'made-up refresh tokens count as endings' src/replay/held.rs lib 'replay::held' <<'EOF'
+            What::ByRef(ByRef { fate: Fate::Ended(Reason::UnknownToGotrue), .. }) => QueuedKind::Unproven,
+---
+            What::ByRef(ByRef { fate: Fate::Ended(Reason::UnknownToGotrue), .. }) => QueuedKind::Ending,
+EOF
+
+mutation 'nothing goes ahead of a sign-in that finds no room' src/sessions/replaying.rs it 'outage::full' <<'EOF'
+                went = self.write_ahead(first).await;
+---
+                went = Went::Done;
+EOF
+
+mutation 'a second factor overtakes what waits' src/store/fold.rs it 'store::folding' <<'EOF'
+matches!(which, Which::One(_) | Which::Others(_) | Which::All)
+---
+matches!(which, Which::One(_) | Which::Others(_) | Which::All | Which::Aal1Except(_))
+EOF
+
+mutation 'what waited too long to be sure is written' src/sessions/replaying.rs it 'outage::late' <<'EOF'
+                Waited::Long => self.may_be_there(queued).await?,
+---
+                Waited::Long => self.may_be_there(queued).await.is_some(),
+EOF
+
+mutation 'only the store knows whose a refresh token is' src/sessions/replaying.rs it 'outage::full' <<'EOF'
+owner.or_else(|| self.queue.holder(&by_ref.reference));
+---
+owner;
+EOF

@@ -12,7 +12,7 @@ use std::{
 
 use ::redis::{Pipeline, Value, cmd};
 use tokio::{
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -117,6 +117,12 @@ impl Cluster {
                 Err(Error::Timeout)
             }
         }
+    }
+
+    /// As [`send`](Self::send), in a task of its own: whoever waits for it may give up.
+    pub(super) fn send_beside(&self, batch: Batch) -> JoinHandle<()> {
+        let cluster = Self { shared: Arc::clone(&self.shared) };
+        tokio::spawn(async move { drop(cluster.send(&batch).await) })
     }
 
     /// As [`send`](Self::send), and says of each command by itself how it went. A master that hangs keeps the others'

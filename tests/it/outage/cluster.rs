@@ -13,14 +13,14 @@ struct Shop {
 }
 
 impl Shop {
-    async fn open() -> Self {
+    async fn open(timeout: Duration) -> Self {
         let (upstream, cluster) = (Upstream::start(issuer::gotrue).await, RedisCluster::start().await);
         let flags = [
             format!("--upstream-url={}", upstream.url),
             format!("--store-url={}", cluster.url()),
             format!("--jwt-secret={SECRET}"),
             "--jwt-jwks=off".to_owned(),
-            "--store-timeout=300ms".to_owned(),
+            format!("--store-timeout={}ms", timeout.as_millis()),
         ];
         let process = Process::start(&flags.iter().map(String::as_str).collect::<Vec<_>>()).await;
         process.metric_becomes("gotrue_sidecar_store_up", 1).await;
@@ -62,7 +62,7 @@ impl Shop {
 
 #[tokio::test]
 async fn a_lost_part_opens_its_own_breakers_and_holds_up_nobody_elses_changes() {
-    let shop = Shop::open().await;
+    let shop = Shop::open(Duration::from_millis(300)).await;
     shop.cluster.nodes[2].hang();
     let lost = shop.sign_in_at(2, 3).await;
     shop.memory(1, "1mb").await;
@@ -83,4 +83,33 @@ async fn a_lost_part_opens_its_own_breakers_and_holds_up_nobody_elses_changes() 
     shop.become_recorded(&lost, 2).await;
     shop.process.metric_becomes(LENGTH, 0).await;
     shop.process.metric_becomes(OPEN, 0).await;
+}
+
+/// A sign-in writes to two masters: the session to its user's own, and whose the refresh token is to another one. Where
+/// that one hangs, nobody waits for it, nor is it held against the one that is well.
+#[tokio::test]
+async fn nobody_waits_for_a_part_where_only_a_refresh_token_lies() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let shop = Shop::open(TIMEOUT).await;
+    shop.cluster.nodes[2].hang();
+    let is_known = || async { (shop.process.metric(OPEN).await >= LANES / 4).then_some(()) };
+    eventually(is_known, || shop.process.stderr()).await;
+    let mut well = Vec::new();
+    for _ in 0..30 {
+        let began = Instant::now();
+        let tokens = Client::new(&shop.process.url).sign_in("a@b.example").await;
+        let took = began.elapsed();
+        let master = shop.master_of(tokens.user).await;
+        assert!(took < TIMEOUT / 2, "a sign-in at master {master} took {took:?}");
+        if master != 2 {
+            well.push((tokens, master));
+        }
+    }
+    for (tokens, master) in well {
+        shop.become_recorded(&[tokens], master).await;
+    }
+    let open = shop.process.metric(OPEN).await;
+    assert!(open < LANES / 2, "{open} breakers are open, a third of the parts hangs");
+    shop.cluster.nodes[2].go_on();
+    shop.process.metric_becomes(LENGTH, 0).await;
 }
