@@ -14,8 +14,8 @@
 use std::sync::{
     Arc,
     atomic::{
-        AtomicU32, AtomicU64,
-        Ordering::{Acquire, Relaxed, Release},
+        AtomicU32, AtomicU64, AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
     },
 };
 
@@ -58,6 +58,8 @@ impl Sign {
 #[derive(Debug)]
 pub struct Breaker {
     lanes: Box<[AtomicU32]>,
+    /// How many of them are not closed.
+    away: AtomicUsize,
     /// How often one of them opened.
     openings: AtomicU64,
     opened: Notify,
@@ -69,7 +71,14 @@ impl Breaker {
     /// All lanes are closed; there is at least one.
     pub fn new(lanes: usize, metrics: Arc<Metrics>) -> Self {
         let lanes = (0..lanes.max(1)).map(|_| AtomicU32::new(State::Closed(0).to_number())).collect();
-        Self { lanes, openings: AtomicU64::new(0), opened: Notify::new(), turned: Notify::new(), metrics }
+        Self {
+            lanes,
+            away: AtomicUsize::new(0),
+            openings: AtomicU64::new(0),
+            opened: Notify::new(),
+            turned: Notify::new(),
+            metrics,
+        }
     }
 
     /// Leave to call the store, whose outcome is to be told; `None` while it is not worth the wait.
@@ -131,12 +140,13 @@ impl Breaker {
         let next = |before: u32| Some(State::from_number(before).after(event).to_number());
         let before = number.fetch_update(Relaxed, Relaxed, next).unwrap_or_else(|before| before);
         let before = State::from_number(before);
-        self.tell(lane, before, before.after(event));
+        self.tell(before, before.after(event));
         before
     }
 
-    /// Says what changed, to metrics and to whoever waits; to the log only when it opens and when it closes.
-    fn tell(&self, lane: usize, before: State, after: State) {
+    /// Says what changed, to metrics and to whoever waits; to the log only when the first lane opens, and when the last
+    /// one closes: a server that is lost takes many with it.
+    fn tell(&self, before: State, after: State) {
         let (was, is) = (before.word(), after.word());
         if was == is {
             return;
@@ -146,16 +156,19 @@ impl Breaker {
             BreakerState::Open if was == BreakerState::Closed => {
                 self.openings.fetch_add(1, Release);
                 self.opened.notify_one();
-                tracing::warn!(
-                    lane,
-                    "breaker open: requests wait for the store no longer, changes are kept for later"
-                );
+                if self.away.fetch_add(1, AcqRel) == 0 {
+                    tracing::warn!(
+                        "breaker open: requests wait for the store no longer, changes are kept for later"
+                    );
+                }
             }
             BreakerState::Open => {}
             BreakerState::HalfOpen => self.turned.notify_one(),
             BreakerState::Closed => {
                 self.turned.notify_one();
-                tracing::info!(lane, "breaker closed: requests use the store again");
+                if self.away.fetch_sub(1, AcqRel) == 1 {
+                    tracing::info!("breaker closed: requests use the store again");
+                }
             }
         }
     }

@@ -82,7 +82,10 @@ async fn a_lost_part_opens_its_own_breakers_and_holds_up_nobody_elses_changes() 
     shop.cluster.nodes[2].go_on();
     shop.become_recorded(&lost, 2).await;
     shop.process.metric_becomes(LENGTH, 0).await;
+    // the last breaker closes when somebody calls its part
     shop.process.metric_becomes(OPEN, 0).await;
+    let log = shop.process.stderr();
+    assert_eq!(log.matches("breaker open").count(), 1, "{log}");
 }
 
 /// A sign-in writes to two masters: the session to its user's own, and whose the refresh token is to another one. Where
