@@ -292,6 +292,24 @@ mutation 'a token is known by its claims' src/jwks/remembered.rs it 'check::cach
     let digest = digest::digest(&digest::SHA256, claims.as_bytes());
 EOF
 
+mutation 'a token outlives the keys that verified it' src/jwks/remembered.rs lib 'jwks::' <<'EOF'
+        if held.generation != generation {
+---
+        if held.generation > generation {
+EOF
+
+mutation 'a remembered token never expires' src/jwks/remembered.rs lib 'jwks::' <<'EOF'
+        if verified.expires_at().is_some_and(|end| now >= end) {
+---
+        if verified.expires_at().is_some_and(|end| now >= end.saturating_mul(2)) {
+EOF
+
+mutation 'each part of a Cluster tells the outage' src/breaker.rs it 'outage::cluster' <<'EOF'
+                if self.away.fetch_add(1, AcqRel) == 0 {
+---
+                if self.away.fetch_add(1, AcqRel) < 64 {
+EOF
+
 mutation 'a hint alone refuses a refresh' src/sessions/ended.rs it 'sessions::refused' <<'EOF'
             State::Live(_) | State::Suspended(_) | State::Unknown => return None,
 ---
