@@ -217,6 +217,23 @@ async fn nothing_that_comes_later_shortens_a_life() {
 }
 
 #[tokio::test]
+async fn a_refresh_renews_the_time_to_live() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let record = signed_in(somebody(), some_session());
+    let index = format!("gotrue:{{{}}}:sessions", record.user);
+    let key = format!("gotrue:{{{}}}:session:{}", record.user, record.session);
+    apply(&store, &sign_in(&record)).await;
+    for key in [&key, &index] {
+        let _: () = redis.expire(key, 500).await.unwrap();
+    }
+    assert_eq!(apply(&store, &refresh(&refreshed(&record, 1))).await, Outcome::Refreshed);
+    for key in [&key, &index] {
+        assert_eq!(redis.ttl::<_, u64>(key).await.unwrap(), SESSION_TTL, "{key}");
+    }
+}
+
+#[tokio::test]
 async fn a_touch_keeps_the_time_to_live() {
     let server = RedisServer::start();
     let (store, mut redis) = (on(&server), server.client().await);
