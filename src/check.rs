@@ -38,6 +38,11 @@ use crate::{
     store::changes::Changes,
 };
 
+/// So many verified tokens are kept, by each worker.
+const MOST: usize = 65_536;
+/// They take so much, by each worker; 400 bytes each, about.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
 /// One worker's checks.
 #[derive(Debug)]
 pub struct Check {
@@ -65,7 +70,7 @@ impl Check {
         Self {
             config,
             verifier,
-            tokens: Remembered::default(),
+            tokens: Remembered::new(MOST, MOST_BYTES),
             states: Arc::new(States::new(Arc::clone(sessions), changes, config.max_staleness)),
             clock: sessions.clock.clone(),
             metrics: Arc::clone(&sessions.metrics),

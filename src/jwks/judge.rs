@@ -12,6 +12,11 @@ use crate::{
     token::Claims,
 };
 
+/// So many good tokens are kept, by each worker. One that is not costs no more than its signature does.
+const MOST: usize = 32_768;
+/// They take so much, by each worker; 400 bytes each, about.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
 /// Judges tokens. One that was found good is not verified again: that costs some 75 µs with ES256.
 #[derive(Debug)]
 pub struct Judge {
@@ -22,7 +27,7 @@ pub struct Judge {
 impl Judge {
     /// With the keys of `verifier`.
     pub fn new(verifier: Arc<Verifier>) -> Self {
-        Self { verifier, good: Remembered::default() }
+        Self { verifier, good: Remembered::new(MOST, MOST_BYTES) }
     }
 
     /// See [`Verifier::verify`].

@@ -10,11 +10,6 @@ use crate::{
     session::Seconds,
 };
 
-/// So many are kept, by each worker.
-const MOST: usize = 65_536;
-/// They take so much, by each worker; 400 bytes each, about.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
-
 /// What stands for a token.
 pub type Hash = [u8; 32];
 
@@ -54,13 +49,12 @@ struct Held<V> {
     cache: Cache<Hash, Arc<V>>,
 }
 
-impl<V: Kept> Default for Remembered<V> {
-    fn default() -> Self {
-        Self(Mutex::new(Held { generation: 0, cache: Cache::new(MOST, MOST_BYTES) }))
-    }
-}
-
 impl<V: Kept> Remembered<V> {
+    /// At most so many, which take at most so many bytes, about.
+    pub fn new(most: usize, most_bytes: usize) -> Self {
+        Self(Mutex::new(Held { generation: 0, cache: Cache::new(most, most_bytes) }))
+    }
+
     /// The token with that hash, if keys of this generation verified it and it has not expired at `now`.
     pub fn get(&self, hash: &Hash, generation: u64, now: Seconds) -> Option<Arc<V>> {
         let mut held = self.lock();
@@ -107,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_token_is_kept_until_it_expires_or_the_keys_change() {
-        let (tokens, good) = (Remembered::default(), Arc::new(Token(Some(100))));
+        let (tokens, good) = (Remembered::new(2, 1000), Arc::new(Token(Some(100))));
         let hash = hash("a token");
         assert!(tokens.get(&hash, 0, 99).is_none());
         tokens.keep(hash, 0, &good);
@@ -121,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_token_without_an_end_is_kept_until_the_keys_change() {
-        let (tokens, endless) = (Remembered::default(), Arc::new(Token(None)));
+        let (tokens, endless) = (Remembered::new(2, 1000), Arc::new(Token(None)));
         let hash = hash("a key");
         tokens.keep(hash, 0, &endless);
         assert!(tokens.get(&hash, 0, Seconds::MAX).is_some());
