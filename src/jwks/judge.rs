@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// So many good tokens are kept, by each worker. One that is not costs no more than its signature does.
-const MOST: usize = 32_768;
-/// They take so much, by each worker; 400 bytes each, about.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MOST: usize = 16_384;
+/// They take so much, by each worker; 400 bytes each, about, and their tables half as much again.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// Judges tokens. One that was found good is not verified again: that costs some 75 µs with ES256.
 #[derive(Debug)]
