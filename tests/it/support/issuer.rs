@@ -55,6 +55,11 @@ pub(crate) fn somebody_for(life: u64) -> Tokens {
     tokens(&user, &session, 0, life)
 }
 
+/// Another session of that user, which nobody has told of.
+pub(crate) fn another_session_of(user: UserId) -> Tokens {
+    tokens(&user.to_string(), &uuid(), 0, LIFE)
+}
+
 /// The answer that hands tokens out.
 pub(crate) fn signed_in(tokens: &Tokens) -> Vec<u8> {
     let body = json!({
