@@ -195,7 +195,8 @@ impl Held {
     pub(super) fn next_user(&self, after: u64) -> Option<UserId> {
         let mut later = self.all.range(after.saturating_add(1)..);
         later.find_map(|(id, queued)| {
-            let Owner::User(user) = queued.owner() else { return None };
+            let What::Change(change) = &queued.what else { return None };
+            let user = change.user();
             let first = self.lists.get(&Owner::User(user))?.first()?.id;
             (first == *id).then_some(user)
         })

@@ -331,12 +331,12 @@ impl Redis {
 
     /// See [`Store::lane_of`](super::Store::lane_of).
     pub fn lane_of(&self, user: UserId) -> usize {
-        if self.route.is_spread() { self.route.lane_of(&self.keys.marks(user)) } else { 0 }
+        self.route.lane_of(|| self.keys.marks(user))
     }
 
     /// See [`Store::lane_of_token`](super::Store::lane_of_token).
     pub fn lane_of_token(&self, token: &RefreshRef) -> usize {
-        self.route.lane_of(&self.keys.refresh(token))
+        self.route.lane_of(|| self.keys.refresh(token))
     }
 
     /// See [`Store::ping_each`](super::Store::ping_each).

@@ -52,15 +52,15 @@ impl Route {
         if self.is_spread() { usize::from(LANES) } else { 1 }
     }
 
-    /// The lane of a key.
-    pub(super) fn lane_of(&self, key: &str) -> usize {
-        if self.is_spread() { usize::from(slots::slot_of(key) / (SLOTS / LANES)) } else { 0 }
+    /// The lane of a key, which is made only where there are several.
+    pub(super) fn lane_of(&self, key: impl FnOnce() -> String) -> usize {
+        if self.is_spread() { usize::from(slots::slot_of(&key()) / (SLOTS / LANES)) } else { 0 }
     }
 
     /// Something that stands in braces in a key of that lane.
     pub(super) fn tag_of(&self, lane: usize) -> String {
         let mut tags = (0..=u16::MAX).map(|number| number.to_string());
-        tags.find(|tag| self.lane_of(tag) == lane).unwrap_or_default()
+        tags.find(|tag| self.lane_of(|| tag.clone()) == lane).unwrap_or_default()
     }
 
     /// Sends commands in one round-trip time; the replies are in their order, errors of single commands among them.
