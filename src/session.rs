@@ -430,6 +430,34 @@ impl Unrecorded {
 }
 
 #[cfg(test)]
+impl Record {
+    /// One of which nothing is told but times, for tests to add what theirs are about.
+    pub(crate) fn bare(user: UserId, session: SessionId, began: Seconds) -> Self {
+        Self {
+            user,
+            session,
+            refresh_ref: None,
+            previous_ref: None,
+            counter: None,
+            created_at: began,
+            began_ms: 0,
+            begun_by_ms: 0,
+            refreshed_at: began,
+            seen_at: None,
+            expires_at: began + 3_600,
+            aal: None,
+            factor_id: None,
+            amr: None,
+            role: None,
+            client_id: None,
+            anonymous: false,
+            ip: None,
+            user_agent: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

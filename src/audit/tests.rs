@@ -29,27 +29,7 @@ fn ending(which: Which) -> Change {
 fn record(origin: Origin) -> Change {
     Change::Record {
         origin,
-        record: Box::new(Record {
-            user: user(),
-            session: session(),
-            refresh_ref: None,
-            previous_ref: None,
-            counter: None,
-            created_at: 1,
-            began_ms: 0,
-            begun_by_ms: 0,
-            refreshed_at: 1,
-            seen_at: None,
-            expires_at: 2,
-            aal: None,
-            factor_id: None,
-            amr: None,
-            role: None,
-            client_id: None,
-            anonymous: false,
-            ip: None,
-            user_agent: None,
-        }),
+        record: Box::new(Record { expires_at: 2, ..Record::bare(user(), session(), 1) }),
         allowed_ms: None,
     }
 }

@@ -133,9 +133,7 @@ pub fn result(decision: Result<(), Refusal>) -> CheckResult {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use base64::Engine as _;
     use serde_json::{Value, json};

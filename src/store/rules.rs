@@ -270,26 +270,15 @@ mod tests {
     }
 
     fn record(refreshed_at: Seconds, current: char, previous: Option<char>) -> Record {
+        let user = UserId::parse("0191d1a0-0000-7000-8000-000000000001").unwrap();
+        let session = SessionId::parse("0191d1a0-0000-7000-8000-000000000002").unwrap();
         Record {
-            user: UserId::parse("0191d1a0-0000-7000-8000-000000000001").unwrap(),
-            session: SessionId::parse("0191d1a0-0000-7000-8000-000000000002").unwrap(),
             refresh_ref: token(current),
             previous_ref: previous.and_then(token),
-            counter: None,
-            created_at: 1_000,
-            began_ms: 0,
-            begun_by_ms: 0,
             refreshed_at,
-            seen_at: None,
             expires_at: refreshed_at + 3_600,
             aal: Some(Aal::Aal1),
-            factor_id: None,
-            amr: None,
-            role: None,
-            client_id: None,
-            anonymous: false,
-            ip: None,
-            user_agent: None,
+            ..Record::bare(user, session, 1_000)
         }
     }
 

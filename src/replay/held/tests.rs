@@ -15,25 +15,14 @@ fn session(number: u8) -> SessionId {
 fn record(of: u8, number: u8, later: u64, origin: Origin) -> What {
     let token = |later: u64| RefreshRef::parse(&format!("{later:_>43}"));
     let record = Record {
-        user: user(of),
-        session: session(number),
         refresh_ref: token(later),
         previous_ref: later.checked_sub(1).and_then(token),
-        counter: None,
-        created_at: NOW,
         began_ms: if origin == Origin::SignIn { NOW * 1000 } else { 0 },
         begun_by_ms: if origin == Origin::SignIn { 0 } else { NOW * 1000 },
         refreshed_at: NOW + later,
-        seen_at: None,
         expires_at: NOW + 3600 + later,
         aal: Some(Aal::Aal1),
-        factor_id: None,
-        amr: None,
-        role: None,
-        client_id: None,
-        anonymous: false,
-        ip: None,
-        user_agent: None,
+        ..Record::bare(user(of), session(number), NOW)
     };
     What::Change(Change::Record { origin, record: Box::new(record), allowed_ms: None })
 }

@@ -141,11 +141,11 @@ impl House {
     }
 }
 
-/// What was said more than once of what is wrong, of the same part of the store.
+/// What was said more than once of what is wrong.
 fn said_again(log: &str) -> Vec<String> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let loud = lines.filter(|line| line["level"] == "warn" || line["level"] == "error");
-    let mut said: Vec<_> = loud.map(|line| format!("{} {}", line["message"], line["lane"])).collect();
+    let mut said: Vec<_> = loud.map(|line| line["message"].to_string()).collect();
     said.sort();
     said.chunk_by(|one, next| one == next).filter(|same| same.len() > 1).map(|same| same[0].clone()).collect()
 }

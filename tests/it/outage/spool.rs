@@ -30,8 +30,7 @@ async fn is_written(folder: &Path, tokens: &Tokens) {
 }
 
 async fn is_recorded(redis: &RedisServer, tokens: &Tokens) -> bool {
-    let key = format!("gotrue:{{{}}}:session:{}", tokens.user, tokens.session);
-    ::redis::cmd("EXISTS").arg(key).query_async(&mut redis.client().await).await.unwrap()
+    has(redis, "session", tokens.user, tokens.session).await
 }
 
 #[tokio::test]
