@@ -181,11 +181,11 @@ impl Table {
         }
         let old = self.records.get(&id).cloned();
         let marks = self.marks_of(new.user);
-        if rules::began_before(marks.not_before, old.as_ref(), Some(new.created_at)) {
-            return Ok(Outcome::Revoked);
-        }
         if let (None, Some(tombstone)) = (&old, marks.bulk.ended(new)) {
             self.bury(id, tombstone, now);
+            return Ok(Outcome::Revoked);
+        }
+        if rules::began_before(marks.not_before, old.as_ref(), Some(new.created_at)) {
             return Ok(Outcome::Revoked);
         }
         if origin == Origin::Refresh && self.is_over(old.as_ref(), new) {

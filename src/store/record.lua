@@ -136,15 +136,15 @@ if place then
   end
 end
 allow(ARGV[5], marked[3], marked[4], marked[5])
-if number(marked[1]) > number((known and old or new).created_at) then
-  return 'revoked'
-end
 for i = 6, known and 0 or 7 do
   local reason, in_gotrue = ended_by(marked[i], new)
   if reason then
     end_as(reason, in_gotrue, new, old)
     return 'revoked'
   end
+end
+if number(marked[1]) > number((known and old or new).created_at) then
+  return 'revoked'
 end
 if origin == 'refresh' and is_over(known and old, new) then
   return {'expired', end_as('expired', '0', new, old)}

@@ -122,20 +122,26 @@ pub(super) async fn the_earliest_refresh_tells_what_an_ending_meant(store: &Stor
 /// The ending may be written while the sign-in waits for the store in another replica.
 pub(super) async fn a_session_that_had_begun_when_all_or_others_ended_does_not_come_back(store: &Store) {
     for which in [Which::All, Which::Others(some_session())] {
-        for (later, ended) in [(-1, true), (0, false)] {
+        // milliseconds after the ending, and seconds as GoTrue counts them
+        for (later, since, ended) in [(-1, 0, true), (-1, -1, true), (0, 0, false)] {
             let user = somebody();
             let ending = end(user, which.clone());
             let Change::End { sent_ms, .. } = &ending else { unreachable!() };
+            let began = (sent_ms / 1000).saturating_add_signed(since);
             let mut seen = signed_in(user, some_session());
-            (seen.created_at, seen.began_ms) = (sent_ms / 1000, sent_ms.saturating_add_signed(later));
+            (seen.created_at, seen.began_ms) = (began, sent_ms.saturating_add_signed(later));
             let mut unseen = refreshed(&signed_in(user, some_session()), 1);
-            (unseen.created_at, unseen.begun_by_ms) = (sent_ms / 1000, sent_ms.saturating_add_signed(later));
+            (unseen.created_at, unseen.begun_by_ms) = (began, sent_ms.saturating_add_signed(later));
             apply(store, &ending).await;
             for change in [sign_in(&seen), refresh(&unseen)] {
                 let Change::Record { record, .. } = &change else { unreachable!() };
                 let expected = if ended { Outcome::Revoked } else { Outcome::Created };
-                assert_eq!(apply(store, &change).await, expected, "{which:?} {later}");
-                assert_eq!(look(store, user, record.session).await == State::Revoked, ended);
+                assert_eq!(apply(store, &change).await, expected, "{which:?} {later} {since}");
+                assert_eq!(
+                    look(store, user, record.session).await == State::Revoked,
+                    ended,
+                    "{which:?} {later} {since}"
+                );
             }
         }
     }
