@@ -139,6 +139,13 @@ pub struct Record {
     pub user_agent: Option<String>,
 }
 
+impl Record {
+    /// Whether the refresh token is its current or previous one.
+    pub fn names(&self, token: &RefreshRef) -> bool {
+        [&self.refresh_ref, &self.previous_ref].into_iter().flatten().any(|named| named == token)
+    }
+}
+
 /// Why a session ended; the text of the tombstone and of the audit line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {

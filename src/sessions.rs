@@ -36,7 +36,7 @@ use crate::{
     metrics::{Metrics, StoreCommand, StoreResult},
     mirror::Mirror,
     replay::Queue,
-    session::{Limits, Seconds, SessionId, Sought, State, Unrecorded},
+    session::{Limits, RefreshRef, Seconds, SessionId, Sought, State, Unrecorded, UserId},
     store::{self, Store},
 };
 
@@ -171,6 +171,32 @@ impl Sessions {
     async fn look(self: &Arc<Self>, sought: &Sought, budget: &mut Budget) -> Result<State, store::Error> {
         let lookup = self.store.lookup(sought, self.clock.seconds());
         self.call(StoreCommand::Lookup, self.store.lane_of(sought.user), budget, lookup).await
+    }
+
+    /// The session that a refresh token was last seen with, if anybody saw it.
+    async fn noted(
+        self: &Arc<Self>,
+        token: &RefreshRef,
+        budget: &mut Budget,
+    ) -> Result<Option<(UserId, SessionId)>, store::Error> {
+        let noted = self.store.noted(token, self.clock.seconds());
+        self.call(StoreCommand::Resolve, self.store.lane_of_token(token), budget, noted).await
+    }
+
+    /// Of a session that was noted for a refresh token, whether the token is its own. Another part of the store is asked
+    /// than for the note, and may be away while that one works.
+    async fn confirmed(
+        self: &Arc<Self>,
+        noted: Option<(UserId, SessionId)>,
+        token: &RefreshRef,
+        budget: &mut Budget,
+    ) -> Result<Option<(UserId, SessionId)>, store::Error> {
+        let Some(noted) = noted else {
+            return Ok(None);
+        };
+        let (lane, now) = (self.store.lane_of(noted.0), self.clock.seconds());
+        let names = self.store.names(noted, token, now);
+        Ok(self.call(StoreCommand::Resolve, lane, budget, names).await?.then_some(noted))
     }
 
     /// Counts an answer that was not mirrored.

@@ -182,32 +182,49 @@ impl Store {
         }
     }
 
-    /// Which live session a refresh token belongs to, when that session's own record names it as its
-    /// current or previous one. Two round trips.
+    /// The session that a refresh token was last seen with, as GoTrue handed it out or took it; `None` for a token that
+    /// nobody saw. A note, which may be old: [`names`](Self::names) and [`holder`](Self::holder) say what it is worth. One
+    /// round trip, to [`lane_of_token`](Self::lane_of_token).
     ///
     /// # Errors
     /// When the store did not answer, or not with what this program writes.
-    pub async fn session_of(
+    pub async fn noted(
         &self,
         token: &RefreshRef,
         now: Seconds,
     ) -> Result<Option<(UserId, SessionId)>, Error> {
         match self {
-            Self::Redis(redis) => redis.session_of(token).await,
-            Self::Memory(memory) => Ok(memory.session_of(token, now)),
+            Self::Redis(redis) => redis.noted(token).await,
+            Self::Memory(memory) => Ok(memory.noted(token, now)),
         }
     }
 
-    /// Which session a refresh token belonged to when GoTrue last handed it out or took it, and what is known of
-    /// that session now; `None` for a token that nobody saw. Whoever asks holds that token: a hint says nothing to
-    /// anybody else. Two round trips.
+    /// Whether that session is live, and its own record names the refresh token as its current or previous one. One
+    /// round trip.
     ///
     /// # Errors
     /// When the store did not answer, or not with what this program writes.
-    pub async fn holder(&self, token: &RefreshRef, now: Seconds) -> Result<Option<Holder>, Error> {
+    pub async fn names(
+        &self,
+        (user, session): (UserId, SessionId),
+        token: &RefreshRef,
+        now: Seconds,
+    ) -> Result<bool, Error> {
         match self {
-            Self::Redis(redis) => redis.holder(token, now).await,
-            Self::Memory(memory) => Ok(memory.holder(token, now)),
+            Self::Redis(redis) => redis.names((user, session), token).await,
+            Self::Memory(memory) => Ok(memory.names((user, session), token, now)),
+        }
+    }
+
+    /// What is known of the session that a refresh token was last seen with. Only for whoever holds that token: the note
+    /// says nothing to anybody else. One round trip.
+    ///
+    /// # Errors
+    /// When the store did not answer, or not with what this program writes.
+    pub async fn holder(&self, (user, session): (UserId, SessionId), now: Seconds) -> Result<Holder, Error> {
+        match self {
+            Self::Redis(redis) => redis.holder((user, session), now).await,
+            Self::Memory(memory) => Ok(memory.holder((user, session), now)),
         }
     }
 

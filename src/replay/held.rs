@@ -12,7 +12,7 @@ use crate::{
     metrics::QueuedKind,
     mirror::{ByRef, Fate},
     request_id,
-    session::{Change, Reason, Record, RefreshRef, SessionId, UserId},
+    session::{Change, Reason, RefreshRef, SessionId, UserId},
     store::{Fold, fold},
 };
 
@@ -210,11 +210,8 @@ impl Held {
 
     /// The session whose record waits and names that refresh token.
     pub(super) fn holder(&self, token: &RefreshRef) -> Option<(UserId, SessionId)> {
-        let names_it = |record: &Record| {
-            [&record.refresh_ref, &record.previous_ref].into_iter().flatten().any(|named| named == token)
-        };
         self.all.values().rev().find_map(|queued| match &queued.what {
-            What::Change(Change::Record { record, .. }) if names_it(record) => {
+            What::Change(Change::Record { record, .. }) if record.names(token) => {
                 Some((record.user, record.session))
             }
             _ => None,

@@ -33,11 +33,9 @@ impl Sessions {
     /// its own words (contract I1). A token that nobody saw, a session without record and tombstone, a banned user
     /// and a store that does not answer are GoTrue's to judge.
     pub async fn ended_holder(self: &Arc<Self>, token: &RefreshRef, budget: &mut Budget) -> Option<Ended> {
-        let holder = self.store.holder(token, self.clock.seconds());
-        let holder = self
-            .call(StoreCommand::Resolve, self.store.lane_of_token(token), budget, holder)
-            .await
-            .ok()??;
+        let noted = self.noted(token, budget).await.ok()??;
+        let (lane, holder) = (self.store.lane_of(noted.0), self.store.holder(noted, self.clock.seconds()));
+        let holder = self.call(StoreCommand::Resolve, lane, budget, holder).await.ok()?;
         let Holder { user, session, state, ended_in_gotrue: in_gotrue } = holder;
         if in_gotrue {
             return None;

@@ -69,9 +69,11 @@ impl Sessions {
     /// Makes a change to the session that a refresh token belongs to, if that is known. A session that only the
     /// queue knows is found when the queue has been written.
     pub async fn make_by_ref(self: &Arc<Self>, by_ref: &ByRef, budget: &mut Budget, by: By<'_>) {
-        let owner = self.store.session_of(&by_ref.reference, self.clock.seconds());
-        let lane = self.store.lane_of_token(&by_ref.reference);
-        match self.call(StoreCommand::Resolve, lane, budget, owner).await {
+        let owner = match self.noted(&by_ref.reference, budget).await {
+            Ok(noted) => self.confirmed(noted, &by_ref.reference, budget).await,
+            Err(error) => Err(error),
+        };
+        match owner {
             Ok(Some((user, session))) => {
                 self.make(&[by_ref.change(user, session)], budget, by).await;
             }

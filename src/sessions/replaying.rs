@@ -224,26 +224,25 @@ impl Sessions {
         }
     }
 
-    /// Finds out whose refresh token it was, now that the store knows all that was recorded before; `false` where it
-    /// does not say.
+    /// Finds out whose refresh token it was, now that the store knows all that was recorded before; `false` where the
+    /// part that has a note of it does not say.
     async fn resolve(self: &Arc<Self>, queued: &Arc<Queued>) -> bool {
         let What::ByRef(by_ref) = &queued.what else { return true };
-        let lane = self.store.lane_of_token(&by_ref.reference);
-        let owner = self.store.session_of(&by_ref.reference, self.clock.seconds());
-        match self.call(StoreCommand::Resolve, lane, &mut self.budget(), owner).await {
-            Ok(owner) => {
-                // where there was no room for its record, the store does not know it yet
-                let owner = owner.or_else(|| self.queue.holder(&by_ref.reference));
-                if let Some((user, session)) = owner {
-                    // from here on it is like any other change of that user; a drain must find one of the two waiting
-                    self.make(&[by_ref.change(user, session)], &mut self.budget(), queued.by()).await;
-                }
-                let result = if owner.is_some() { Replayed::Written } else { Replayed::Unresolved };
-                self.given_up(queued, result);
-                true
-            }
-            Err(_) => false,
+        let Ok(noted) = self.noted(&by_ref.reference, &mut self.budget()).await else {
+            return false;
+        };
+        let Ok(owner) = self.confirmed(noted, &by_ref.reference, &mut self.budget()).await else {
+            return true; // it waits for that user's part, and no other does
+        };
+        // where there was no room for its record, the store does not know it yet
+        let owner = owner.or_else(|| self.queue.holder(&by_ref.reference));
+        if let Some((user, session)) = owner {
+            // from here on it is like any other change of that user; a drain must find one of the two waiting
+            self.make(&[by_ref.change(user, session)], &mut self.budget(), queued.by()).await;
         }
+        let result = if owner.is_some() { Replayed::Written } else { Replayed::Unresolved };
+        self.given_up(queued, result);
+        true
     }
 
     /// It need not be written any more.

@@ -71,19 +71,23 @@ impl Memory {
         self.table(now).list(user, wanted, now)
     }
 
-    /// See [`Store::session_of`](super::Store::session_of).
-    pub fn session_of(&self, token: &RefreshRef, now: Seconds) -> Option<(UserId, SessionId)> {
-        self.table(now).session_of(token)
+    /// See [`Store::noted`](super::Store::noted).
+    pub fn noted(&self, token: &RefreshRef, now: Seconds) -> Option<(UserId, SessionId)> {
+        self.table(now).hints.get(token).copied()
+    }
+
+    /// See [`Store::names`](super::Store::names).
+    pub fn names(&self, session: (UserId, SessionId), token: &RefreshRef, now: Seconds) -> bool {
+        self.table(now).records.get(&session).is_some_and(|record| record.names(token))
     }
 
     /// See [`Store::holder`](super::Store::holder).
-    pub fn holder(&self, token: &RefreshRef, now: Seconds) -> Option<Holder> {
+    pub fn holder(&self, (user, session): (UserId, SessionId), now: Seconds) -> Holder {
         let mut table = self.table(now);
-        let (user, session) = *table.hints.get(token)?;
         let tombstone = table.tombstones.get(&(user, session));
         let ended_in_gotrue = tombstone.is_some_and(|tombstone| tombstone.ended_in_gotrue);
         let state = table.lookup(&Sought::of(user, session), now);
-        Some(Holder { user, session, state, ended_in_gotrue })
+        Holder { user, session, state, ended_in_gotrue }
     }
 
     /// The table without what has ended. A panic elsewhere leaves no half-made change behind that
@@ -384,13 +388,6 @@ impl Table {
                 self.hints.pop_first();
             }
         }
-    }
-
-    /// The session whose own record names the token.
-    fn session_of(&self, token: &RefreshRef) -> Option<Id> {
-        let id = self.hints.get(token)?;
-        let record = self.records.get(id)?;
-        [&record.refresh_ref, &record.previous_ref].into_iter().flatten().any(|it| it == token).then_some(*id)
     }
 
     fn put(&mut self, record: Record, end: Seconds) {

@@ -270,29 +270,37 @@ impl Redis {
         reply::listed(user, reply::first(&replies)?)
     }
 
-    /// See [`Store::session_of`](super::Store::session_of).
+    /// See [`Store::noted`](super::Store::noted).
     ///
     /// # Errors
     /// As there.
-    pub async fn session_of(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
-        let Some((user, session)) = self.hint(token).await? else {
-            return Ok(None);
-        };
+    pub async fn noted(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
+        let hint = self.keys.refresh(token);
+        let mut get = cmd("GET");
+        get.arg(&hint);
+        reply::hint(reply::first(&self.run(&hint, get).await?)?)
+    }
+
+    /// See [`Store::names`](super::Store::names).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn names(
+        &self,
+        (user, session): (UserId, SessionId),
+        token: &RefreshRef,
+    ) -> Result<bool, Error> {
         let marks = self.keys.marks(user);
         let resolve = self.scripts.resolve.call(&[self.keys.record(user, session), marks.clone()]);
         let replies = self.run(&marks, resolve).await?;
-        let agrees = reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str()));
-        Ok(agrees.then_some((user, session)))
+        Ok(reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str())))
     }
 
     /// See [`Store::holder`](super::Store::holder).
     ///
     /// # Errors
     /// As there.
-    pub async fn holder(&self, token: &RefreshRef, now: Seconds) -> Result<Option<Holder>, Error> {
-        let Some((user, session)) = self.hint(token).await? else {
-            return Ok(None);
-        };
+    pub async fn holder(&self, (user, session): (UserId, SessionId), now: Seconds) -> Result<Holder, Error> {
         let (marks, tombstone) = (self.keys.marks(user), self.keys.tombstone(user, session));
         let mut batch = Batch::with_capacity(2);
         batch.add(&marks, self.lookup_script(&Sought::of(user, session), now));
@@ -302,14 +310,7 @@ impl Redis {
         let replies = self.route.send(&batch).await?;
         let state = reply::state(user, session, reply::first(&replies)?)?;
         let ended_in_gotrue = replies.get(1).is_some_and(reply::knows_gotrue);
-        Ok(Some(Holder { user, session, state, ended_in_gotrue }))
-    }
-
-    async fn hint(&self, token: &RefreshRef) -> Result<Option<(UserId, SessionId)>, Error> {
-        let hint = self.keys.refresh(token);
-        let mut get = cmd("GET");
-        get.arg(&hint);
-        reply::hint(reply::first(&self.run(&hint, get).await?)?)
+        Ok(Holder { user, session, state, ended_in_gotrue })
     }
 
     /// See [`Store::sweep`](super::Store::sweep).

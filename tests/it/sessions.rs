@@ -31,6 +31,7 @@ use http::{Method, Request};
 use crate::support::{
     http::{Answer, send},
     redis::RedisServer,
+    refresh_tokens::{holder, session_of},
     sidecar::{Sidecar, sample},
     signer::{Login, SECRET, Signer},
     until,

@@ -33,6 +33,7 @@ use crate::support::{
     redis::{PASSWORD_IN_URL, RedisServer, USER},
     redis_cluster::RedisCluster,
     redis_sentinel::{self, Sentinels},
+    refresh_tokens::{holder, session_of},
 };
 
 /// When tests begin, seconds.

@@ -18,6 +18,7 @@ pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod redis_cluster;
 pub(crate) mod redis_sentinel;
+pub(crate) mod refresh_tokens;
 pub(crate) mod relay;
 pub(crate) mod sidecar;
 pub(crate) mod signer;

@@ -12,7 +12,8 @@ use crate::support::{
     certificates,
     raw::{Raw, Received},
     sidecar::Sidecar,
-    upstream::{Step, Upstream, answer},
+    until,
+    upstream::{Connection, Step, Upstream, answer},
 };
 
 const GET: &str = "GET /settings HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -31,6 +32,19 @@ fn start(url: &str, flags: &[&str]) -> Sidecar {
 
 async fn errors(sidecar: &Sidecar, reason: &str) -> f64 {
     sidecar.metric(&format!("gotrue_sidecar_upstream_errors_total{{reason=\"{reason}\"}}")).await
+}
+
+/// Waits until the kernel knows on the sidecar's side that they were closed: on a busy machine the news may still be on
+/// its way when whoever closed them has gone on.
+async fn are_known_to_be_closed(connections: &[Connection]) {
+    let ends: Vec<_> = connections.iter().map(|one| format!(":{:04X}", one.from)).collect();
+    until("closed", async || {
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let sockets = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut established = sockets.filter(|fields| fields[3] == "01");
+        !established.any(|fields| ends.iter().any(|end| fields[1].ends_with(end)))
+    })
+    .await;
 }
 
 /// An address that refuses.
@@ -131,6 +145,7 @@ async fn a_connection_that_was_closed_while_idle_is_not_missed() {
             client.send("POST /token HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}").await;
             assert_eq!(client.answer().await.status(), 200, "{turn}");
             upstream.until("closed", |all| all.iter().all(|one| one.ended)).await;
+            are_known_to_be_closed(&upstream.connections()).await;
         }
     }
     assert_eq!(upstream.seen().len(), 100);

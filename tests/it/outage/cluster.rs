@@ -14,6 +14,10 @@ struct Shop {
 
 impl Shop {
     async fn open(timeout: Duration) -> Self {
+        Self::open_with(timeout, &[]).await
+    }
+
+    async fn open_with(timeout: Duration, more: &[&str]) -> Self {
         let (upstream, cluster) = (Upstream::start(issuer::gotrue).await, RedisCluster::start().await);
         let flags = [
             format!("--upstream-url={}", upstream.url),
@@ -22,7 +26,8 @@ impl Shop {
             "--jwt-jwks=off".to_owned(),
             format!("--store-timeout={}ms", timeout.as_millis()),
         ];
-        let process = Process::start(&flags.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let flags: Vec<_> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let process = Process::start(&flags).await;
         process.metric_becomes("gotrue_sidecar_store_up", 1).await;
         Self { cluster, process, _upstream: upstream }
     }
@@ -51,6 +56,13 @@ impl Shop {
             let there = || async { self.cluster.ask(master, &exists).await.unwrap_or(false).then_some(()) };
             eventually(there, || format!("{} is not recorded\n{}", tokens.user, self.process.stderr())).await;
         }
+    }
+
+    /// The third one does not answer from here on, and that is known.
+    async fn lose_the_third(&self) {
+        self.cluster.nodes[2].hang();
+        let is_known = || async { (self.process.metric(OPEN).await >= LANES / 4).then_some(()) };
+        eventually(is_known, || self.process.stderr()).await;
     }
 
     async fn memory(&self, master: usize, bytes: &str) {
@@ -94,9 +106,7 @@ async fn a_lost_part_opens_its_own_breakers_and_holds_up_nobody_elses_changes() 
 async fn nobody_waits_for_a_part_where_only_a_refresh_token_lies() {
     const TIMEOUT: Duration = Duration::from_secs(2);
     let shop = Shop::open(TIMEOUT).await;
-    shop.cluster.nodes[2].hang();
-    let is_known = || async { (shop.process.metric(OPEN).await >= LANES / 4).then_some(()) };
-    eventually(is_known, || shop.process.stderr()).await;
+    shop.lose_the_third().await;
     let mut well = Vec::new();
     for _ in 0..30 {
         let began = Instant::now();
@@ -110,6 +120,28 @@ async fn nobody_waits_for_a_part_where_only_a_refresh_token_lies() {
     }
     for (tokens, master) in well {
         shop.become_recorded(&[tokens], master).await;
+    }
+    let open = shop.process.metric(OPEN).await;
+    assert!(open < LANES / 2, "{open} breakers are open, a third of the parts hangs");
+    shop.cluster.nodes[2].go_on();
+    shop.process.metric_becomes(LENGTH, 0).await;
+}
+
+/// Two masters are asked about a refresh: one whose its token is, and one what became of that session. Where the second
+/// hangs, nobody waits for it, nor is it held against the first.
+#[tokio::test]
+async fn nobody_waits_to_hear_of_a_session_in_a_part_that_is_away() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let shop = Shop::open_with(TIMEOUT, &["--enforce=true"]).await;
+    let there = shop.sign_in_at(2, 12).await;
+    shop.become_recorded(&there, 2).await;
+    shop.lose_the_third().await;
+    let client = Client::new(&shop.process.url);
+    for tokens in &there {
+        let began = Instant::now();
+        assert_eq!(client.refresh(tokens).await.status, 200);
+        let took = began.elapsed();
+        assert!(took < TIMEOUT / 2, "a refresh took {took:?}");
     }
     let open = shop.process.metric(OPEN).await;
     assert!(open < LANES / 2, "{open} breakers are open, a third of the parts hangs");

@@ -135,7 +135,7 @@ async fn a_denied_login_gets_no_tokens_and_its_session_ends_in_gotrue() {
             assert!(world.is_live(&first).await);
             assert_eq!(world.state(&second).await, State::Revoked);
             until("the tombstone knows that GoTrue knows", async || {
-                let holder = world.store.holder(&reference(&second), NOW).await.unwrap();
+                let holder = holder(&world.store, &reference(&second), NOW).await.unwrap();
                 holder.is_some_and(|holder| holder.ended_in_gotrue)
             })
             .await;

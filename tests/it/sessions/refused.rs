@@ -122,7 +122,7 @@ async fn a_refresh_of_a_revoked_session_is_refused_before_gotrue_answers() {
     let logout = world.upstream.arrived("POST /logout?scope=local HTTP/1.1").await;
     assert_eq!(logout.header("authorization"), [format!("Bearer {}", renewed.access(&world.signer))]);
     until("GoTrue is known to know", async || {
-        let holder = world.store.holder(&reference(&login), NOW).await.unwrap();
+        let holder = holder(&world.store, &reference(&login), NOW).await.unwrap();
         holder.is_some_and(|holder| holder.ended_in_gotrue)
     })
     .await;
@@ -144,7 +144,7 @@ async fn a_refresh_of_a_session_whose_time_is_over_ends_it_in_both() {
             assert_eq!(world.refresh(&login).await.body, form);
             world.upstream.arrived("POST /logout?scope=local HTTP/1.1").await;
             until("GoTrue is known to know", async || {
-                let holder = world.store.holder(&reference(&login), world.clock.seconds()).await.unwrap();
+                let holder = holder(&world.store, &reference(&login), world.clock.seconds()).await.unwrap();
                 holder.is_some_and(|holder| holder.ended_in_gotrue)
             })
             .await;
@@ -161,7 +161,7 @@ async fn a_refresh_of_a_session_whose_time_is_over_ends_it_in_both() {
 /// Contract §5: a refresh costs one round trip, and two more where it is judged beforehand.
 #[tokio::test]
 async fn a_refresh_is_judged_beforehand_only_where_something_asks_for_it() {
-    for (flags, judged) in [(&ENFORCE[..2], 0), (&ENFORCE[..], 1), (&IDLE[..], 1)] {
+    for (flags, judged) in [(&ENFORCE[..2], 0), (&ENFORCE[..], 2), (&IDLE[..], 2)] {
         let login = Login::new(NOW);
         let renewed = login.refreshed(NOW + 1);
         for world in on_both_stores(flags, &renewed).await {

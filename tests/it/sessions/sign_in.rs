@@ -72,7 +72,7 @@ async fn a_refresh_renews_its_session() {
         (Some(reference(&renewed)), Some(reference(&login)))
     );
     for token in [&login, &renewed] {
-        let owner = world.store.session_of(&reference(token), NOW + 100).await.unwrap();
+        let owner = session_of(&world.store, &reference(token), NOW + 100).await.unwrap();
         assert_eq!(owner, Some((login.user, login.session)));
     }
 }

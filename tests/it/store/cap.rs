@@ -138,7 +138,7 @@ mod cases {
             apply(&store, &sign_in(record)).await;
         }
         assert_eq!(look(&store, user, old.session).await, State::Revoked);
-        let holder = store.holder(old.refresh_ref.as_ref().unwrap(), NOW).await.unwrap().unwrap();
+        let holder = holder(&store, old.refresh_ref.as_ref().unwrap(), NOW).await.unwrap().unwrap();
         assert_eq!((holder.state, holder.ended_in_gotrue), (State::Revoked, false));
         for change in [refresh(&refreshed(&old, 60)), sign_in(&old), held(&old)] {
             assert_eq!(apply(&store, &change).await, Outcome::Revoked);

@@ -107,7 +107,7 @@ async fn what_has_gone_already_is_asked_for_where_it_went() {
     apply(&store, &sign_in(&record)).await;
     cluster.begin_to_move(slot, 0, 1).await;
     assert!(cluster.move_keys(slot, 0, 1, 100).await > 0);
-    let owner = store.session_of(record.refresh_ref.as_ref().unwrap(), NOW).await;
+    let owner = session_of(&store, record.refresh_ref.as_ref().unwrap(), NOW).await;
     assert_eq!(owner, Ok(Some((record.user, record.session))));
     cluster.end_to_move(slot, 0, 1).await;
 }

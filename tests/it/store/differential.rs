@@ -248,10 +248,10 @@ impl Tally {
 
 /// Whose the token is, and what is known of the session that it was last seen with.
 async fn owner(store: &Store, token: &RefreshRef, now: Seconds) -> String {
-    let holder = store.holder(token, now).await.unwrap();
+    let holder = holder(store, token, now).await.unwrap();
     // what GoTrue knows is not noted while an ending is pending
     let holder = holder.map(|it| format!("{} {} {}", it.user, it.session, shown(&it.state)));
-    format!("{:?} {holder:?}", store.session_of(token, now).await)
+    format!("{:?} {holder:?}", session_of(store, token, now).await)
 }
 
 async fn everything(store: &Store, now: Seconds) -> Vec<String> {

@@ -241,7 +241,7 @@ async fn told(store: &Store, gotrue: &Gotrue) -> Vec<String> {
         });
     }
     for number in 1..=tokens {
-        told.push(format!("{:?}", store.session_of(&token(number), now).await.unwrap()));
+        told.push(format!("{:?}", session_of(store, &token(number), now).await.unwrap()));
     }
     told
 }

@@ -297,7 +297,7 @@ async fn what_others_wrote_is_an_error_or_unknown_and_never_followed() {
     let hint = format!("gotrue:refresh:{}", token.as_str());
     for text in ["", "canary", &format!("{user}/{session}"), &format!("{user}/*")] {
         let _: () = redis.set(&hint, text).await.unwrap();
-        assert_eq!(store.session_of(&token, NOW).await, Ok(None), "{text}");
+        assert_eq!(session_of(&store, &token, NOW).await, Ok(None), "{text}");
     }
 }
 

@@ -214,7 +214,7 @@ async fn the_embedded_store_makes_room_when_sessions_expire() {
         Ok(State::Live(Box::new(first.clone())))
     );
     assert_eq!(store.lookup(&Sought::of(first.user, first.session), later).await, Ok(State::Unknown));
-    assert_eq!(store.session_of(first.refresh_ref.as_ref().unwrap(), later).await, Ok(None));
+    assert_eq!(session_of(&store, first.refresh_ref.as_ref().unwrap(), later).await, Ok(None));
     let second = signed_in(somebody(), some_session());
     assert_eq!(store.apply(&[sign_in(&second)], later).await, Ok(vec![Outcome::Created]));
 }

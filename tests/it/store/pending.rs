@@ -78,7 +78,7 @@ async fn a_session_that_waits_is_ended_for_whoever_asks() {
     for record in &records[1..3] {
         assert!(redis.exists::<_, bool>(record_key(record)).await.unwrap());
         assert_eq!(look(&store, user, record.session).await, State::Revoked);
-        assert_eq!(store.session_of(record.refresh_ref.as_ref().unwrap(), NOW).await, Ok(None));
+        assert_eq!(session_of(&store, record.refresh_ref.as_ref().unwrap(), NOW).await, Ok(None));
         assert_eq!(apply(&store, &refresh(&refreshed(record, 9))).await, Outcome::Revoked);
         assert!(!redis.exists::<_, bool>(record_key(record)).await.unwrap());
     }

@@ -1,6 +1,7 @@
 //! Real Sentinels over real servers: one master, two replicas, three Sentinels, passwords on all of them.
 
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -127,14 +128,23 @@ impl Sentinels {
     /// Makes another server the master while all are well; back when the first Sentinel names it.
     pub(crate) async fn failover(&self) {
         let before = self.master().await;
-        until("a failover begins", async || {
-            let Ok(mut asked) = self.sentinels[0].client().await else { return false };
-            let begun: RedisResult<()> =
-                redis::cmd("SENTINEL").arg("FAILOVER").arg(NAME).query_async(&mut asked).await;
-            begun.is_ok()
+        until("another master is named", async || {
+            // a Sentinel refuses while it knows no replica that will do, and may give up what it has begun
+            if !self.is_failing_over().await && self.master().await == before {
+                let Ok(mut asked) = self.sentinels[0].client().await else { return false };
+                let _: RedisResult<()> =
+                    redis::cmd("SENTINEL").arg("FAILOVER").arg(NAME).query_async(&mut asked).await;
+            }
+            self.master().await != before
         })
         .await;
-        until("another master is named", async || self.master().await != before).await;
+    }
+
+    async fn is_failing_over(&self) -> bool {
+        let Ok(mut asked) = self.sentinels[0].client().await else { return false };
+        let told: RedisResult<HashMap<String, String>> =
+            redis::cmd("SENTINEL").arg("MASTER").arg(NAME).query_async(&mut asked).await;
+        told.is_ok_and(|told| told.get("flags").is_some_and(|flags| flags.contains("failover_in_progress")))
     }
 
     /// One of the Sentinels is gone.

@@ -111,6 +111,8 @@ struct Shared {
 /// One connection, without those that the sidecar opens to ask whether GoTrue is well.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connection {
+    /// The sidecar's port.
+    pub(crate) from: u16,
     /// Everything that arrived on it.
     pub(crate) bytes: Vec<u8>,
     /// The sidecar has closed it.
@@ -166,14 +168,14 @@ impl Upstream {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let serving = Arc::clone(&shared);
         let accepting = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((stream, client)) = listener.accept().await {
                 let (shared, tls) = (Arc::clone(&serving), tls.clone());
                 tokio::spawn(async move {
                     match tls {
-                        None => serve(stream, &shared).await,
+                        None => serve(stream, client.port(), &shared).await,
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                serve(stream, &shared).await;
+                                serve(stream, client.port(), &shared).await;
                             }
                         }
                     }
@@ -275,10 +277,10 @@ fn is_probe(bytes: &[u8]) -> bool {
     bytes.starts_with(b"GET /health ") || bytes.starts_with(b"GET /.well-known/jwks.json ")
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, from: u16, shared: &Shared) {
     let index = {
         let mut connections = shared.connections.lock().unwrap();
-        connections.push(Connection::default());
+        connections.push(Connection { from, ..Connection::default() });
         connections.len() - 1
     };
     let mut incoming = Incoming { stream, buffer: Vec::new(), shared, index };

@@ -75,12 +75,12 @@ pub(super) async fn a_token_leads_to_its_session(store: &Store) {
     let owner = Some((first.user, first.session));
     let of = async |record: &Record| {
         let token = record.refresh_ref.as_ref().unwrap();
-        store.session_of(token, NOW).await.unwrap()
+        session_of(store, token, NOW).await.unwrap()
     };
     assert_eq!((of(&first).await, of(&second).await), (owner, owner));
     apply(store, &refresh(&third)).await;
     assert_eq!((of(&first).await, of(&second).await, of(&third).await), (None, owner, owner));
-    assert_eq!(store.session_of(&some_token(), NOW).await, Ok(None));
+    assert_eq!(session_of(store, &some_token(), NOW).await, Ok(None));
 }
 
 pub(super) async fn a_token_leads_to_no_ended_session(store: &Store) {
@@ -88,9 +88,9 @@ pub(super) async fn a_token_leads_to_no_ended_session(store: &Store) {
     let token = first.refresh_ref.clone().unwrap();
     apply(store, &sign_in(&first)).await;
     apply(store, &end(first.user, Which::One(first.session))).await;
-    assert_eq!(store.session_of(&token, NOW).await, Ok(None));
+    assert_eq!(session_of(store, &token, NOW).await, Ok(None));
     apply(store, &refresh(&refreshed(&first, 10))).await;
-    assert_eq!(store.session_of(&token, NOW).await, Ok(None));
+    assert_eq!(session_of(store, &token, NOW).await, Ok(None));
 }
 
 /// An audit is of a Redis: the memory of another process cannot be read.
@@ -123,7 +123,7 @@ pub(super) async fn a_token_tells_what_became_of_its_session(store: &Store) {
     let (second, third) = (refreshed(&first, 10), refreshed(&refreshed(&first, 10), 20));
     let token = |record: &Record| record.refresh_ref.clone().unwrap();
     let told = async |record: &Record| {
-        let holder = store.holder(&token(record), NOW).await.unwrap();
+        let holder = holder(store, &token(record), NOW).await.unwrap();
         holder.map(|holder| ((holder.user, holder.session), holder.state))
     };
     let ids = (first.user, first.session);
@@ -142,6 +142,6 @@ pub(super) async fn a_token_tells_what_became_of_its_session(store: &Store) {
     for record in [&first, &second, &third] {
         assert_eq!(told(record).await, Some((ids, State::Revoked)));
     }
-    let holder = store.holder(&token(&third), NOW).await.unwrap();
+    let holder = holder(store, &token(&third), NOW).await.unwrap();
     assert!(holder.is_some_and(|holder| holder.ended_in_gotrue));
 }
