@@ -148,9 +148,22 @@ mutation 'a published secret verifies' src/keys.rs lib 'keys::' <<'EOF'
 EOF
 
 mutation 'a reference counts without the record' src/store/redis.rs it 'store::conformance' <<'EOF'
-        Ok(agrees.then_some((user, session)))
+        Ok(reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str())))
 ---
-        Ok((agrees || !replies.is_empty()).then_some((user, session)))
+        Ok(reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str())) || !replies.is_empty())
+EOF
+
+mutation 'what became of a session is asked of the part that names its token' src/sessions/ended.rs it 'outage::cluster' <<'EOF'
+        let (lane, holder) = (self.store.lane_of(noted.0),
+---
+        let (lane, holder) = (self.store.lane_of_token(token),
+EOF
+
+mutation 'a late sign-in that a global ending meant leaves no tombstone' src/store/record.lua it 'store::conformance' <<'EOF'
+    end_as(reason, in_gotrue, new, old)
+    return 'revoked'
+---
+    return 'revoked'
 EOF
 
 mutation 'a token that is not verified touches' src/sessions.rs it 'sessions::lookup' <<'EOF'
