@@ -4,6 +4,7 @@
 //! surprise is [`Error::Protocol`].
 
 mod access;
+mod asking;
 mod cluster;
 mod failure;
 mod flight;

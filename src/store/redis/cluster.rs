@@ -2,7 +2,8 @@
 //!
 //! Commands go to the master that has their slot, those of one master in one pipeline, all masters at once: one
 //! round-trip time. Which master that is, a map says. It is corrected by what a node says of a slot (`MOVED`), and
-//! fetched anew, from whichever node answers first, when a node is lost or says that something has changed.
+//! fetched anew when a node is lost or says that something has changed: from the node that knows of the newest, for one that
+//! was cut off or left behind still tells what was.
 
 use std::{
     collections::HashMap,
@@ -17,9 +18,10 @@ use tokio::{
 };
 
 use super::{
+    asking::answers,
     flight::Flight,
     node::{Batch, Node, Terms},
-    redirect::{self, Said},
+    redirect::{self, News, Said},
     reply,
     slots::SlotMap,
 };
@@ -371,35 +373,27 @@ async fn send_each(batch: &Batch, groups: Vec<Group>) -> Vec<(Group, Sent)> {
     sending.join_all().await
 }
 
-/// Asks some nodes for a map, and takes the first that comes.
+/// Asks some nodes for a map, and takes the newest; of equals the first that came.
 async fn fetch(shared: Arc<Shared>) -> Result<(), Error> {
     let mut asking = JoinSet::new();
     for node in shared.asked() {
         asking.spawn(async move { ask(&node).await });
     }
-    let mut failure = Error::Timeout;
-    while let Some(next) = asking.join_next().await {
-        match next {
-            Ok(Ok(map)) => {
-                shared.adopt(map);
-                // that the others are silent is for their connections to notice
-                asking.detach_all();
-                return Ok(());
-            }
-            Ok(Err(error)) => failure = error,
-            Err(_broken_off) => {}
-        }
-    }
-    Err(failure)
+    let (told, failure) = answers(asking, shared.terms.timeout).await;
+    let newest = told.into_iter().rev().max_by_key(|(news, _)| *news);
+    let (_, map) = newest.ok_or(failure)?;
+    shared.adopt(map);
+    Ok(())
 }
 
-async fn ask(node: &Node) -> Result<SlotMap, Error> {
-    let mut pipeline = Pipeline::with_capacity(1);
+async fn ask(node: &Node) -> Result<(News, SlotMap), Error> {
+    let mut pipeline = Pipeline::with_capacity(2);
     pipeline.cmd("CLUSTER").arg("SLOTS");
+    pipeline.cmd("CLUSTER").arg("INFO");
     let replies = node.send(&pipeline, 0).await?;
     let ranges = redirect::ranges(reply::first(&replies)?, node.address.as_ref())?;
     if ranges.is_empty() {
         return Err(Error::ClusterDown); // it was never told of others, or forgot them
     }
-    Ok(SlotMap::new(&ranges))
+    Ok((replies.get(1).map(redirect::news).unwrap_or_default(), SlotMap::new(&ranges)))
 }

@@ -20,6 +20,26 @@ pub(super) enum Said {
     Down,
 }
 
+/// How much a node's word on where slots are is worth; the greater the more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct News {
+    /// It is in touch with most masters.
+    in_touch: bool,
+    /// Every failover has the next number.
+    epoch: u64,
+}
+
+/// What a reply to `CLUSTER INFO` says of that; the least where the user may not ask.
+pub(super) fn news(reply: &Value) -> News {
+    let fields =
+        || reply::text(reply).into_iter().flat_map(str::lines).filter_map(|line| line.split_once(':'));
+    let field = |name: &str| fields().find(|(is, _)| *is == name).map(|(_, value)| value);
+    News {
+        in_touch: field("cluster_state") == Some("ok"),
+        epoch: field("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
+    }
+}
+
 /// What a reply of the node at `from` says.
 pub(super) fn said(reply: &Value, from: Option<&Address>) -> Said {
     let Value::ServerError(error) = reply else {
@@ -110,6 +130,24 @@ mod tests {
             let reply = ::redis::parse_redis_value(format!("{text}\r\n").as_bytes()).unwrap();
             assert_eq!(said(&reply, Some(&at("here", 1))), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn who_is_in_touch_knows_more_and_then_who_knows_of_the_last_failover() {
+        let info = |state: &str, epoch: &str| {
+            let text = format!(
+                "cluster_state:{state}\r\ncluster_slots_assigned:16384\r\ncluster_current_epoch:{epoch}\r\n"
+            );
+            news(&Value::BulkString(text.into_bytes()))
+        };
+        let mut order = [info("ok", "9"), info("fail", "10"), info("ok", "10"), info("ok", "x")];
+        order.sort();
+        assert_eq!(order, [info("fail", "10"), info("ok", "x"), info("ok", "9"), info("ok", "10")]);
+        let refused = ::redis::parse_redis_value(b"-NOPERM no permissions\r\n").unwrap();
+        assert_eq!(news(&refused), News::default());
+        let format = ::redis::VerbatimFormat::Text;
+        let text = "cluster_state:ok\r\ncluster_current_epoch:3\r\n".to_owned();
+        assert_eq!(news(&Value::VerbatimString { format, text }), info("ok", "3"));
     }
 
     #[test]

@@ -16,10 +16,11 @@ use std::{
 use ::redis::{Pipeline, Value};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{sleep, timeout},
 };
 
 use super::{
+    asking::answers,
     flight::Flight,
     link::Link,
     node::{Node, Terms},
@@ -36,9 +37,6 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// An answer is so long good enough for whoever doubts the master.
 const FRESH: Duration = Duration::from_millis(100);
-
-/// So long after the first answer others are waited for, which may know of something newer.
-const OTHERS: Duration = Duration::from_millis(50);
 
 /// The master, wherever it is.
 #[derive(Debug)]
@@ -228,21 +226,7 @@ async fn ask(shared: &Shared) -> (Vec<Said>, Error) {
         let name = shared.name.clone();
         asking.spawn(async move { ask_one(&link, &name, &address).await });
     }
-    let (mut said, mut failure) = (Vec::new(), Error::Timeout);
-    let mut deadline = Instant::now() + shared.terms.timeout;
-    while let Ok(Some(next)) = timeout_at(deadline, asking.join_next()).await {
-        match next {
-            Ok(Ok(one)) => {
-                said.push(one);
-                deadline = deadline.min(Instant::now() + OTHERS);
-            }
-            Ok(Err(error)) => failure = error,
-            Err(_broken_off) => {}
-        }
-    }
-    // that they are silent is for their connections to notice
-    asking.detach_all();
-    (said, failure)
+    answers(asking, shared.terms.timeout).await
 }
 
 async fn ask_one(link: &Link, name: &str, asked: &Address) -> Result<Said, Error> {

@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use gotrue_sidecar::store::redis::Scan;
 
 use super::*;
-use crate::support::redis::{Setup, Tls, valkey};
+use crate::support::{
+    redis::{Setup, Tls, valkey},
+    redis_cluster::SLOTS,
+    until,
+};
 
 /// A user whose keys lie on that master at the start.
 async fn user_on(cluster: &RedisCluster, master: usize) -> UserId {
@@ -110,6 +114,32 @@ async fn what_has_gone_already_is_asked_for_where_it_went() {
     let owner = session_of(&store, record.refresh_ref.as_ref().unwrap(), NOW).await;
     assert_eq!(owner, Ok(Some((record.user, record.session))));
     cluster.end_to_move(slot, 0, 1).await;
+}
+
+/// It was told of no failover since, and is the quickest to answer: the others have more to do.
+#[tokio::test]
+async fn a_node_that_was_left_behind_misleads_nobody() {
+    let cluster = RedisCluster::start().await;
+    let left = RedisServer::launch(Setup { cluster: true, ..Setup::new() }.with_user());
+    let mut admin = left.client().await;
+    let mut all = redis::cmd("CLUSTER");
+    all.arg("ADDSLOTSRANGE").arg(0).arg(SLOTS - 1).exec_async(&mut admin).await.unwrap();
+    until("it takes itself for the whole Cluster", async || {
+        let told: String =
+            redis::cmd("CLUSTER").arg("INFO").query_async(&mut left.client().await).await.unwrap();
+        told.contains("cluster_state:ok")
+    })
+    .await;
+    let url = cluster.url().replace('@', &format!("@127.0.0.1:{},", left.port()));
+    for protocol in ["", "?protocol=resp3"].repeat(5) {
+        let store = open(&unhurried(redis_target(format!("{url}{protocol}"))));
+        for master in 0..3 {
+            let record = signed_in(user_on(&cluster, master).await, some_session());
+            apply(&store, &sign_in(&record)).await;
+        }
+    }
+    let kept: u64 = redis::cmd("DBSIZE").query_async(&mut admin).await.unwrap();
+    assert_eq!(kept, 0, "sessions were written to it");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// So many slots there are.
-const SLOTS: usize = 16_384;
+pub(crate) const SLOTS: usize = 16_384;
 
 /// How long a node is silent before it counts as gone, milliseconds. A busy machine is silent, too.
 const NODE_TIMEOUT: &str = "1000";
