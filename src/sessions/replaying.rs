@@ -126,7 +126,7 @@ impl Sessions {
     /// it may overtake those.
     async fn write_ahead(self: &Arc<Self>, of: &Queued) -> Went {
         let What::Change(change) = &of.what else { return Went::Done };
-        let mut waiting = self.queue.of_users(std::slice::from_ref(change));
+        let mut waiting = self.queue.of_users(std::slice::from_ref(change), usize::MAX);
         waiting.retain(|queued| matches!(&queued.what, What::Change(change) if may_overtake(change)));
         for batch in waiting.chunks(BATCH) {
             if let stopped @ Went::Stopped = self.write(batch).await {
