@@ -131,6 +131,11 @@ impl Queue {
         self.held().next_unresolved(after)
     }
 
+    /// The id of what was put in last.
+    pub fn last_id(&self) -> u64 {
+        self.held().last_id()
+    }
+
     /// The session whose sign-in or refresh waits and names that refresh token.
     pub fn holder(&self, token: &RefreshRef) -> Option<(UserId, SessionId)> {
         self.held().holder(token)

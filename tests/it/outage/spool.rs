@@ -146,3 +146,33 @@ async fn a_disk_that_fails_costs_no_change() {
     process.metric_becomes("gotrue_sidecar_mirror_spool_ok", 1).await;
     assert_eq!(process.count("cannot be written to disk"), 1);
 }
+
+/// As one that is full after a restart: no reason for logins to fail.
+#[tokio::test]
+async fn a_disk_that_fails_at_the_start_is_no_reason_not_to_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
+    let mut process = started(&upstream, &redis, folder.path()).await;
+    redis.hang();
+    let kept = Client::new(&process.url).sign_in("a@b.example").await;
+    is_written(folder.path(), &kept).await;
+    process.signal(Signal::KILL);
+    process.ended().await;
+    fs::create_dir(folder.path().join("queue.new")).unwrap();
+
+    let mut next = started(&upstream, &redis, folder.path()).await;
+    next.line("cannot be written to disk").await;
+    next.metric_becomes("gotrue_sidecar_mirror_spool_ok", 0).await;
+    assert_eq!(next.metric(LENGTH).await, 1, "what is there was read");
+    // and is left as it was until it can be written
+    next.signal(Signal::KILL);
+    next.ended().await;
+    let last = started(&upstream, &redis, folder.path()).await;
+    assert_eq!(last.metric(LENGTH).await, 1);
+    fs::remove_dir(folder.path().join("queue.new")).unwrap();
+    last.line("is on disk again").await;
+    last.metric_becomes("gotrue_sidecar_mirror_spool_ok", 1).await;
+    redis.go_on();
+    last.metric_becomes(LENGTH, 0).await;
+    assert!(is_recorded(&redis, &kept).await);
+}
