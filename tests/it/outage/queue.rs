@@ -211,7 +211,7 @@ async fn without_a_queue_what_the_store_does_not_take_is_lost_and_counted() {
 async fn what_was_revoked_elsewhere_stays_revoked() {
     let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
     let cut_off = Replica::start(&upstream, &redis, &["--store-timeout=200ms"]).await;
-    let other = Replica::start(&upstream, &redis, &[]).await;
+    let other = Replica::start(&upstream, &redis, &["--store-timeout=10s"]).await;
     let tokens = cut_off.sign_in().await;
     cut_off.relay.does(Does::Delay(Duration::from_secs(60)));
     let refreshed = Tokens::of(&cut_off.client().refresh(&tokens).await);
@@ -229,7 +229,8 @@ async fn what_was_revoked_elsewhere_stays_revoked() {
 #[tokio::test]
 async fn a_full_redis_is_not_away() {
     let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
-    let replica = Replica::start(&upstream, &redis, &["--session-api-enabled=true"]).await;
+    let flags = ["--store-timeout=10s", "--session-api-enabled=true"];
+    let replica = Replica::start(&upstream, &redis, &flags).await;
     let (leaving, revoked) = (replica.sign_in().await, replica.sign_in().await);
     command(&redis, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
     command(&redis, &["CONFIG", "SET", "maxmemory", "1mb"]).await;
@@ -252,7 +253,7 @@ async fn a_full_redis_is_not_away() {
 #[tokio::test]
 async fn a_revocation_comes_after_what_waits_of_its_user_and_never_waits_itself() {
     let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
-    let flags = ["--store-timeout=300ms", "--session-api-enabled=true"];
+    let flags = ["--store-timeout=2s", "--session-api-enabled=true"];
     let replica = Replica::start(&upstream, &redis, &flags).await;
     command(&redis, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
     command(&redis, &["CONFIG", "SET", "maxmemory", "1mb"]).await;
@@ -306,7 +307,9 @@ async fn a_change_that_the_store_refuses_holds_up_nobody() {
     // whether the replay was faster or not
     Tokens::of(&client.refresh(&odd).await);
     replica.process.metric_becomes(LENGTH, 0).await;
-    assert!(replica.process.metric(r#"gotrue_sidecar_mirror_replayed_total{result="refused"}"#).await >= 1);
+    let refused = r#"gotrue_sidecar_mirror_replayed_total{result="refused"}"#;
+    let counted = || async { (replica.process.metric(refused).await >= 1).then_some(()) };
+    eventually(counted, || replica.process.stderr()).await; // after it was taken out
     let line = replica.process.line("refuses a change that waited").await;
     assert!(line.contains(r#""level":"error""#), "{line}");
     assert_eq!(field(&redis, &refreshed, "previous_ref").await.map(|it| it.len()), Some(43));
