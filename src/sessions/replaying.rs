@@ -72,8 +72,7 @@ impl Sessions {
         if !self.queue.is_empty() {
             return;
         }
-        let permits: Vec<_> = (0..self.breaker.lanes()).map(|lane| self.breaker.ask(lane)).collect();
-        self.renew_after_outage();
+        let permits: Vec<_> = (0..self.breaker.lanes()).map(|lane| self.leave(lane)).collect();
         for (permit, answer) in permits.into_iter().zip(self.store.ping_each().await) {
             if let Some(permit) = permit {
                 permit.tell(Sign::of(&answer));
@@ -204,10 +203,9 @@ impl Sessions {
             return Tried::Made(Vec::new());
         };
         let lane = self.store.lane_of(first.user());
-        let Some(permit) = self.breaker.ask(lane) else {
+        let Some(permit) = self.leave(lane) else {
             return Tried::Stopped;
         };
-        self.renew_after_outage();
         let apply = self.store.apply(changes, self.clock.seconds());
         let result = self.timed(StoreCommand::Apply, &mut self.budget(), apply).await;
         let suspect = matches!(&result, Err(store::Error::Other(_)))

@@ -46,6 +46,8 @@ struct Current {
     generation: u64,
     attempt: Option<watch::Receiver<Attempt>>,
     silence: Silence,
+    /// When it last did what it was asked.
+    did: Option<Instant>,
     replaced: Option<Instant>,
 }
 
@@ -81,6 +83,7 @@ impl Link {
                 generation: 0,
                 attempt: None,
                 silence: Silence::default(),
+                did: None,
                 replaced: None,
             }),
         }
@@ -97,8 +100,8 @@ impl Link {
             Err(_elapsed) => Err(Error::Timeout),
         };
         waiting.answered = !matches!(replies, Err(Error::Timeout));
-        if replies.as_ref().is_ok_and(|replies| replies.iter().any(reply::is_lasting_refusal)) {
-            self.suspect();
+        if waiting.answered {
+            self.answered(replies.as_deref().ok());
         }
         replies
     }
@@ -114,9 +117,13 @@ impl Link {
         }
     }
 
-    /// Makes the next call over a new connection. Calls that are under way keep theirs.
-    pub(super) fn renew(&self) {
+    /// Makes the next call over a new connection, unless this one has done since then what it was asked. Calls that
+    /// are under way keep theirs.
+    pub(super) fn renew(&self, since: Instant) {
         let mut current = self.current();
+        if current.did.is_some_and(|did| did >= since) {
+            return;
+        }
         current.silence = Silence::default();
         current.attempt = None;
     }
@@ -196,8 +203,18 @@ impl Link {
         }
     }
 
-    fn answered(&self) {
-        self.current().silence = Silence::default();
+    /// It is not silent. `None`: that was all it had to say.
+    fn answered(&self, replies: Option<&[Value]>) {
+        let refuses = replies.is_some_and(|replies| replies.iter().any(reply::is_lasting_refusal));
+        let mut current = self.current();
+        current.silence = Silence::default();
+        if replies.is_some() && !refuses {
+            current.did = Some(Instant::now());
+        }
+        drop(current);
+        if refuses {
+            self.suspect();
+        }
     }
 
     /// Nobody waits any more for the answer to a call that was sent then.
@@ -241,9 +258,7 @@ impl<'a> Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if self.answered {
-            self.link.answered();
-        } else {
+        if !self.answered {
             self.link.unanswered(self.sent);
         }
     }
@@ -256,14 +271,14 @@ mod tests {
     #[test]
     fn silence_is_many_calls_and_a_long_time() {
         const TIMEOUT: Duration = Duration::from_millis(250);
-        // when each call was sent and given up, in milliseconds, and at which that is too long
-        let table: [(&[(u64, u64)], Option<usize>); 6] = [
-            (&[(0, 250), (250, 500), (500, 750)], Some(2)),
-            (&[(0, 250), (0, 250), (0, 250)], Some(2)),
-            (&[(0, 100), (100, 200), (200, 300)], Some(2)),
-            (&[(0, 10), (10, 20), (20, 30), (30, 40)], None),
-            (&[(0, 10), (10, 20), (20, 30), (900_000, 900_010)], Some(3)),
-            (&[(0, 250), (250, 500)], None),
+        // when each call was sent and given up, in milliseconds, and with which that is too long
+        let table = [
+            (vec![(0, 250), (250, 500), (500, 750)], Some(2)),
+            (vec![(0, 250), (0, 250), (0, 250)], Some(2)),
+            (vec![(0, 100), (100, 200), (200, 300)], Some(2)),
+            (vec![(0, 10), (10, 20), (20, 30), (30, 40)], None),
+            (vec![(0, 10), (10, 20), (20, 30), (900_000, 900_010)], Some(3)),
+            (vec![(0, 250), (250, 500)], None),
         ];
         let began = Instant::now();
         let at = |ms| began + Duration::from_millis(ms);

@@ -106,11 +106,11 @@ async fn a_master_in_doubt_is_asked_itself_where_no_sentinel_says() {
             }
         }
         tokio::time::sleep(Duration::from_millis(200)).await; // what they said before counts no more
-        store.renew();
+        store.renew(0, Instant::now());
         assert!(works(&store).await, "the master is well, the Sentinels hang: {hang}");
         sentinels.servers[0].kill();
         assert!(!works(&store).await);
-        store.renew();
+        store.renew(0, Instant::now());
         assert!(!works(&store).await);
         sentinels.servers[0].restart();
         println!("works {:?} after the master is back", until_it_works(&store).await);
@@ -127,7 +127,7 @@ async fn a_master_in_doubt_that_was_demoted_is_not_written_to() {
     demote.arg("127.0.0.1").arg(sentinels.servers[1].port());
     demote.exec_async(&mut sentinels.client(0).await).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await; // what they said before counts no more
-    store.renew();
+    store.renew(0, Instant::now());
     assert_eq!(failure(&store).await.0, "read_only");
 }
 
