@@ -144,6 +144,21 @@ async fn callers_that_give_up_first_count_too() {
     assert!(works(&store).await);
 }
 
+/// As checks do, whose gateways wait for less than `store.timeout`.
+#[tokio::test]
+async fn callers_that_never_wait_for_long_find_out_together() {
+    let server = RedisServer::start();
+    let relay = Relay::to(server.port()).await;
+    let store = open(&config(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
+    let hasty = async || tokio::time::timeout(TIMEOUT.mul_f64(0.4), works(&store)).await == Ok(true);
+    assert!(works(&store).await);
+    relay.swallow();
+    let silent = Instant::now();
+    while !hasty().await {
+        assert!(silent.elapsed() < Duration::from_secs(5), "nobody notices");
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_password_fails_fast_and_heals_when_it_is_reloaded() {
     let server = RedisServer::with_options(&["--requirepass", "right"]);
