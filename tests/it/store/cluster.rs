@@ -307,7 +307,7 @@ async fn a_single_server_is_no_cluster() {
 #[tokio::test]
 async fn only_connections_that_may_be_from_before_an_outage_are_made_again() {
     let cluster = RedisCluster::start().await;
-    let store = open(&unhurried(redis_target(cluster.url())));
+    let store = open(&config(redis_target(cluster.url())));
     let mut users = Vec::new();
     for master in 0..3 {
         users.push(user_on(&cluster, master).await);
