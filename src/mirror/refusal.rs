@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::ending::end;
+use super::ending::{end, tokens_until};
 use super::inspect::{ERROR_CODE, hands_out_tokens};
 use super::record::{SESSION_HEADER, USER_HEADER, spent_token, verifies_factor};
 use super::{Answered, Asked, Body, Decision, Mirror};
@@ -193,7 +193,7 @@ fn of_proven(asked: &Asked<'_>, claims: &Claims, code: Code) -> Option<Change> {
         }
         _ => return None,
     };
-    Some(end(asked, user, which, reason, claims.expires_at, true))
+    Some(end(asked, user, which, reason, tokens_until(asked, claims), true))
 }
 
 /// GoTrue's error code: the header's where there is one, else the body's in any of its forms

@@ -30,24 +30,23 @@ local function end_one(session, not_before, noted)
   if rule.which == 'live' and not is_there(base, session, not_before) then
     return 0 -- nothing is kept of it, whatever ids somebody tries
   end
-  local stored = redis.call('HMGET', record, unpack(JUDGED))
+  local there = named(JUDGED, redis.call('HMGET', record, unpack(JUDGED)))
   local chain = rules_of(KEYS[2], noted)
   local place = chain and place_of(chain, session)
   if place then
-    local waiting = named(JUDGED, stored)
-    local before = judged(chain, place, waiting)
+    local before = judged(chain, place, there)
     if before then
-      end_waiting(chain, place, waiting, before, now)
+      end_waiting(chain, place, there, before, now)
       if rule.which == 'live' then
         return 0
       end
-      stored = {}
+      there = {}
     end
   end
-  if number(stored[1]) > rule.sent_ms then
+  if number(there.began_ms) > rule.sent_ms then
     return 0
   end
-  bury(base, session, number(stored[2]), rule, now)
+  bury(base, session, there, rule, now)
   redis.call('ZREM', place and place.set or KEYS[1], session)
   return redis.call('DEL', record)
 end

@@ -17,8 +17,8 @@ local function if_live(of, id, place)
   elseif number(record.created_at) < number(of.not_before) or is_expired(of.limits, record, of.now) then
     return nil, false
   end
-  local session = {id = id, created = number(record.created_at), began = number(record.began_ms),
-    expires_at = number(record.expires_at), place = place}
+  local session = {id = id, created = number(record.created_at), began = number(record.began_ms), record = record,
+    place = place}
   if place then
     local ended
     ended, session.lowered = judged(of.chain, place, record)

@@ -176,7 +176,9 @@ impl Table {
         now: Seconds,
     ) -> Result<Outcome, Error> {
         let id = (new.user, new.session);
-        if let Some(tombstone) = self.tombstones.get(&id) {
+        if let Some(tombstone) = self.tombstones.get(&id).copied() {
+            // it outlives this token, too
+            self.tombstones.insert(id, tombstone, now.saturating_add(rules::outliving(new.expires_at, now)));
             let expired = tombstone.reason == Reason::Expired;
             return Ok(if expired { Outcome::Expired(0) } else { Outcome::Revoked });
         }
@@ -185,7 +187,7 @@ impl Table {
         }
         let old = self.records.get(&id).cloned();
         let marks = self.marks_of(new.user);
-        if let (None, Some(tombstone)) = (&old, marks.bulk.ended(new)) {
+        if let (None, Some(tombstone)) = (&old, marks.bulk.ended(new, now)) {
             self.bury(id, tombstone, now);
             return Ok(Outcome::Revoked);
         }
@@ -227,12 +229,12 @@ impl Table {
             if record.is_some_and(|record| rules::outlives(which, sent_ms, known.ended_in_gotrue, record)) {
                 continue;
             }
-            let newest = record.map(|record| record.expires_at).max(known.expires_at);
+            let until = record.map(|record| rules::tokens_until(record, now)).max(known.expires_at);
             if let Some(record) = self.records.remove(&id) {
                 self.forget(&record);
                 ended += 1;
             }
-            self.bury(id, Tombstone { expires_at: newest, ..known }, now);
+            self.bury(id, Tombstone { expires_at: until, ..known }, now);
         }
         if matches!(which, Which::All | Which::Others(_)) {
             let ttl = rules::mark_ttl(self.session_ttl, known.expires_at, now);
@@ -365,11 +367,12 @@ impl Table {
     }
 
     /// Puts a tombstone up, or adds to the one that is there: it becomes shorter only when GoTrue has come to
-    /// know of the end. When there is no room, the one that ends first gives way.
+    /// know of the end, and the ending tells how long tokens live. When there is no room, the one that ends first gives way.
     fn bury(&mut self, id: Id, new: Tombstone, now: Seconds) {
         let before = self.tombstones.get(&id).copied();
         let tombstone = before.map_or(new, |before| before.and(new));
-        if before.is_some_and(|before| before.ended_in_gotrue != tombstone.ended_in_gotrue) {
+        let is_news = before.is_some_and(|before| before.ended_in_gotrue != tombstone.ended_in_gotrue);
+        if is_news && new.expires_at.is_some_and(|told| told > 0) {
             self.tombstones.remove(&id);
         }
         let end = now.saturating_add(tombstone.ttl(self.session_ttl, now));

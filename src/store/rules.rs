@@ -33,26 +33,41 @@ pub(super) fn record_ttl(session_ttl: Seconds, expires_at: Seconds, now: Seconds
     session_ttl.max(expires_at.saturating_sub(now)).min(LONGEST)
 }
 
-/// What a tombstone knows: why, how long the newest access token lives, and whether GoTrue has ended the session.
+/// When the last access token ends that GoTrue may have handed out by now for the session of a record: a refresh may
+/// be recorded late, and then `exp` is later by as much. 0: nobody knows. `carry_out.lua` holds the same rule.
+pub(super) fn tokens_until(record: &Record, now: Seconds) -> Seconds {
+    let (expires_at, since) = (record.expires_at, record.refreshed_at);
+    if expires_at > since && since > 0 {
+        return expires_at.max(now.saturating_add(expires_at - since));
+    }
+    expires_at
+}
+
+/// How long what stands against an access token lives at least.
+pub(super) fn outliving(expires_at: Seconds, now: Seconds) -> Seconds {
+    expires_at.saturating_add(SKEW).saturating_sub(now).min(LONGEST)
+}
+
+/// What a tombstone knows: why, how long access tokens may live, and whether GoTrue has ended the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tombstone {
     /// Why the session ended.
     pub(super) reason: Reason,
-    /// `exp`, as far as it is known.
+    /// The latest `exp` that is known or must be reckoned with ([`tokens_until`]).
     pub(super) expires_at: Option<Seconds>,
     /// GoTrue hands out no more tokens for it.
     pub(super) ended_in_gotrue: bool,
 }
 
 impl Tombstone {
-    /// How long it lives: it outlives the newest access token, and where GoTrue goes on knowing the session
+    /// How long it lives: it outlives the access tokens, and where GoTrue goes on knowing the session
     /// or no token's life is known, a session.
     pub(super) fn ttl(self, session_ttl: Seconds, now: Seconds) -> Seconds {
         let Some(expires_at) = self.expires_at.filter(|expires_at| *expires_at > 0) else {
             return session_ttl;
         };
         let least = if self.ended_in_gotrue { SHORTEST_TOMBSTONE } else { session_ttl };
-        least.max(expires_at.saturating_add(SKEW).saturating_sub(now)).min(LONGEST)
+        least.max(outliving(expires_at, now)).min(LONGEST)
     }
 
     /// Both together, in either order but for the reason: the first stands.
@@ -472,6 +487,22 @@ mod tests {
         assert_eq!(ttl(Some(1_000), true), 120);
         assert_eq!(ttl(Some(1_100), false), 600);
         assert_eq!(ttl(None, true), 600);
+        let of = |refreshed_at, expires_at| {
+            with(b(), |it| (it.refreshed_at, it.expires_at) = (refreshed_at, expires_at))
+        };
+        for (refreshed_at, expires_at, now, until) in [
+            (1_000, 4_600, 1_000, 4_600),
+            (1_000, 4_600, 4_590, 8_190),
+            (1_000, 4_600, 9_000, 12_600),
+            (1_000, 4_600, 900, 4_600),
+            (1_000, 0, 2_000, 0),
+            (0, 4_600, 2_000, 4_600),
+            (5_000, 4_600, 2_000, 4_600),
+            (1, u64::MAX, 2_000, u64::MAX),
+        ] {
+            let record = of(refreshed_at, expires_at);
+            assert_eq!(tokens_until(&record, now), until, "{refreshed_at} {expires_at} {now}");
+        }
         assert_eq!(mark_ttl(600, Some(u64::MAX), 1_000), LONGEST);
         assert_eq!((seen_ttl(1_100, 1_000), seen_ttl(900, 1_000)), (160, 60));
         assert_eq!((decided_ttl(600, 1_100, 1_000), decided_ttl(600, 9_000, 1_000)), (600, 8_060));

@@ -190,6 +190,58 @@ async fn lives_are_as_long_as_the_contract_says() {
     }
 }
 
+/// A refresh of just now may be recorded late.
+#[tokio::test]
+async fn a_tombstone_lives_as_long_as_a_token_of_now_would() {
+    let server = RedisServer::start();
+    let mut redis = server.client().await;
+    let ttl = async |redis: &mut MultiplexedConnection, record: &Record| {
+        let key = format!("gotrue:{{{}}}:revoked:{}", record.user, record.session);
+        redis.ttl::<_, i64>(key).await.unwrap()
+    };
+    for step in [1, 256] {
+        let (user, store) = (somebody(), open_with_step(&config(redis_target(server.url())), step));
+        let records: Vec<_> = (0..4).map(|_| signed_in(user, some_session())).collect();
+        for record in &records {
+            apply(&store, &sign_in(record)).await;
+        }
+        let mut ending = end(user, Which::Others(some_session()));
+        if let Change::End { expires_at, .. } = &mut ending {
+            *expires_at = None;
+        }
+        store.apply(&[ending], NOW + 3590).await.unwrap();
+        // whoever waits for it is ended by its own refresh, which may be of a token that lives longer
+        let late = refreshed(records.last().unwrap(), 9000);
+        assert_eq!(store.apply(&[refresh(&late)], NOW + 3590).await, Ok(vec![Outcome::Revoked]));
+        assert_eq!(ttl(&mut redis, &late).await, 12_600 - 3590 + 60, "in steps of {step}");
+        while store.sweep(user, NOW + 3590).await.unwrap().pending {}
+        for record in &records[..3] {
+            assert_eq!(ttl(&mut redis, record).await, 3660, "in steps of {step}");
+        }
+    }
+}
+
+/// GoTrue went on refreshing what was ended only here, so an ending shortens nothing that does not tell of tokens.
+#[tokio::test]
+async fn only_who_tells_how_long_tokens_live_shortens_a_tombstone() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let record = signed_in(somebody(), some_session());
+    let which = Which::One(record.session);
+    let tombstone = format!("gotrue:{{{}}}:revoked:{}", record.user, record.session);
+    apply(&store, &sign_in(&record)).await;
+    for (told, in_gotrue, life) in
+        [(None, false, SESSION_TTL), (None, true, SESSION_TTL), (Some(NOW + 3600), true, SESSION_TTL)]
+    {
+        let mut ending = end(record.user, which.clone());
+        if let Change::End { expires_at, ended_in_gotrue, .. } = &mut ending {
+            (*expires_at, *ended_in_gotrue) = (told, in_gotrue);
+        }
+        apply(&store, &ending).await;
+        assert_eq!(redis.ttl::<_, u64>(&tombstone).await.unwrap(), life, "{told:?} {in_gotrue}");
+    }
+}
+
 #[tokio::test]
 async fn nothing_that_comes_later_shortens_a_life() {
     let server = RedisServer::start();

@@ -29,6 +29,58 @@ pub(super) async fn an_unknown_session_can_end(store: &Store) {
     assert_eq!(apply(store, &sign_in(&first)).await, Outcome::Revoked);
 }
 
+/// GoTrue may have refreshed it when its access token was nearly over, and the store be told only when the session has
+/// ended.
+pub(super) async fn a_tombstone_outlives_tokens_that_are_told_of_late(store: &Store) {
+    let client = "client".to_owned();
+    for which in
+        [Which::Others(some_session()), Which::Client(client.clone()), Which::Aal1Except(some_session())]
+    {
+        let user = somebody();
+        let record = Record { client_id: Some(client.clone()), ..signed_in(user, some_session()) };
+        apply(store, &sign_in(&record)).await;
+        let ending = ends_at(3590, user, which.clone());
+        assert_eq!(store.apply(&[ending], NOW + 3590).await, Ok(vec![Outcome::Ended(1)]));
+        stays_ended(store, &record, 3580).await;
+    }
+    for which in [Which::One, Which::Live] {
+        let record = signed_in(somebody(), some_session());
+        apply(store, &sign_in(&record)).await;
+        let ending = ends_at(3590, record.user, which(record.session));
+        assert_eq!(store.apply(&[ending], NOW + 3590).await, Ok(vec![Outcome::Ended(1)]));
+        stays_ended(store, &record, 3580).await;
+    }
+}
+
+fn ends_at(later: Seconds, user: UserId, which: Which) -> Change {
+    let mut ending = end(user, which);
+    if let Change::End { sent_ms, expires_at, .. } = &mut ending {
+        (*sent_ms, *expires_at) = ((NOW + later) * 1000, None);
+    }
+    ending
+}
+
+/// Whoever asks, and though a refresh is told of now that was made so many seconds after the sign-in.
+async fn stays_ended(store: &Store, record: &Record, later: Seconds) {
+    let late = refreshed(record, later);
+    for now in [NOW + 3800, late.expires_at - 1] {
+        let sought = Sought::of(record.user, record.session);
+        assert_eq!(store.lookup(&sought, now).await, Ok(State::Revoked), "{}", now - NOW);
+    }
+    assert_eq!(store.apply(&[refresh(&late)], NOW + 3800).await, Ok(vec![Outcome::Revoked]));
+}
+
+/// It may live longer than those before it.
+pub(super) async fn a_token_that_comes_late_prolongs_the_tombstone(store: &Store) {
+    let record = signed_in(somebody(), some_session());
+    apply(store, &sign_in(&record)).await;
+    apply(store, &end(record.user, Which::One(record.session))).await;
+    let late = refreshed(&record, 4000);
+    assert_eq!(store.apply(&[refresh(&late)], NOW + 10).await, Ok(vec![Outcome::Revoked]));
+    let sought = Sought::of(record.user, record.session);
+    assert_eq!(store.lookup(&sought, late.expires_at + 59).await, Ok(State::Revoked));
+}
+
 pub(super) async fn a_global_logout_ends_all_and_the_unknown_too(store: &Store) {
     let user = somebody();
     let known = [signed_in(user, some_session()), signed_in(user, some_session())];
