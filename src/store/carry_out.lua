@@ -54,12 +54,13 @@ end
 -- Puts a tombstone up for the session of a record (empty where there is none), or adds to the one that is there.
 --
 -- It is `reason:time:expires_at:gotrue`: it keeps its first reason and time, the latest end of an access token that is
--- known or must be reckoned with, and that GoTrue knows, once it does. Its life follows from the last two; it becomes
--- shorter only when GoTrue has come to know of the end, and the ending tells how long tokens live. So ending twice is
--- ending once, in either order.
+-- known or must be reckoned with (0: nobody knows, as of a record that an audit wrote, whatever token asked for the
+-- ending), and that GoTrue knows, once it does. Its life follows from the last two; it becomes shorter only when GoTrue
+-- has come to know of the end, and the ending tells how long tokens live. So ending twice is ending once, in either order.
 local function bury(base, id, record, rule, now)
   local key = base .. ':revoked:' .. id
-  local told = math.max(tokens_until(record, now), rule.expires_at)
+  local known = record.expires_at and tokens_until(record, now)
+  local told = known == 0 and 0 or math.max(known or 0, rule.expires_at)
   local latest = told
   local value = string.format('%s:%d:%s', rule.text, latest, rule.in_gotrue)
   if redis.call('SET', key, value, 'EX', life(rule, latest, rule.in_gotrue, now), 'NX') then
@@ -71,7 +72,7 @@ local function bury(base, id, record, rule, now)
     extend(key, life(rule, latest, rule.in_gotrue, now)) -- not ours to rewrite
     return
   end
-  latest = math.max(latest, number(before))
+  latest = known ~= 0 and number(before) > 0 and math.max(told, number(before)) or 0
   local knows = (knew == '1' or rule.in_gotrue == '1') and '1' or '0'
   local seconds = life(rule, latest, knows, now)
   if knows == knew or told == 0 then

@@ -229,12 +229,12 @@ impl Table {
             if record.is_some_and(|record| rules::outlives(which, sent_ms, known.ended_in_gotrue, record)) {
                 continue;
             }
-            let until = record.map(|record| rules::tokens_until(record, now)).max(known.expires_at);
+            let tombstone = known.of(record, now);
             if let Some(record) = self.records.remove(&id) {
                 self.forget(&record);
                 ended += 1;
             }
-            self.bury(id, Tombstone { expires_at: until, ..known }, now);
+            self.bury(id, tombstone, now);
         }
         if matches!(which, Which::All | Which::Others(_)) {
             let ttl = rules::mark_ttl(self.session_ttl, known.expires_at, now);

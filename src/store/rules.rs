@@ -53,7 +53,8 @@ pub(super) fn outliving(expires_at: Seconds, now: Seconds) -> Seconds {
 pub(super) struct Tombstone {
     /// Why the session ended.
     pub(super) reason: Reason,
-    /// The latest `exp` that is known or must be reckoned with ([`tokens_until`]).
+    /// The latest `exp` that is known or must be reckoned with ([`tokens_until`]); 0: nobody knows. `None`: an ending
+    /// that tells nothing of it.
     pub(super) expires_at: Option<Seconds>,
     /// GoTrue hands out no more tokens for it.
     pub(super) ended_in_gotrue: bool,
@@ -70,12 +71,26 @@ impl Tombstone {
         least.max(outliving(expires_at, now)).min(LONGEST)
     }
 
-    /// Both together, in either order but for the reason: the first stands.
-    pub(super) fn and(self, other: Self) -> Self {
+    /// That of the session of a record, where there is one. If nobody knows how long its tokens live, whoever asked for
+    /// the ending does not either.
+    pub(super) fn of(self, record: Option<&Record>, now: Seconds) -> Self {
+        let expires_at = match record.map(|record| tokens_until(record, now)) {
+            Some(0) => Some(0),
+            until => until.max(self.expires_at),
+        };
+        Self { expires_at, ..self }
+    }
+
+    /// With one that comes later, in either order but for the reason: the first stands. What nobody knew stays unknown.
+    pub(super) fn and(self, later: Self) -> Self {
+        let expires_at = match (self.expires_at.unwrap_or(0), later.expires_at) {
+            (0, _) | (_, Some(0)) => Some(0),
+            (before, told) => told.max(Some(before)),
+        };
         Self {
             reason: self.reason,
-            expires_at: self.expires_at.max(other.expires_at),
-            ended_in_gotrue: self.ended_in_gotrue || other.ended_in_gotrue,
+            expires_at,
+            ended_in_gotrue: self.ended_in_gotrue || later.ended_in_gotrue,
         }
     }
 }

@@ -242,6 +242,39 @@ async fn only_who_tells_how_long_tokens_live_shortens_a_tombstone() {
     }
 }
 
+/// As of records that an audit wrote.
+#[tokio::test]
+async fn a_tombstone_against_tokens_that_nobody_knows_lives_as_long_as_a_session() {
+    let server = RedisServer::start();
+    let mut redis = server.client().await;
+    for step in [1, 256] {
+        let (user, store) = (somebody(), open_with_step(&config(redis_target(server.url())), step));
+        let records: Vec<_> =
+            (0..3).map(|_| Record { expires_at: 0, ..signed_in(user, some_session()) }).collect();
+        for record in &records {
+            apply(&store, &refresh(record)).await;
+        }
+        let ended_here = |which, told, in_gotrue| {
+            let mut ending = end(user, which);
+            if let Change::End { expires_at, ended_in_gotrue, .. } = &mut ending {
+                (*expires_at, *ended_in_gotrue) = (Some(NOW + told), in_gotrue);
+            }
+            ending
+        };
+        apply(&store, &ended_here(Which::One(records[0].session), 90, false)).await;
+        apply(&store, &ended_here(Which::Others(some_session()), 90, true)).await;
+        while store.sweep(user, NOW).await.unwrap().pending {}
+        for told in [90, 3600] {
+            apply(&store, &ended_here(Which::One(records[0].session), told, true)).await;
+        }
+        for record in &records {
+            let key = format!("gotrue:{{{user}}}:revoked:{}", record.session);
+            assert_eq!(redis.ttl::<_, u64>(&key).await.unwrap(), SESSION_TTL, "in steps of {step}");
+            assert_eq!(redis.get::<_, String>(&key).await.unwrap(), format!("logout:{NOW}:0:1"));
+        }
+    }
+}
+
 #[tokio::test]
 async fn nothing_that_comes_later_shortens_a_life() {
     let server = RedisServer::start();

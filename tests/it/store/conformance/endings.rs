@@ -81,6 +81,22 @@ pub(super) async fn a_token_that_comes_late_prolongs_the_tombstone(store: &Store
     assert_eq!(store.lookup(&sought, late.expires_at + 59).await, Ok(State::Revoked));
 }
 
+/// An audit has learned of the session; how long the token lives that asked for the ending says nothing of its tokens.
+pub(super) async fn of_tokens_that_nobody_knows_the_tombstone_lives_longest(store: &Store) {
+    let user = somebody();
+    let records: Vec<_> =
+        (0..2).map(|_| Record { expires_at: 0, ..signed_in(user, some_session()) }).collect();
+    for record in &records {
+        apply(store, &refresh(record)).await;
+    }
+    apply(store, &end(user, Which::Others(some_session()))).await;
+    apply(store, &end(user, Which::One(records[0].session))).await;
+    for record in &records {
+        let sought = Sought::of(user, record.session);
+        assert_eq!(store.lookup(&sought, NOW + SESSION_TTL - 1).await, Ok(State::Revoked));
+    }
+}
+
 pub(super) async fn a_global_logout_ends_all_and_the_unknown_too(store: &Store) {
     let user = somebody();
     let known = [signed_in(user, some_session()), signed_in(user, some_session())];
