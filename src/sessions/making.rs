@@ -22,7 +22,7 @@ impl Sessions {
         if changes.is_empty() {
             return Vec::new();
         }
-        let waiting = self.queue.of_users(changes);
+        let waiting = self.queue.of_users(changes, ALONG + 1);
         if waiting.len() > ALONG {
             self.keep(changes, &store::Error::Skipped, by);
             return Vec::new();

@@ -19,6 +19,12 @@ async fn keys(redis: &mut MultiplexedConnection) -> BTreeSet<String> {
     redis.keys::<_, Vec<String>>("*").await.unwrap().into_iter().collect()
 }
 
+/// A key lives for so many seconds, of which a busy machine has used up a few.
+async fn assert_lives(redis: &mut MultiplexedConnection, key: &str, life: Seconds) {
+    let left: u64 = redis.ttl(key).await.unwrap();
+    assert!((life - 5..=life).contains(&left), "{key} lives for {left} s, not for {life} s");
+}
+
 #[tokio::test]
 async fn keys_and_fields_are_those_of_contract_section_5() {
     let server = RedisServer::start();
@@ -57,7 +63,7 @@ async fn keys_and_fields_are_those_of_contract_section_5() {
     assert_eq!(members, [(session.to_string(), NOW + SESSION_TTL)]);
     assert_eq!(redis.get::<_, String>(&hint).await.unwrap(), format!("{user}/{session}"));
     for key in [&key, &index, &hint] {
-        assert_eq!(redis.ttl::<_, u64>(key).await.unwrap(), SESSION_TTL, "{key}");
+        assert_lives(&mut redis, key, SESSION_TTL).await;
     }
 }
 
@@ -112,7 +118,7 @@ async fn tombstones_and_marks_are_those_of_contract_section_5() {
     let hint = format!("gotrue:refresh:{}", record.refresh_ref.as_ref().unwrap().as_str());
     assert_eq!(keys(&mut redis).await, BTreeSet::from([tombstone.clone(), marks.clone(), hint]));
     assert_eq!(redis.get::<_, String>(&tombstone).await.unwrap(), format!("logout:{NOW}:{}:1", NOW + 3600));
-    assert_eq!(redis.ttl::<_, u64>(&tombstone).await.unwrap(), 3660);
+    assert_lives(&mut redis, &tombstone, 3660).await;
     let fields: HashMap<String, String> = redis.hgetall(&marks).await.unwrap();
     let ms = NOW * 1000;
     let text = |number: u64| number.to_string();
@@ -129,7 +135,7 @@ async fn tombstones_and_marks_are_those_of_contract_section_5() {
         fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     };
     assert_eq!(fields, owned(&expected));
-    assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), SESSION_TTL);
+    assert_lives(&mut redis, &marks, SESSION_TTL).await;
 
     apply(&store, &suspend(user, None, 9)).await;
     let spared = some_session();
@@ -147,19 +153,18 @@ async fn lives_are_as_long_as_the_contract_says() {
     let server = RedisServer::start();
     let (store, mut redis) = (on(&server), server.client().await);
     let user = somebody();
-    let ttl = async |redis: &mut MultiplexedConnection, kind: &str, session: SessionId| {
-        let key = format!("gotrue:{{{user}}}:{kind}:{session}");
-        redis.ttl::<_, i64>(key).await.unwrap().unsigned_abs()
+    let lives = async |redis: &mut MultiplexedConnection, kind: &str, session: SessionId, life: Seconds| {
+        assert_lives(redis, &format!("gotrue:{{{user}}}:{kind}:{session}"), life).await;
     };
 
     let mut long = signed_in(user, some_session());
     long.expires_at = NOW + 2 * SESSION_TTL;
     apply(&store, &sign_in(&long)).await;
-    assert_eq!(ttl(&mut redis, "session", long.session).await, 2 * SESSION_TTL);
+    lives(&mut redis, "session", long.session, 2 * SESSION_TTL).await;
     // The index lives as long as its longest member, whoever comes after.
     apply(&store, &sign_in(&signed_in(user, some_session()))).await;
     let index = format!("gotrue:{{{user}}}:sessions");
-    assert_eq!(redis.ttl::<_, u64>(&index).await.unwrap(), 2 * SESSION_TTL);
+    assert_lives(&mut redis, &index, 2 * SESSION_TTL).await;
 
     let ending = |session, expires_at, ended_in_gotrue| Change::End {
         user,
@@ -180,13 +185,13 @@ async fn lives_are_as_long_as_the_contract_says() {
         let [at_first, once_gotrue_knows] = expected;
         let session = some_session();
         apply(&store, &ending(session, expires_at, ended_in_gotrue)).await;
-        assert_eq!(ttl(&mut redis, "revoked", session).await, at_first, "{expires_at:?} {ended_in_gotrue}");
+        lives(&mut redis, "revoked", session, at_first).await;
         // It becomes shorter only when GoTrue has come to know, and never shorter than a token's life.
         apply(&store, &ending(session, Some(NOW), true)).await;
-        assert_eq!(ttl(&mut redis, "revoked", session).await, once_gotrue_knows);
+        lives(&mut redis, "revoked", session, once_gotrue_knows).await;
         // In the other order it is the same.
         apply(&store, &ending(session, None, false)).await;
-        assert_eq!(ttl(&mut redis, "revoked", session).await, once_gotrue_knows);
+        lives(&mut redis, "revoked", session, once_gotrue_knows).await;
     }
 }
 
@@ -297,7 +302,7 @@ async fn nothing_that_comes_later_shortens_a_life() {
             *known = expires_at;
         }
         apply(&store, &one).await;
-        assert_eq!(redis.ttl::<_, u64>(&tombstone).await.unwrap(), life);
+        assert_lives(&mut redis, &tombstone, life).await;
     }
 }
 
@@ -314,7 +319,7 @@ async fn a_refresh_renews_the_time_to_live() {
     }
     assert_eq!(apply(&store, &refresh(&refreshed(&record, 1))).await, Outcome::Refreshed);
     for key in [&key, &index] {
-        assert_eq!(redis.ttl::<_, u64>(key).await.unwrap(), SESSION_TTL, "{key}");
+        assert_lives(&mut redis, key, SESSION_TTL).await;
     }
 }
 
@@ -328,7 +333,7 @@ async fn a_touch_keeps_the_time_to_live() {
     let _: () = redis.expire(&key, 500).await.unwrap();
     store.lookup(&Sought { touch: true, ..Sought::of(record.user, record.session) }, NOW).await.unwrap();
     assert_eq!(redis.hget::<_, _, u64>(&key, "seen_at").await.unwrap(), NOW);
-    assert_eq!(redis.ttl::<_, u64>(&key).await.unwrap(), 500);
+    assert_lives(&mut redis, &key, 500).await;
 }
 
 #[tokio::test]
@@ -393,17 +398,15 @@ async fn after_the_last_ttl_no_key_is_left() {
     let source = Source::new(&config(redis_target(server.url())), Duration::from_secs(1)).unwrap();
     let store = source.connect();
     let user = somebody();
-    for _ in 0..20 {
-        let mut record = signed_in(user, some_session());
-        record.expires_at = NOW + 1;
-        apply(&store, &sign_in(&record)).await;
-    }
+    // all in one call: on a busy machine the first would be over before the last has begun
+    let short = || Record { expires_at: NOW + 1, ..signed_in(user, some_session()) };
+    let changes: Vec<_> = (0..20).map(|_| sign_in(&short())).collect();
+    store.apply(&changes, NOW).await.unwrap();
     let mut all = end(user, Which::Others(some_session()));
     if let Change::End { expires_at, ended_in_gotrue, .. } = &mut all {
         (*expires_at, *ended_in_gotrue) = (None, false);
     }
-    let kept = signed_in(user, some_session());
-    apply(&store, &sign_in(&Record { expires_at: NOW + 1, ..kept })).await;
+    apply(&store, &sign_in(&short())).await;
     apply(&store, &all).await;
     assert_every_key_expires(&mut redis).await;
     let size: u64 = redis::cmd("DBSIZE").query_async(&mut redis).await.unwrap();
