@@ -126,7 +126,11 @@ local function fates(chain, from, members)
     local rule, lowered
     local record = {}
     if is_id(id) then
-      record = named(JUDGED, redis.pcall('HMGET', chain.base .. ':session:' .. id, unpack(JUDGED)))
+      local values = redis.pcall('HMGET', chain.base .. ':session:' .. id, unpack(JUDGED))
+      if values.err and not string.find(values.err, 'WRONGTYPE', 1, true) then
+        error(values.err)
+      end
+      record = named(JUDGED, values)
       rule, lowered = judged(chain, {from = from, id = id, score = score}, record)
     end
     if rule then

@@ -1,6 +1,6 @@
 -- Ends sessions of one user: the record goes, a tombstone stands for it, and for all of them, or all but one, a mark too.
 --
--- KEYS: index, marks
+-- KEYS: index, marks, one that is never there (`never` in `keys.rs`)
 -- ARGV: now, sessions that are dealt with at once, which ('one', 'live', 'others', 'all', 'aal1_except', 'client'), the
 --   session or client it means, the tombstone's text, sent_ms, expires_at of the access token that is known to be affected
 --   (0: unknown), '1' where GoTrue has ended the sessions too, else '0', shortest life of a tombstone, skew added
