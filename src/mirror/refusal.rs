@@ -14,7 +14,7 @@ use super::inspect::{ERROR_CODE, hands_out_tokens};
 use super::record::{SESSION_HEADER, USER_HEADER, spent_token, verifies_factor};
 use super::{Answered, Asked, Body, Decision, Mirror};
 use crate::keys::Verdict;
-use crate::session::{Change, Reason, RefreshRef, Seconds, SessionId, Unrecorded, UserId, Which};
+use crate::session::{Change, Reason, RefreshRef, Seconds, SessionId, TokenOf, Unrecorded, UserId, Which};
 use crate::token::Claims;
 use crate::token::lenient::Text;
 
@@ -47,6 +47,12 @@ pub enum Fate {
 }
 
 impl ByRef {
+    /// Whether it is about the session that has the token as that one. GoTrue deletes tokens that were exchanged a day
+    /// ago (`internal/models/cleanup.go`), so one that it does not know says nothing of a session that has gone on.
+    pub fn is_about(&self, token: TokenOf) -> bool {
+        token == TokenOf::Current || self.fate != Fate::Ended(Reason::UnknownToGotrue)
+    }
+
     /// The change, once it is known whose session it is and which.
     pub fn change(&self, user: UserId, session: SessionId) -> Change {
         match self.fate {

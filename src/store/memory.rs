@@ -17,7 +17,7 @@ use super::{
 };
 use crate::session::{
     Aal, Change, FactorId, Holder, Limits, Listed, Origin, Outcome, Reason, Record, RefreshRef, Seconds,
-    SessionId, Sought, State, UserId, Wanted, Which,
+    SessionId, Sought, State, TokenOf, UserId, Wanted, Which,
 };
 
 /// So many hints for each session that there may be.
@@ -77,8 +77,8 @@ impl Memory {
     }
 
     /// See [`Store::names`](super::Store::names).
-    pub fn names(&self, session: (UserId, SessionId), token: &RefreshRef, now: Seconds) -> bool {
-        self.table(now).records.get(&session).is_some_and(|record| record.names(token))
+    pub fn names(&self, session: (UserId, SessionId), token: &RefreshRef, now: Seconds) -> Option<TokenOf> {
+        self.table(now).records.get(&session).and_then(|record| record.names(token))
     }
 
     /// See [`Store::holder`](super::Store::holder).

@@ -49,7 +49,7 @@ use crate::{
     config::{self, StoreTarget},
     session::{
         Change, Holder, Limits, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought,
-        State, UserId, Wanted, Which,
+        State, TokenOf, UserId, Wanted, Which,
     },
 };
 
@@ -290,7 +290,7 @@ impl Redis {
         &self,
         (user, session): (UserId, SessionId),
         token: &RefreshRef,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<TokenOf>, Error> {
         let marks = self.keys.marks(user);
         let resolve = self.scripts.resolve.call(&[
             self.keys.record(user, session),
@@ -298,7 +298,7 @@ impl Redis {
             self.keys.never(user),
         ]);
         let replies = self.run(&marks, resolve).await?;
-        Ok(reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str())))
+        reply::token_of(reply::first(&replies)?, token)
     }
 
     /// See [`Store::holder`](super::Store::holder).
