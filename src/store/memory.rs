@@ -147,8 +147,10 @@ impl Table {
             }
             Change::Suspend { user, until, decided_ms } => {
                 let until = until.unwrap_or(0);
-                let ttl = rules::decided_ttl(self.session_ttl, until, now);
-                return Ok(self.ban(*user, now.saturating_add(ttl), |ban| ban.decide(*decided_ms, until)));
+                let end = now.saturating_add(rules::decided_ttl(self.session_ttl, until, now));
+                let outcome = self.ban(*user, end, |ban| ban.decide(*decided_ms, until));
+                self.forget_longer_ban(*user, *decided_ms, until, end);
+                return Ok(outcome);
             }
             Change::Banned { user, until, seen_ms } => {
                 let ttl = rules::seen_ttl(*until, now);
@@ -278,6 +280,15 @@ impl Table {
         let before = self.marks_of(user).ban;
         self.mark(user, end, |marks| learn(&mut marks.ban));
         if self.marks_of(user).ban == before { Outcome::Unchanged } else { Outcome::Marked }
+    }
+
+    /// A ban that was lifted or made shorter may have been for a hundred years.
+    fn forget_longer_ban(&mut self, user: UserId, decided_ms: u64, until: Seconds, end: Seconds) {
+        let marks = self.marks_of(user);
+        if marks.ban.rests_on(decided_ms, until) && marks.not_before == 0 && marks.bulk.is_empty() {
+            self.marks.remove(&user);
+            self.marks.insert(user, marks, end);
+        }
     }
 
     fn lower_aal(&mut self, user: UserId, factor: FactorId) {

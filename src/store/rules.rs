@@ -140,6 +140,11 @@ impl Ban {
         }
     }
 
+    /// Whether this decision is all that counts, so that nothing of before must be remembered for longer.
+    pub(super) fn rests_on(self, decided_ms: u64, until: Seconds) -> bool {
+        self.decided == (decided_ms, until) && self.seen.0 <= decided_ms
+    }
+
     /// Until when the user is suspended; 0 if not at all.
     pub(super) fn until(self) -> Seconds {
         let (decided_ms, until) = self.decided;
@@ -453,6 +458,18 @@ mod tests {
                 assert_eq!(ban.until(), expected);
             }
         }
+    }
+
+    #[test]
+    fn a_decision_stands_alone_unless_something_later_was_seen() {
+        let mut ban = Ban::default();
+        ban.see(20, 900);
+        ban.decide(20, 0);
+        assert!(ban.rests_on(20, 0));
+        ban.decide(19, 900);
+        assert!(ban.rests_on(20, 0) && !ban.rests_on(19, 900));
+        ban.see(21, 900);
+        assert!(!ban.rests_on(20, 0));
     }
 
     #[test]

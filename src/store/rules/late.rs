@@ -23,6 +23,11 @@ struct Ending {
 }
 
 impl Bulk {
+    /// Nothing is remembered.
+    pub(in crate::store) fn is_empty(&self) -> bool {
+        self.all.is_none() && self.others.is_none()
+    }
+
     /// Remembers an ending, if it is of one of these kinds.
     pub(in crate::store) fn note(&mut self, which: &Which, sent_ms: u64, known: Tombstone) {
         let ending = Ending { sent_ms, reason: known.reason, in_gotrue: known.ended_in_gotrue };

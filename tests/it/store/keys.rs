@@ -280,6 +280,36 @@ async fn a_tombstone_against_tokens_that_nobody_knows_lives_as_long_as_a_session
     }
 }
 
+/// A hundred years are `ban_duration: 876000h`, as Supabase's dashboard has it.
+#[tokio::test]
+async fn a_ban_that_is_lifted_is_not_remembered_for_as_long_as_it_would_have_held() {
+    const HUNDRED_YEARS: u64 = 876_000 * 3600;
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let user = somebody();
+    let marks = format!("gotrue:{{{user}}}:marks");
+    for (until, ms, life) in [
+        (Some(NOW + HUNDRED_YEARS), 10, 100 * 365 * 24 * 3600),
+        (Some(NOW + SESSION_TTL), 9, 100 * 365 * 24 * 3600), // an older one that is written late
+        (Some(NOW + 2 * SESSION_TTL), 11, 2 * SESSION_TTL + 60),
+        (None, 12, SESSION_TTL),
+    ] {
+        apply(&store, &suspend(user, until, ms)).await;
+        assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), life, "{until:?}");
+    }
+    // a refusal that was seen since, and whatever else stands there, are not forgotten with it
+    apply(&store, &banned(user, NOW + 2 * SESSION_TTL, 20)).await;
+    apply(&store, &suspend(user, None, 19)).await;
+    assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), 2 * SESSION_TTL + 60);
+    let mut ending = end(user, Which::All);
+    if let Change::End { expires_at, .. } = &mut ending {
+        *expires_at = Some(NOW + 3 * SESSION_TTL);
+    }
+    apply(&store, &ending).await;
+    apply(&store, &suspend(user, None, 30)).await;
+    assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), 3 * SESSION_TTL + 60);
+}
+
 #[tokio::test]
 async fn nothing_that_comes_later_shortens_a_life() {
     let server = RedisServer::start();
