@@ -189,8 +189,11 @@ impl Table {
         }
         let old = self.records.get(&id).cloned();
         let marks = self.marks_of(new.user);
-        if let (None, Some(tombstone)) = (&old, marks.bulk.ended(new, now)) {
-            self.bury(id, tombstone, now);
+        // a refresh may have told of it before its sign-in does
+        let begins = old.as_ref().is_none_or(|old| origin.is_sign_in() && old.began_ms == 0);
+        if let Some(tombstone) = marks.bulk.ended(new, now).filter(|_| begins) {
+            self.bury(id, tombstone.of(old.as_ref(), now), now);
+            self.remove(id);
             return Ok(Outcome::Revoked);
         }
         if rules::began_before(marks.not_before, old.as_ref(), Some(new.created_at)) {
@@ -232,10 +235,7 @@ impl Table {
                 continue;
             }
             let tombstone = known.of(record, now);
-            if let Some(record) = self.records.remove(&id) {
-                self.forget(&record);
-                ended += 1;
-            }
+            ended += u64::from(self.remove(id));
             self.bury(id, tombstone, now);
         }
         if matches!(which, Which::All | Which::Others(_)) {
@@ -408,6 +408,15 @@ impl Table {
         let id = (record.user, record.session);
         self.sessions.entry(record.user).or_default().insert(record.session);
         self.records.insert(id, record, end);
+    }
+
+    /// Removes a record; whether there was one.
+    fn remove(&mut self, id: Id) -> bool {
+        let record = self.records.remove(&id);
+        if let Some(record) = &record {
+            self.forget(record);
+        }
+        record.is_some()
     }
 
     /// Removes what leads to a record.

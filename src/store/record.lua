@@ -86,7 +86,7 @@ local function is_over(old, new)
   return has_passed(limits.absolute, number(new.created_at), at)
 end
 
--- Why a session of which nobody told before has ended, and whether in GoTrue too, where an ending of all or of all but
+-- Why a session of whose beginning nobody told before has ended, and whether in GoTrue too, where an ending of all or of all but
 -- one was sent when it had begun (`rules/late.rs`).
 local function ended_by(noted, new)
   local sent_ms, reason, in_gotrue, spared = string.match(noted or '', '^(%d+):([%l_]+):([01]):?(.*)$')
@@ -143,7 +143,9 @@ if place then
   end
 end
 allow(ARGV[5], marked[3], marked[4], marked[5])
-for i = 6, known and 0 or 7 do
+-- a refresh may have told of it before its sign-in does
+local begins = not known or (origin == 'sign_in' and not old.began_ms)
+for i = 6, begins and 7 or 0 do
   local reason, in_gotrue = ended_by(marked[i], new)
   if reason then
     end_as(reason, in_gotrue, new, old)

@@ -41,7 +41,7 @@ impl Bulk {
         }
     }
 
-    /// The tombstone of a session that nobody has told of before, where one of them ended it.
+    /// The tombstone of a session of whose beginning nobody has told before, where one of them ended it.
     pub(in crate::store) fn ended(&self, record: &Record, now: Seconds) -> Option<Tombstone> {
         let others = self.others.filter(|(_, spared)| *spared != record.session).map(|(ending, _)| ending);
         let ending = [self.all, others].into_iter().flatten().find(|it| it.means(record))?;

@@ -49,6 +49,7 @@ conformance! {
     endings::a_session_that_only_a_refresh_told_of_lives_if_it_began_after_the_ending
     endings::the_earliest_refresh_tells_what_an_ending_meant
     endings::a_session_that_had_begun_when_all_or_others_ended_does_not_come_back
+    endings::a_session_that_had_begun_ends_in_whatever_order_it_is_told
     endings::others_spares_the_one
     endings::a_second_factor_ends_those_without
     endings::a_client_loses_its_sessions_only

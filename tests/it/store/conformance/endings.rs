@@ -226,6 +226,30 @@ pub(super) async fn a_session_that_had_begun_when_all_or_others_ended_does_not_c
     assert_eq!(apply(store, &sign_in(&late)).await, Outcome::Revoked);
 }
 
+/// Its sign-in and its refresh wait in two replicas. GoTrue refreshes what was ended only here.
+pub(super) async fn a_session_that_had_begun_ends_in_whatever_order_it_is_told(store: &Store) {
+    const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    for which in [Which::All, Which::Others(some_session())] {
+        for (order, in_gotrue) in ORDERS.into_iter().flat_map(|order| [(order, false), (order, true)]) {
+            let (user, sent) = (somebody(), NOW * 1000 + 950);
+            let first = Record { began_ms: sent - 50, ..signed_in(user, some_session()) };
+            let second = Record { begun_by_ms: sent + 500, ..refreshed(&first, 2) };
+            let mut ending = end(user, which.clone());
+            if let Change::End { sent_ms, ended_in_gotrue, .. } = &mut ending {
+                (*sent_ms, *ended_in_gotrue) = (sent, in_gotrue);
+            }
+            let told = [sign_in(&first), ending, refresh(&second)];
+            for index in order {
+                apply(store, &told[index]).await;
+            }
+            let state = look(store, user, first.session).await;
+            assert_eq!(state, State::Revoked, "{which:?} {order:?} {in_gotrue}");
+            let listed = store.list(user, Wanted::One(first.session), NOW).await.unwrap();
+            assert_eq!(listed.total, 0);
+        }
+    }
+}
+
 pub(super) async fn others_spares_the_one(store: &Store) {
     let user = somebody();
     let records: Vec<_> = (0..3).map(|_| signed_in(user, some_session())).collect();
