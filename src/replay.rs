@@ -27,7 +27,8 @@ use crate::{
     clock::Millis,
     config,
     metrics::{Metrics, QueuedKind},
-    session::{Change, RefreshRef, SessionId, Unrecorded, UserId},
+    mirror::ByRef,
+    session::{Change, SessionId, Unrecorded, UserId},
 };
 
 /// The queue of one process. Requests ask it with one load of an atomic while it is empty.
@@ -136,9 +137,9 @@ impl Queue {
         self.held().last_id()
     }
 
-    /// The session whose sign-in or refresh waits and names that refresh token.
-    pub fn holder(&self, token: &RefreshRef) -> Option<(UserId, SessionId)> {
-        self.held().holder(token)
+    /// The session that this is about, as the last sign-in or refresh that waits and names the refresh token says.
+    pub fn holder(&self, by_ref: &ByRef) -> Option<(UserId, SessionId)> {
+        self.held().holder(by_ref)
     }
 
     /// Takes a change out; `false` where somebody else has.

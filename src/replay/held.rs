@@ -221,14 +221,13 @@ impl Held {
         later.find(|queued| matches!(queued.what, What::ByRef(_))).cloned()
     }
 
-    /// The session whose record waits and names that refresh token.
-    pub(super) fn holder(&self, token: &RefreshRef) -> Option<(UserId, SessionId)> {
-        self.all.values().rev().find_map(|queued| match &queued.what {
-            What::Change(Change::Record { record, .. }) if record.names(token) => {
-                Some((record.user, record.session))
-            }
+    /// The session that this is about, if the last record that waits and names the refresh token says so.
+    pub(super) fn holder(&self, by_ref: &ByRef) -> Option<(UserId, SessionId)> {
+        let (record, token) = self.all.values().rev().find_map(|queued| match &queued.what {
+            What::Change(Change::Record { record, .. }) => Some((record, record.names(&by_ref.reference)?)),
             _ => None,
-        })
+        })?;
+        by_ref.is_about(token).then_some((record.user, record.session))
     }
 
     /// Takes a change out; `false` where it is not there any more.

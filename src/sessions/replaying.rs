@@ -244,13 +244,13 @@ impl Sessions {
         if let Some(session) = noted {
             let names = self.store.names(session, token, now);
             let tried = self.attempt(StoreCommand::Resolve, self.store.lane_of(session.0), names).await;
-            let Ok(is_its_own) = self.answer(queued, tried) else {
+            let Ok(token) = self.answer(queued, tried) else {
                 return Went::Done; // if it waits, then for that user's part, and no other does
             };
-            owner = is_its_own.then_some(session);
+            owner = token.filter(|token| by_ref.is_about(*token)).map(|_| session);
         }
         // where there was no room for its record, the store does not know it yet
-        let owner = owner.or_else(|| self.queue.holder(token));
+        let owner = owner.or_else(|| self.queue.holder(by_ref));
         if let Some((user, session)) = owner {
             // from here on it is like any other change of that user; a drain must find one of the two waiting
             self.make(&[by_ref.change(user, session)], &mut self.budget(), queued.by()).await;

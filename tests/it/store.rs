@@ -24,7 +24,7 @@ use gotrue_sidecar::{
     config::{self, RedisTarget, Secret, SecretSource, StoreTarget, StoreTls},
     session::{
         Aal, AboveCap, Cap, Change, Evicted, FactorId, Limits, Origin, Outcome, Reason, Record, RefreshRef,
-        Seconds, SessionId, Sought, State, UserId, Wanted, Which,
+        Seconds, SessionId, Sought, State, TokenOf, UserId, Wanted, Which,
     },
     store::{Source, Store},
 };

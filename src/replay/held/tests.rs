@@ -230,3 +230,20 @@ fn bytes_are_bounded_and_given_back() {
     }
     assert_eq!((held.len(), held.bytes(), held.lists.len()), (0, 0, 0));
 }
+
+#[test]
+fn the_last_record_that_names_a_token_says_what_it_is_worth() {
+    let mut held = held(10);
+    // in seconds of their own, so that they stay two
+    put(&mut held, vec![sign_in(1, 1), refresh(1, 1, 1)]);
+    for (token, reason, found) in [
+        (0, Reason::UnknownToGotrue, false),
+        (0, Reason::RefreshReuse, true),
+        (1, Reason::UnknownToGotrue, true),
+        (2, Reason::RefreshReuse, false),
+    ] {
+        let reference = RefreshRef::parse(&format!("{token:_>43}")).unwrap();
+        let by_ref = ByRef { reference, fate: Fate::Ended(reason), sent_ms: 1 };
+        assert_eq!(held.holder(&by_ref), found.then_some((user(1), session(1))), "{token} {reason:?}");
+    }
+}

@@ -54,3 +54,51 @@ async fn what_has_ended_elsewhere_does_not_come_back_when_its_tombstone_is_gone(
     // counted after they were taken out
     until("both are counted", async || sidecar.metric(expired).await.to_string() == "2").await;
 }
+
+/// I3: what GoTrue handed out just before the end may be recorded after it, when the token that was known is over.
+#[tokio::test]
+async fn a_session_that_was_refreshed_just_before_it_ended_elsewhere_stays_ended() {
+    const AGE: u64 = 3500; // of an access token that lives for an hour
+    let signs_in = |seen: &Seen| {
+        vec![Step::Send(if seen.request_line().contains("grant_type=password") {
+            issuer::signed_in(&issuer::somebody_since(AGE))
+        } else {
+            issuer::said(seen)
+        })]
+    };
+    let (upstream, redis) = (Upstream::start(signs_in).await, RedisServer::start());
+    let relay = Relay::to(redis.port()).await;
+    let clock = Clock::standing_at(clock::millis());
+    let start = |port: u16| {
+        let flags = [
+            &format!("--upstream-url={}", upstream.url),
+            &format!("--store-url=redis://127.0.0.1:{port}"),
+            &format!("--jwt-secret={SECRET}"),
+            "--jwt-jwks=off",
+            "--store-timeout=200ms",
+        ];
+        Sidecar::start_at(&clock, &flags)
+    };
+    let (away, here) = (start(relay.port), start(redis.port()));
+    let client = Client::new(&away.url);
+    let old = client.sign_in("a@b.example").await;
+    assert!(has(&redis, "session", old.user, old.session).await);
+    relay.does(Does::Lose);
+    Tokens::of(&client.refresh(&old).await);
+    assert_eq!(Client::new(&here.url).logout(&old, "?scope=local").await.status, 204);
+    clock.set(clock.millis() + 200_000);
+    passes(&redis, &format!("gotrue:{{{}}}:revoked:{}", old.user, old.session), 200).await;
+    relay.swallow();
+    relay.does(Does::Pass);
+    let written = async || (away.metric(LENGTH).await.to_string() == "0").then_some(());
+    eventually(written, || away.access_log()).await;
+    assert!(!has(&redis, "session", old.user, old.session).await, "it came back");
+    assert!(has(&redis, "revoked", old.user, old.session).await, "its new token is let in");
+}
+
+/// So many seconds pass for a key, as by Redis' own clock.
+async fn passes(redis: &RedisServer, key: &str, seconds: i64) {
+    let left: i64 = ::redis::cmd("TTL").arg(key).query_async(&mut redis.client().await).await.unwrap();
+    assert!(left > 0, "{left}");
+    command(redis, &["EXPIRE", key, &(left - seconds).to_string()]).await; // none left: it goes
+}

@@ -95,6 +95,68 @@ async fn a_tombstone_that_stays_behind_for_now_is_not_overlooked() {
     assert_eq!(outcome, Ok(vec![Outcome::Revoked]));
 }
 
+/// What scripts look at beside the keys that they are given, by the names of those.
+#[tokio::test]
+async fn a_change_to_many_takes_nothing_for_absent_that_is_on_the_other_node() {
+    let cluster = RedisCluster::start().await;
+    let store = open_with_step(&config(redis_target(cluster.url())), 2);
+    for gone in [["sessions", "marks"].as_slice(), &["session:", "revoked:"]] {
+        for which in [Which::Client("client".to_owned()), Which::Aal1Except(some_session()), Which::All] {
+            moves_in_halves(&cluster, &store, gone, which).await;
+        }
+    }
+}
+
+/// Keys of those kinds have gone to the other node, when sessions are to end.
+async fn moves_in_halves(cluster: &RedisCluster, store: &Store, gone: &[&str], which: Which) {
+    let user = user_on(cluster, 0).await;
+    let slot = slot_of(cluster, user).await;
+    let client = Some("client".to_owned());
+    let mut records = Vec::new();
+    for client_id in [client.clone(), client.clone(), client, None] {
+        let aal = Some(if client_id.is_some() { Aal::Aal1 } else { Aal::Aal2 });
+        let record = Record { client_id, aal, ..signed_in(user, some_session()) };
+        apply(store, &sign_in(&record)).await;
+        records.push(record);
+    }
+    apply(store, &suspend(user, None, 0)).await; // so that there are marks
+    cluster.begin_to_move(slot, 0, 1).await;
+    let keys: Vec<String> =
+        cluster.ask(0, redis::cmd("CLUSTER").arg("GETKEYSINSLOT").arg(slot).arg(100)).await.unwrap();
+    let of_kind = |key: &String| gone.iter().any(|kind| key.contains(&format!("}}:{kind}")));
+    let keys: Vec<String> = keys.into_iter().filter(of_kind).collect();
+    let mut migrate = redis::cmd("MIGRATE");
+    migrate.arg("127.0.0.1").arg(cluster.nodes[1].port()).arg("").arg(0).arg(5000).arg("KEYS").arg(&keys);
+    cluster.ask::<()>(0, &migrate).await.unwrap();
+
+    let moving = |cause| ["moved", "cluster_down"].contains(&cause);
+    match store.list(user, Wanted::Page { skip: 0, take: 9 }, NOW).await {
+        Ok(listed) => assert_eq!(listed.total, 4, "{gone:?}"),
+        Err(error) => assert!(moving(error.cause()), "{error:?}"),
+    }
+    let ending = end(user, which.clone());
+    let lower = Change::LowerAal { user, factor: factor_id(1) };
+    let answers = [
+        store.apply(std::slice::from_ref(&ending), NOW).await.err(),
+        store.apply(&[lower], NOW).await.err(),
+        store.sweep(user, NOW).await.err(),
+    ];
+    for error in answers.into_iter().flatten() {
+        assert!(moving(error.cause()), "{error:?}");
+    }
+    while cluster.move_keys(slot, 0, 1, 100).await > 0 {}
+    cluster.end_to_move(slot, 0, 1).await;
+
+    // whoever was told of an error does it again
+    apply(store, &ending).await;
+    while store.sweep(user, NOW).await.unwrap().pending {}
+    for (index, record) in records.iter().enumerate() {
+        let ended = index < 3 || which == Which::All;
+        let is = look(store, user, record.session).await;
+        assert_eq!(is == State::Revoked, ended, "{which:?} {gone:?} {is:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_has_gone_already_is_asked_for_where_it_went() {
     let cluster = RedisCluster::start().await;

@@ -41,11 +41,15 @@ conformance! {
     endings::a_session_that_ended_stays_ended
     endings::ending_twice_ends_once
     endings::an_unknown_session_can_end
+    endings::a_tombstone_outlives_tokens_that_are_told_of_late
+    endings::a_token_that_comes_late_prolongs_the_tombstone
+    endings::of_tokens_that_nobody_knows_the_tombstone_lives_longest
     endings::a_global_logout_ends_all_and_the_unknown_too
     endings::a_sign_in_after_a_global_logout_was_sent_lives
     endings::a_session_that_only_a_refresh_told_of_lives_if_it_began_after_the_ending
     endings::the_earliest_refresh_tells_what_an_ending_meant
     endings::a_session_that_had_begun_when_all_or_others_ended_does_not_come_back
+    endings::a_session_that_had_begun_ends_in_whatever_order_it_is_told
     endings::others_spares_the_one
     endings::a_second_factor_ends_those_without
     endings::a_client_loses_its_sessions_only

@@ -195,6 +195,121 @@ async fn lives_are_as_long_as_the_contract_says() {
     }
 }
 
+/// A refresh of just now may be recorded late.
+#[tokio::test]
+async fn a_tombstone_lives_as_long_as_a_token_of_now_would() {
+    let server = RedisServer::start();
+    let mut redis = server.client().await;
+    let ttl = async |redis: &mut MultiplexedConnection, record: &Record| {
+        let key = format!("gotrue:{{{}}}:revoked:{}", record.user, record.session);
+        redis.ttl::<_, i64>(key).await.unwrap()
+    };
+    for step in [1, 256] {
+        let (user, store) = (somebody(), open_with_step(&config(redis_target(server.url())), step));
+        let records: Vec<_> = (0..4).map(|_| signed_in(user, some_session())).collect();
+        for record in &records {
+            apply(&store, &sign_in(record)).await;
+        }
+        let mut ending = end(user, Which::Others(some_session()));
+        if let Change::End { expires_at, .. } = &mut ending {
+            *expires_at = None;
+        }
+        store.apply(&[ending], NOW + 3590).await.unwrap();
+        // whoever waits for it is ended by its own refresh, which may be of a token that lives longer
+        let late = refreshed(records.last().unwrap(), 9000);
+        assert_eq!(store.apply(&[refresh(&late)], NOW + 3590).await, Ok(vec![Outcome::Revoked]));
+        assert_eq!(ttl(&mut redis, &late).await, 12_600 - 3590 + 60, "in steps of {step}");
+        while store.sweep(user, NOW + 3590).await.unwrap().pending {}
+        for record in &records[..3] {
+            assert_eq!(ttl(&mut redis, record).await, 3660, "in steps of {step}");
+        }
+    }
+}
+
+/// GoTrue went on refreshing what was ended only here, so an ending shortens nothing that does not tell of tokens.
+#[tokio::test]
+async fn only_who_tells_how_long_tokens_live_shortens_a_tombstone() {
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let record = signed_in(somebody(), some_session());
+    let which = Which::One(record.session);
+    let tombstone = format!("gotrue:{{{}}}:revoked:{}", record.user, record.session);
+    apply(&store, &sign_in(&record)).await;
+    for (told, in_gotrue, life) in
+        [(None, false, SESSION_TTL), (None, true, SESSION_TTL), (Some(NOW + 3600), true, SESSION_TTL)]
+    {
+        let mut ending = end(record.user, which.clone());
+        if let Change::End { expires_at, ended_in_gotrue, .. } = &mut ending {
+            (*expires_at, *ended_in_gotrue) = (told, in_gotrue);
+        }
+        apply(&store, &ending).await;
+        assert_eq!(redis.ttl::<_, u64>(&tombstone).await.unwrap(), life, "{told:?} {in_gotrue}");
+    }
+}
+
+/// As of records that an audit wrote.
+#[tokio::test]
+async fn a_tombstone_against_tokens_that_nobody_knows_lives_as_long_as_a_session() {
+    let server = RedisServer::start();
+    let mut redis = server.client().await;
+    for step in [1, 256] {
+        let (user, store) = (somebody(), open_with_step(&config(redis_target(server.url())), step));
+        let records: Vec<_> =
+            (0..3).map(|_| Record { expires_at: 0, ..signed_in(user, some_session()) }).collect();
+        for record in &records {
+            apply(&store, &refresh(record)).await;
+        }
+        let ended_here = |which, told, in_gotrue| {
+            let mut ending = end(user, which);
+            if let Change::End { expires_at, ended_in_gotrue, .. } = &mut ending {
+                (*expires_at, *ended_in_gotrue) = (Some(NOW + told), in_gotrue);
+            }
+            ending
+        };
+        apply(&store, &ended_here(Which::One(records[0].session), 90, false)).await;
+        apply(&store, &ended_here(Which::Others(some_session()), 90, true)).await;
+        while store.sweep(user, NOW).await.unwrap().pending {}
+        for told in [90, 3600] {
+            apply(&store, &ended_here(Which::One(records[0].session), told, true)).await;
+        }
+        for record in &records {
+            let key = format!("gotrue:{{{user}}}:revoked:{}", record.session);
+            assert_eq!(redis.ttl::<_, u64>(&key).await.unwrap(), SESSION_TTL, "in steps of {step}");
+            assert_eq!(redis.get::<_, String>(&key).await.unwrap(), format!("logout:{NOW}:0:1"));
+        }
+    }
+}
+
+/// A hundred years are `ban_duration: 876000h`, as Supabase's dashboard has it.
+#[tokio::test]
+async fn a_ban_that_is_lifted_is_not_remembered_for_as_long_as_it_would_have_held() {
+    const HUNDRED_YEARS: u64 = 876_000 * 3600;
+    let server = RedisServer::start();
+    let (store, mut redis) = (on(&server), server.client().await);
+    let user = somebody();
+    let marks = format!("gotrue:{{{user}}}:marks");
+    for (until, ms, life) in [
+        (Some(NOW + HUNDRED_YEARS), 10, 100 * 365 * 24 * 3600),
+        (Some(NOW + SESSION_TTL), 9, 100 * 365 * 24 * 3600), // an older one that is written late
+        (Some(NOW + 2 * SESSION_TTL), 11, 2 * SESSION_TTL + 60),
+        (None, 12, SESSION_TTL),
+    ] {
+        apply(&store, &suspend(user, until, ms)).await;
+        assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), life, "{until:?}");
+    }
+    // a refusal that was seen since, and whatever else stands there, are not forgotten with it
+    apply(&store, &banned(user, NOW + 2 * SESSION_TTL, 20)).await;
+    apply(&store, &suspend(user, None, 19)).await;
+    assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), 2 * SESSION_TTL + 60);
+    let mut ending = end(user, Which::All);
+    if let Change::End { expires_at, .. } = &mut ending {
+        *expires_at = Some(NOW + 3 * SESSION_TTL);
+    }
+    apply(&store, &ending).await;
+    apply(&store, &suspend(user, None, 30)).await;
+    assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), 3 * SESSION_TTL + 60);
+}
+
 #[tokio::test]
 async fn nothing_that_comes_later_shortens_a_life() {
     let server = RedisServer::start();
