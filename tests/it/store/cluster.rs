@@ -33,8 +33,8 @@ async fn try_sign_in(store: &Store, user: UserId) -> Result<Record, gotrue_sidec
 
 async fn until_it_works(store: &Store, user: UserId) -> Duration {
     let began = Instant::now();
-    while try_sign_in(store, user).await.is_err() {
-        assert!(began.elapsed() < Duration::from_secs(20), "it does not come back");
+    while let Err(error) = try_sign_in(store, user).await {
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not come back: {error}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     began.elapsed()
