@@ -11,12 +11,15 @@
 //! One for each lane of the store: a part of it that can be away while others work. All workers share it; asking
 //! is one load of an atomic.
 
-use std::sync::{
-    Arc,
-    atomic::{
-        AtomicU32, AtomicU64, AtomicUsize,
-        Ordering::{AcqRel, Acquire, Relaxed, Release},
+use std::{
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
     },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
@@ -57,24 +60,35 @@ impl Sign {
 /// The breakers of a store's lanes.
 #[derive(Debug)]
 pub struct Breaker {
-    lanes: Box<[AtomicU32]>,
+    lanes: Box<[Lane]>,
     /// How many of them are not closed.
     away: AtomicUsize,
-    /// How often one of them opened.
-    openings: AtomicU64,
+    /// What times are counted from.
+    made: Instant,
     opened: Notify,
     turned: Notify,
     metrics: Arc<Metrics>,
 }
 
+/// One of them.
+#[derive(Debug, Default)]
+struct Lane {
+    /// A [`State`].
+    state: AtomicU32,
+    /// How often it opened.
+    openings: AtomicU64,
+    /// When the first call of the last row of failures had failed; microseconds.
+    failing_since: AtomicU64,
+}
+
 impl Breaker {
     /// All lanes are closed; there is at least one.
     pub fn new(lanes: usize, metrics: Arc<Metrics>) -> Self {
-        let lanes = (0..lanes.max(1)).map(|_| AtomicU32::new(State::Closed(0).to_number())).collect();
+        let lanes = (0..lanes.max(1)).map(|_| Lane::default()).collect();
         Self {
             lanes,
             away: AtomicUsize::new(0),
-            openings: AtomicU64::new(0),
+            made: Instant::now(),
             opened: Notify::new(),
             turned: Notify::new(),
             metrics,
@@ -108,9 +122,16 @@ impl Breaker {
         (0..self.lanes.len()).all(|lane| matches!(self.state(lane), State::Closed(_)))
     }
 
-    /// How often it has opened. Connections from before the last time are not to be trusted.
-    pub fn openings(&self) -> u64 {
-        self.openings.load(Acquire)
+    /// How often a lane has opened. A connection to it is not to be trusted then, if nothing was heard of it since the
+    /// lane [failed](Self::failing_since).
+    pub fn openings(&self, lane: usize) -> u64 {
+        self.lanes.get(lane).map_or(0, |lane| lane.openings.load(Acquire))
+    }
+
+    /// When a lane's last outage, or what may become one, was first noticed.
+    pub fn failing_since(&self, lane: usize) -> Instant {
+        let since = self.lanes.get(lane).map_or(0, |lane| lane.failing_since.load(Acquire));
+        self.made + Duration::from_micros(since)
     }
 
     /// How many lanes there are.
@@ -129,24 +150,29 @@ impl Breaker {
     }
 
     fn state(&self, lane: usize) -> State {
-        self.lanes.get(lane).map_or(State::Closed(0), |lane| State::from_number(lane.load(Relaxed)))
+        self.lanes.get(lane).map_or(State::Closed(0), |lane| State::from_number(lane.state.load(Relaxed)))
     }
 
     /// Gives back the state before.
     fn apply(&self, lane: usize, event: Event) -> State {
-        let Some(number) = self.lanes.get(lane) else {
+        let Some(lane) = self.lanes.get(lane) else {
             return State::Closed(0);
         };
+        if event.is_failure() && State::from_number(lane.state.load(Acquire)) == State::Closed(0) {
+            // before it counts: whoever finds the lane open finds this, too
+            let since = u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX);
+            lane.failing_since.store(since, Release);
+        }
         let next = |before: u32| Some(State::from_number(before).after(event).to_number());
-        let before = number.fetch_update(Relaxed, Relaxed, next).unwrap_or_else(|before| before);
+        let before = lane.state.fetch_update(AcqRel, Acquire, next).unwrap_or_else(|before| before);
         let before = State::from_number(before);
-        self.tell(before, before.after(event));
+        self.tell(lane, before, before.after(event));
         before
     }
 
     /// Says what changed, to metrics and to whoever waits; to the log only when the first lane opens, and when the last
     /// one closes: a server that is lost takes many with it.
-    fn tell(&self, before: State, after: State) {
+    fn tell(&self, lane: &Lane, before: State, after: State) {
         let (was, is) = (before.word(), after.word());
         if was == is {
             return;
@@ -154,7 +180,7 @@ impl Breaker {
         self.metrics.breaker_turned(was, is);
         match is {
             BreakerState::Open if was == BreakerState::Closed => {
-                self.openings.fetch_add(1, Release);
+                lane.openings.fetch_add(1, Release);
                 self.opened.notify_one();
                 if self.away.fetch_add(1, AcqRel) == 0 {
                     tracing::warn!(
@@ -227,6 +253,13 @@ enum Event {
     TrialLeft,
     ProbeAnswered,
     ProbeFailed,
+}
+
+impl Event {
+    /// Counts towards opening.
+    fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::ProbeFailed)
+    }
 }
 
 /// How a lane stands.
@@ -364,7 +397,22 @@ mod tests {
         assert!(breaker.ask(0).is_none());
         first.tell(Sign::Works);
         assert!(breaker.is_closed());
-        assert_eq!(breaker.openings(), 1);
+        assert_eq!((breaker.openings(0), breaker.openings(1)), (1, 0));
+    }
+
+    #[test]
+    fn an_outage_began_with_the_first_failure_in_the_row() {
+        let breaker = breaker();
+        fail(&breaker, 1);
+        breaker.ask(0).unwrap().tell(Sign::Works);
+        let worked = Instant::now();
+        fail(&breaker, 1);
+        let failed = Instant::now();
+        fail(&breaker, FAILURES - 1);
+        breaker.probed(0, false);
+        // counted in whole microseconds
+        let since = breaker.failing_since(0) + Duration::from_micros(1);
+        assert!(worked <= since && breaker.failing_since(0) <= failed, "{worked:?} {since:?} {failed:?}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use self::{
 };
 use crate::{
     audit::{self, By},
-    breaker::{Breaker, Sign},
+    breaker::{Breaker, Permit, Sign},
     clock::Clock,
     exchange::Identity,
     keys::Verdict,
@@ -53,8 +53,8 @@ pub struct Sessions {
     pub store: Store,
     /// Whether it is worth asking; shared by all workers.
     pub breaker: Arc<Breaker>,
-    /// How often the breaker had opened when the connection was made: see [`Breaker::openings`].
-    pub connected_at: AtomicU64,
+    /// How often each lane of the breaker had opened when the connection was made: see [`Breaker::openings`].
+    pub connected_at: Box<[AtomicU64]>,
     /// What could not be written yet; shared by all workers.
     pub queue: Arc<Queue>,
     /// `session.ttl`, seconds.
@@ -214,11 +214,10 @@ impl Sessions {
         budget: &mut Budget,
         call: impl Future<Output = Result<T, store::Error>>,
     ) -> Result<T, store::Error> {
-        let Some(permit) = self.breaker.ask(lane) else {
+        let Some(permit) = self.leave(lane) else {
             self.metrics.store_skipped(command);
             return Err(store::Error::Skipped);
         };
-        self.renew_after_outage();
         let granted = budget.0;
         let result = self.timed(command, budget, call).await;
         // what came too late only because little of the budget was left says nothing about the store
@@ -246,12 +245,23 @@ impl Sessions {
         result
     }
 
-    /// Connections that were made before the breaker opened may be half open, and nobody has waited long enough
-    /// on this one to know.
+    /// Leave to call a part of the store, over a connection that is not from before an outage.
+    fn leave(&self, lane: usize) -> Option<Permit<'_>> {
+        let permit = self.breaker.ask(lane)?;
+        if self.connected_at.get(lane).is_some_and(|at| at.load(Relaxed) != self.breaker.openings(lane)) {
+            self.renew_after_outage();
+        }
+        Some(permit)
+    }
+
+    /// Connections that were made before the breaker opened may be half open, and nobody has waited long enough on them
+    /// to know. All at once: several lanes may lead to one server.
     fn renew_after_outage(&self) {
-        let openings = self.breaker.openings();
-        if self.connected_at.swap(openings, Relaxed) != openings {
-            self.store.renew();
+        for (lane, at) in self.connected_at.iter().enumerate() {
+            let openings = self.breaker.openings(lane);
+            if at.swap(openings, Relaxed) != openings {
+                self.store.renew(lane, self.breaker.failing_since(lane));
+            }
         }
     }
 }

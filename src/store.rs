@@ -11,7 +11,10 @@ pub mod memory;
 pub mod redis;
 mod rules;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use self::changes::{Changes, Heard};
 pub use self::{
@@ -127,10 +130,11 @@ pub enum Store {
 }
 
 impl Store {
-    /// Makes the next call over a new connection: those that stand are from before an outage.
-    pub fn renew(&self) {
+    /// Makes the next call to a part over a new connection, if the one that stands may be from before an outage that was
+    /// noticed then: if it has not done since what it was asked. Behind Sentinels it is also asked again who the master is.
+    pub fn renew(&self, lane: usize, since: Instant) {
         match self {
-            Self::Redis(redis) => redis.renew(),
+            Self::Redis(redis) => redis.renew(lane, since),
             Self::Memory(_) => {}
         }
     }

@@ -111,7 +111,7 @@ impl Mirroring {
         let Self { source, breaker, queue, session, mirror, budget, lookup, enforce, clock, .. } = self;
         Sessions {
             store: source.connect(),
-            connected_at: breaker.openings().into(),
+            connected_at: (0..breaker.lanes()).map(|lane| breaker.openings(lane).into()).collect(),
             breaker,
             queue,
             session_ttl: session.ttl.as_secs(),

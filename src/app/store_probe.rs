@@ -91,10 +91,11 @@ impl StoreProbe {
         if self.failing_since.is_some_and(|since| since.elapsed() >= AWAY) {
             self.store.was_away(self.clock.seconds());
         }
-        if !well && !self.breaker.is_closed() {
-            self.store.renew(); // a half-open connection would keep the way back hidden
-        }
+        let is_away = !self.breaker.is_closed();
         for (lane, answer) in answers.iter().enumerate() {
+            if is_away && answer.is_err() {
+                self.store.renew(lane, began.into_std()); // a half-open connection would keep the way back hidden
+            }
             // one that is full is no way to wait for: it takes endings, and says at once what it does not take
             self.breaker.probed(lane, Sign::of(answer) == Sign::Works);
         }

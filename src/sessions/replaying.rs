@@ -75,8 +75,7 @@ impl Sessions {
         if !self.queue.is_empty() {
             return;
         }
-        let permits: Vec<_> = (0..self.breaker.lanes()).map(|lane| self.breaker.ask(lane)).collect();
-        self.renew_after_outage();
+        let permits: Vec<_> = (0..self.breaker.lanes()).map(|lane| self.leave(lane)).collect();
         for (permit, answer) in permits.into_iter().zip(self.store.ping_each().await) {
             if let Some(permit) = permit {
                 permit.tell(Sign::of(&answer));
@@ -209,10 +208,9 @@ impl Sessions {
         lane: usize,
         call: impl Future<Output = Result<T, store::Error>>,
     ) -> Tried<T> {
-        let Some(permit) = self.breaker.ask(lane) else {
+        let Some(permit) = self.leave(lane) else {
             return Tried::Stopped;
         };
-        self.renew_after_outage();
         let result = self.timed(command, &mut self.budget(), call).await;
         let suspect = match &result {
             Ok(_) | Err(store::Error::Replicas) => false,

@@ -26,7 +26,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ::redis::{Cmd, Value, cmd};
@@ -173,8 +173,8 @@ pub struct Redis {
 
 impl Redis {
     /// See [`Store::renew`](super::Store::renew).
-    pub(super) fn renew(&self) {
-        self.route.renew();
+    pub(super) fn renew(&self, lane: usize, since: Instant) {
+        self.route.renew(lane, since);
     }
 
     /// See [`Store::apply`](super::Store::apply).

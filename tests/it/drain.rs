@@ -133,8 +133,8 @@ async fn a_recording_whose_client_has_left_is_finished_before_the_end() {
     let (upstream, gate) = gated().await;
     let redis = RedisServer::start();
     let store = format!("--store-url={}", redis.url());
-    let mut process =
-        started(&upstream, &[&store, &format!("--jwt-secret={SECRET}"), "--jwt-jwks=off"]).await;
+    let secret = format!("--jwt-secret={SECRET}");
+    let mut process = started(&upstream, &[&store, &secret, "--jwt-jwks=off", "--store-timeout=10s"]).await;
     let mut client = TcpStream::connect(process.address).await.unwrap();
     let request = "POST /token?grant_type=password HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
     client.write_all(request.as_bytes()).await.unwrap();

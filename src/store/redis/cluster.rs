@@ -6,9 +6,10 @@
 //! was cut off or left behind still tells what was.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ::redis::{Pipeline, Value, cmd};
@@ -148,9 +149,13 @@ impl Cluster {
         replies
     }
 
-    /// Makes the next calls over new connections.
-    pub(super) fn renew(&self) {
-        self.shared.state().nodes.values().for_each(|node| node.renew());
+    /// Makes the next calls to the masters of these slots over new connections: see [`Node::renew`].
+    pub(super) fn renew(&self, slots: Range<u16>, since: Instant) {
+        let state = self.shared.state();
+        let masters: HashSet<_> = slots.filter_map(|slot| state.map.as_ref()?.master(slot)).collect();
+        for node in masters.into_iter().filter_map(|master| state.nodes.get(master)) {
+            node.renew(since);
+        }
     }
 
     /// Sends a pipeline to one of the masters.
@@ -301,7 +306,7 @@ impl Shared {
         let mut state = self.state();
         let mut asked: Vec<Address> = state.map.iter().flat_map(SlotMap::masters).cloned().collect();
         asked.extend(configured.addresses.iter().cloned());
-        let mut known = std::collections::HashSet::new();
+        let mut known = HashSet::new();
         asked.retain(|address| known.insert(address.clone()));
         let turn = state.turn % asked.len().max(1);
         asked.rotate_left(turn);

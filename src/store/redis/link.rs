@@ -2,8 +2,8 @@
 //!
 //! Waiting is bounded: by `store.timeout` for an answer, connecting included. A connection that was
 //! found closed is replaced and asked once more, which the idempotence of every change allows. One
-//! that is silent may be half open (the peer vanished without a word) and is replaced after a few
-//! timeouts in a row, at most once a second.
+//! that is silent may be half open (the peer vanished without a word) and is replaced when several calls
+//! in a row had no answer, and none came for as long as one may wait; at most once a second.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,8 +19,11 @@ use crate::{config::store_url::Address, store::Error};
 /// Bound on making a connection: TCP, TLS and login. Goes on when those who wait for it have given up.
 const CONNECT: Duration = Duration::from_secs(1);
 
-/// So many timeouts in a row make a connection suspect.
-const SILENCES: u32 = 3;
+/// So many calls in a row without an answer make a connection suspect.
+const UNANSWERED: u32 = 3;
+
+/// If there was none for this part of `store.timeout`, which callers count from a little earlier.
+const SILENT: f64 = 0.9;
 
 /// A connection is not replaced on suspicion more often than this.
 const REPLACE_AFTER: Duration = Duration::from_secs(1);
@@ -42,8 +45,27 @@ struct Current {
     /// Tells attempts apart, so that nobody throws away a newer one than they used.
     generation: u64,
     attempt: Option<watch::Receiver<Attempt>>,
-    silences: u32,
+    silence: Silence,
+    /// When it last did what it was asked.
+    did: Option<Instant>,
     replaced: Option<Instant>,
+}
+
+/// Calls in a row that had no answer, however soon their callers left.
+#[derive(Debug, Default)]
+struct Silence {
+    calls: u32,
+    /// When the first of them was sent.
+    since: Option<Instant>,
+}
+
+impl Silence {
+    /// One more, `sent` then and given up at `now`. Whether they are too many by now, for too long.
+    fn goes_on(&mut self, sent: Instant, now: Instant, timeout: Duration) -> bool {
+        let since = self.since.map_or(sent, |since| since.min(sent));
+        *self = Self { calls: self.calls.saturating_add(1), since: Some(since) };
+        self.calls >= UNANSWERED && now.saturating_duration_since(since) >= timeout.mul_f64(SILENT)
+    }
 }
 
 /// Not yet, or how it went.
@@ -57,7 +79,13 @@ impl Link {
             address,
             role,
             timeout,
-            current: Mutex::new(Current { generation: 0, attempt: None, silences: 0, replaced: None }),
+            current: Mutex::new(Current {
+                generation: 0,
+                attempt: None,
+                silence: Silence::default(),
+                did: None,
+                replaced: None,
+            }),
         }
     }
 
@@ -72,8 +100,8 @@ impl Link {
             Err(_elapsed) => Err(Error::Timeout),
         };
         waiting.answered = !matches!(replies, Err(Error::Timeout));
-        if replies.as_ref().is_ok_and(|replies| replies.iter().any(reply::is_lasting_refusal)) {
-            self.suspect();
+        if waiting.answered {
+            self.answered(replies.as_deref().ok());
         }
         replies
     }
@@ -89,10 +117,14 @@ impl Link {
         }
     }
 
-    /// Makes the next call over a new connection. Calls that are under way keep theirs.
-    pub(super) fn renew(&self) {
+    /// Makes the next call over a new connection, unless this one has done since then what it was asked. Calls that
+    /// are under way keep theirs.
+    pub(super) fn renew(&self, since: Instant) {
         let mut current = self.current();
-        current.silences = 0;
+        if current.did.is_some_and(|did| did >= since) {
+            return;
+        }
+        current.silence = Silence::default();
         current.attempt = None;
     }
 
@@ -166,18 +198,29 @@ impl Link {
         let mut current = self.current();
         if current.replaced.is_none_or(|at| at.elapsed() >= REPLACE_AFTER) {
             current.replaced = Some(Instant::now());
-            current.silences = 0;
+            current.silence = Silence::default();
             current.attempt = None;
         }
     }
 
-    fn heard(&self, answered: bool) {
-        let silences = {
-            let mut current = self.current();
-            current.silences = if answered { 0 } else { current.silences.saturating_add(1) };
-            current.silences
-        };
-        if silences >= SILENCES {
+    /// It is not silent. `None`: that was all it had to say.
+    fn answered(&self, replies: Option<&[Value]>) {
+        let refuses = replies.is_some_and(|replies| replies.iter().any(reply::is_lasting_refusal));
+        let mut current = self.current();
+        current.silence = Silence::default();
+        if replies.is_some() && !refuses {
+            current.did = Some(Instant::now());
+        }
+        drop(current);
+        if refuses {
+            self.suspect();
+        }
+    }
+
+    /// Nobody waits any more for the answer to a call that was sent then.
+    fn unanswered(&self, sent: Instant) {
+        let too_long = self.current().silence.goes_on(sent, Instant::now(), self.timeout);
+        if too_long {
             self.suspect();
         }
     }
@@ -203,21 +246,46 @@ async fn replies(connection: &mut MultiplexedConnection, pipeline: &Pipeline) ->
 /// Somebody waits for an answer. Whoever gives up on it, the caller included, the silence is counted.
 struct Waiting<'a> {
     link: &'a Link,
-    since: Instant,
+    sent: Instant,
     answered: bool,
 }
 
 impl<'a> Waiting<'a> {
     fn new(link: &'a Link) -> Self {
-        Self { link, since: Instant::now(), answered: false }
+        Self { link, sent: Instant::now(), answered: false }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        // A caller who left early says nothing about the connection.
-        if self.answered || self.since.elapsed() >= self.link.timeout / 2 {
-            self.link.heard(self.answered);
+        if !self.answered {
+            self.link.unanswered(self.sent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_many_calls_and_a_long_time() {
+        const TIMEOUT: Duration = Duration::from_millis(250);
+        // when each call was sent and given up, in milliseconds, and with which that is too long
+        let table = [
+            (vec![(0, 250), (250, 500), (500, 750)], Some(2)),
+            (vec![(0, 250), (0, 250), (0, 250)], Some(2)),
+            (vec![(0, 100), (100, 200), (200, 300)], Some(2)),
+            (vec![(0, 10), (10, 20), (20, 30), (30, 40)], None),
+            (vec![(0, 10), (10, 20), (20, 30), (900_000, 900_010)], Some(3)),
+            (vec![(0, 250), (250, 500)], None),
+        ];
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        for (calls, expected) in table {
+            let mut silence = Silence::default();
+            let found = calls.iter().position(|&(sent, now)| silence.goes_on(at(sent), at(now), TIMEOUT));
+            assert_eq!(found, expected, "{calls:?}");
         }
     }
 }

@@ -53,10 +53,11 @@ impl Node {
         Self { address, link, patient: Mutex::default(), in_vain: Mutex::default(), terms: terms.clone() }
     }
 
-    /// Makes the next call over a new connection. Calls that are under way keep theirs.
-    pub(super) fn renew(&self) {
-        self.link.renew();
-        self.patient().iter().for_each(|link| link.renew());
+    /// Makes the next calls over new connections, but for those that have done since then what they were asked. Calls
+    /// that are under way keep theirs.
+    pub(super) fn renew(&self, since: Instant) {
+        self.link.renew(since);
+        self.patient().iter().for_each(|link| link.renew(since));
     }
 
     /// Sends a pipeline, and waits for so many replicas to have what it changed.

@@ -1,6 +1,6 @@
 //! Where commands go: to the one server, to the master that Sentinels name, or to the masters of a Cluster.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use ::redis::{Pipeline, Value};
 
@@ -17,6 +17,9 @@ use crate::{
 
 /// A Cluster's slots are told apart in so many groups when it is said what is out of order.
 const LANES: u16 = 64;
+
+/// So many slots are in each.
+const EACH: u16 = SLOTS / LANES;
 
 /// The way for one shape of Redis.
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl Route {
 
     /// The lane of a key, which is made only where there are several.
     pub(super) fn lane_of(&self, key: impl FnOnce() -> String) -> usize {
-        if self.is_spread() { usize::from(slots::slot_of(&key()) / (SLOTS / LANES)) } else { 0 }
+        if self.is_spread() { usize::from(slots::slot_of(&key()) / EACH) } else { 0 }
     }
 
     /// Something that stands in braces in a key of that lane.
@@ -99,12 +102,12 @@ impl Route {
         }
     }
 
-    /// Makes the next calls over new connections.
-    pub(super) fn renew(&self) {
+    /// See [`Store::renew`](crate::store::Store::renew).
+    pub(super) fn renew(&self, lane: usize, since: Instant) {
         match self {
-            Self::Single(node) => node.renew(),
+            Self::Single(node) => node.renew(since),
             Self::Sentinel(sentinel) => sentinel.renew(),
-            Self::Cluster(cluster) => cluster.renew(),
+            Self::Cluster(cluster) => cluster.renew(slots_of(lane), since),
         }
     }
 
@@ -120,4 +123,10 @@ impl Route {
             (Self::Cluster(_), None) => Err(Error::Protocol),
         }
     }
+}
+
+/// The slots of a lane.
+fn slots_of(lane: usize) -> Range<u16> {
+    let first = u16::try_from(lane).unwrap_or(LANES).min(LANES) * EACH;
+    first..(first + EACH).min(SLOTS)
 }

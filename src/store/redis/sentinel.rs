@@ -2,7 +2,8 @@
 //!
 //! They are asked twice a second, and whenever the master does not do what it is asked. All of them are asked at
 //! once, and the one with the newest configuration is believed, if the server that it names says itself that it is a
-//! master: the others may not have heard of a failover yet. Sentinels that do not answer change nothing.
+//! master: the others may not have heard of a failover yet. Sentinels that do not answer change nothing: a master
+//! that is in doubt stays the one, as long as none of them names another and it says that it is.
 
 use std::{
     collections::HashMap,
@@ -49,9 +50,34 @@ struct Shared {
     terms: Terms,
     /// What the Sentinels call the master.
     name: String,
-    master: Mutex<Option<Arc<Node>>>,
+    master: Mutex<Known>,
     sentinels: Mutex<HashMap<Address, Arc<Link>>>,
     search: Flight<Result<Arc<Node>, Error>>,
+}
+
+/// What is known of the master.
+enum Known {
+    Nothing,
+    /// It is the one.
+    Sure(Arc<Node>),
+    /// It was the one, at that address. Nobody is sent there before that was asked again.
+    Doubtful(Address),
+}
+
+impl Known {
+    fn sure(&self) -> Option<Arc<Node>> {
+        match self {
+            Self::Sure(node) => Some(Arc::clone(node)),
+            Self::Nothing | Self::Doubtful(_) => None,
+        }
+    }
+
+    fn doubtful(&self) -> Option<Address> {
+        match self {
+            Self::Doubtful(address) => Some(address.clone()),
+            Self::Nothing | Self::Sure(_) => None,
+        }
+    }
 }
 
 /// What a Sentinel says of the master.
@@ -69,7 +95,7 @@ impl Sentinel {
         let shared = Shared {
             terms,
             name,
-            master: Mutex::new(None),
+            master: Mutex::new(Known::Nothing),
             sentinels: Mutex::new(HashMap::new()),
             search: Flight::new(),
         };
@@ -98,7 +124,7 @@ impl Sentinel {
     /// When no Sentinel says.
     pub(super) async fn master(&self) -> Result<Option<Address>, Error> {
         self.watch();
-        let known = self.shared.master().clone();
+        let known = self.shared.master().sure();
         let master = match known {
             Some(master) => master,
             None => self.look().await?,
@@ -109,11 +135,14 @@ impl Sentinel {
     /// Asks again who the master is before the next call. One that was away may have woken up as a master, and
     /// takes changes until it is told that another is.
     pub(super) fn renew(&self) {
-        *self.shared.master() = None;
+        let mut master = self.shared.master();
+        if let Some(address) = master.sure().and_then(|node| node.address.clone()) {
+            *master = Known::Doubtful(address);
+        }
     }
 
     async fn deliver(&self, pipeline: &Pipeline, replicas: u32) -> Result<Vec<Value>, Error> {
-        let known = self.shared.master().clone();
+        let known = self.shared.master().sure();
         let master = match known {
             Some(master) => master,
             None => self.look().await?,
@@ -160,7 +189,7 @@ impl Sentinel {
 }
 
 impl Shared {
-    fn master(&self) -> MutexGuard<'_, Option<Arc<Node>>> {
+    fn master(&self) -> MutexGuard<'_, Known> {
         self.master.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,7 +208,7 @@ impl Shared {
 
     /// The node at that address, if it is the one in use or says that it is a master.
     async fn verified(&self, address: Address) -> Result<Arc<Node>, Error> {
-        let known = self.master().clone().filter(|node| node.address.as_ref() == Some(&address));
+        let known = self.master().sure().filter(|node| node.address.as_ref() == Some(&address));
         if let Some(node) = known {
             return Ok(node);
         }
@@ -188,7 +217,7 @@ impl Shared {
         role.cmd("ROLE");
         let replies = node.send(&role, 0).await?;
         reply::is_master(reply::first(&replies)?)?;
-        *self.master() = Some(Arc::clone(&node));
+        *self.master() = Known::Sure(Arc::clone(&node));
         Ok(node)
     }
 }
@@ -204,12 +233,19 @@ fn is_no_master(reply: &Value) -> bool {
     matches!(reply::sound(reply), Err(Error::ReadOnly | Error::ClusterDown))
 }
 
-/// Asks all Sentinels, and takes the newest master that is one.
+/// Asks all Sentinels, and takes the newest master that is one; where none of them says anything, the one in doubt.
 async fn search(shared: Arc<Shared>) -> Result<Arc<Node>, Error> {
-    let (mut said, mut failure) = ask(&shared).await;
+    let doubtful = shared.master().doubtful();
+    // whoever waits for this has time to hear from the one in doubt, too
+    let patience = shared.terms.timeout / if doubtful.is_some() { 2 } else { 1 };
+    let (mut said, mut failure) = ask(&shared, patience).await;
     said.sort_by_key(|said| std::cmp::Reverse(said.epoch));
     said.dedup();
-    for Said { master, .. } in said {
+    let mut masters: Vec<_> = said.into_iter().map(|said| said.master).collect();
+    if masters.is_empty() {
+        masters.extend(doubtful);
+    }
+    for master in masters {
         match shared.verified(master).await {
             Ok(master) => return Ok(master),
             Err(error) => failure = error,
@@ -219,14 +255,14 @@ async fn search(shared: Arc<Shared>) -> Result<Arc<Node>, Error> {
 }
 
 /// What those say that answer in time, and what happened to another one.
-async fn ask(shared: &Shared) -> (Vec<Said>, Error) {
+async fn ask(shared: &Shared, patience: Duration) -> (Vec<Said>, Error) {
     let target = shared.terms.access.target();
     let mut asking = JoinSet::new();
     for (address, link) in shared.links(&target) {
         let name = shared.name.clone();
         asking.spawn(async move { ask_one(&link, &name, &address).await });
     }
-    answers(asking, shared.terms.timeout).await
+    answers(asking, patience).await
 }
 
 async fn ask_one(link: &Link, name: &str, asked: &Address) -> Result<Said, Error> {

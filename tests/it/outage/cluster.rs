@@ -148,3 +148,29 @@ async fn nobody_waits_to_hear_of_a_session_in_a_part_that_is_away() {
     shop.cluster.nodes[2].go_on();
     shop.process.metric_becomes(LENGTH, 0).await;
 }
+
+/// A connection that may be half open is made again; one to a part that is well is not, however long another is away.
+#[tokio::test]
+async fn a_lost_part_makes_nobody_connect_to_the_others_again() {
+    let shop = Shop::open(Duration::from_millis(300)).await;
+    for master in 0..2 {
+        shop.sign_in_at(master, 5).await;
+    }
+    shop.lose_the_third().await;
+    let mut before = Vec::new();
+    for master in 0..2 {
+        before.push(shop.cluster.connections(master).await + 1);
+    }
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        Client::new(&shop.process.url).sign_in("a@b.example").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for (master, before) in before.into_iter().enumerate() {
+        let made = shop.cluster.connections(master).await - before;
+        println!("{made} connections to master {master}");
+        assert!(made <= 5, "{made} connections to master {master}");
+    }
+    shop.cluster.nodes[2].go_on();
+    shop.process.metric_becomes(LENGTH, 0).await;
+}

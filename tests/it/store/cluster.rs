@@ -364,3 +364,42 @@ async fn a_single_server_is_no_cluster() {
     assert_eq!(cause, "other");
     assert!(waited < AT_ONCE, "{waited:?}");
 }
+
+/// What is in doubt is left, and nothing else: other masters, and what has answered since, are used as they were.
+#[tokio::test]
+async fn only_connections_that_may_be_from_before_an_outage_are_made_again() {
+    let cluster = RedisCluster::start().await;
+    let store = open(&config(redis_target(cluster.url())));
+    let mut users = Vec::new();
+    for master in 0..3 {
+        users.push(user_on(&cluster, master).await);
+    }
+    while store.lane_of(users[2]) == store.lanes() * 2 / 3 {
+        users[2] = user_on(&cluster, 2).await; // the lane of two masters
+    }
+    let everybody_signs_in = async || {
+        for &user in &users {
+            try_sign_in(&store, user).await.unwrap();
+        }
+    };
+    let connections = async || {
+        let mut connections = Vec::new();
+        for master in 0..3 {
+            connections.push(cluster.connections(master).await);
+        }
+        connections
+    };
+    let more = |before: &[u64], by: [u64; 3]| -> Vec<u64> {
+        before.iter().zip(by).map(|(before, by)| before + by).collect()
+    };
+    everybody_signs_in().await;
+    let first = connections().await;
+    store.renew(store.lane_of(users[2]), Instant::now());
+    let renewed = Instant::now();
+    everybody_signs_in().await;
+    let second = connections().await;
+    assert_eq!(second, more(&first, [1, 1, 2]));
+    store.renew(store.lane_of(users[2]), renewed);
+    everybody_signs_in().await;
+    assert_eq!(connections().await, more(&second, [1, 1, 1]));
+}

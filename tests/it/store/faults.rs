@@ -12,8 +12,10 @@ use crate::support::{
     until,
 };
 
-/// What one call may take: less than two timeouts, so that whoever waits twice would show.
-const BOUND: Duration = Duration::from_millis(1_800);
+/// What a call may take that waits for this timeout: less than two of them, so that whoever waits twice would show.
+fn bound(timeout: Duration) -> Duration {
+    timeout * 9 / 5
+}
 
 /// The error's word, and how long it took to come.
 pub(super) async fn failure(store: &Store) -> (&'static str, Duration) {
@@ -24,12 +26,12 @@ pub(super) async fn failure(store: &Store) -> (&'static str, Duration) {
 }
 
 /// So many calls fail, each with that timeout, and only once: of one the machine may have thought longer.
-async fn wait_in_vain(store: &Store, times: usize) {
+async fn wait_in_vain(store: &Store, timeout: Duration, times: usize) {
     let mut late = Vec::new();
     for _ in 0..times {
         let (cause, waited) = failure(store).await;
         assert_eq!(cause, "timeout");
-        late.extend((waited >= BOUND).then_some(waited));
+        late.extend((waited >= bound(timeout)).then_some(waited));
     }
     assert!(late.len() <= 1, "{late:?}");
 }
@@ -86,10 +88,10 @@ async fn a_hanging_redis_costs_the_timeout_and_comes_back() {
     let store = open(&hurried(redis_target(server.url())));
     until("it works", async || works(&store).await).await;
     server.hang();
-    wait_in_vain(&store, 6).await;
+    wait_in_vain(&store, TIMEOUT, 6).await;
     let store = std::sync::Arc::new(store);
     let mut took = Vec::new();
-    while took.len() < 3 && took.iter().all(|took| *took >= BOUND) {
+    while took.len() < 3 && took.iter().all(|took| *took >= bound(TIMEOUT)) {
         let started = Instant::now();
         let mut waiting = tokio::task::JoinSet::new();
         for _ in 0..100 {
@@ -99,7 +101,7 @@ async fn a_hanging_redis_costs_the_timeout_and_comes_back() {
         assert!(waiting.join_all().await.into_iter().all(|cause| cause == "timeout"));
         took.push(started.elapsed());
     }
-    assert!(took.iter().any(|took| *took < BOUND), "a hundred at once take {took:?}");
+    assert!(took.iter().any(|took| *took < bound(TIMEOUT)), "a hundred at once take {took:?}");
     server.go_on();
     // it has what was asked meanwhile to do first
     until("it comes back", async || works(&store).await).await;
@@ -109,9 +111,11 @@ async fn a_hanging_redis_costs_the_timeout_and_comes_back() {
 async fn a_redis_that_hangs_from_the_start_costs_the_timeout() {
     let server = RedisServer::start();
     server.hang();
-    // With a login on the connection: the handshake hangs, not the command.
-    let store = open(&hurried(redis_target(format!("redis://:password@127.0.0.1:{}", server.port()))));
-    wait_in_vain(&store, 3).await;
+    // With a login on the connection: the handshake hangs, not the command. It is given up after a second by itself.
+    let timeout = Duration::from_millis(400);
+    let target = redis_target(format!("redis://:password@127.0.0.1:{}", server.port()));
+    let store = open(&config::Store { timeout, ..config(target) });
+    wait_in_vain(&store, timeout, 3).await;
     server.go_on();
 }
 
@@ -142,6 +146,21 @@ async fn callers_that_give_up_first_count_too() {
         assert!(impatient.await.is_err());
     }
     assert!(works(&store).await);
+}
+
+/// As checks do, whose gateways wait for less than `store.timeout`.
+#[tokio::test]
+async fn callers_that_never_wait_for_long_find_out_together() {
+    let server = RedisServer::start();
+    let relay = Relay::to(server.port()).await;
+    let store = open(&config(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
+    let hasty = async || tokio::time::timeout(TIMEOUT.mul_f64(0.4), works(&store)).await == Ok(true);
+    assert!(works(&store).await);
+    relay.swallow();
+    let silent = Instant::now();
+    while !hasty().await {
+        assert!(silent.elapsed() < Duration::from_secs(5), "nobody notices");
+    }
 }
 
 #[tokio::test]

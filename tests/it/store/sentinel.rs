@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use super::{faults::works, *};
+use super::{
+    faults::{failure, works},
+    *,
+};
 
 /// After the Sentinels have named another master, it is followed within this; and what a busy machine adds.
 const FOLLOWED: Duration = Duration::from_secs(1 + 1);
@@ -85,6 +88,47 @@ async fn sentinels_that_are_gone_or_refuse_change_nothing() {
     assert!(works(&store).await, "the master is still there");
     let late = open(&config(behind(&sentinels)));
     assert_eq!(late.ping().await.unwrap_err().cause(), "refused");
+}
+
+/// As after an outage of the master that was over soon: who is the master is to be asked again, and nobody says.
+#[tokio::test]
+async fn a_master_in_doubt_is_asked_itself_where_no_sentinel_says() {
+    for hang in [false, true] {
+        let mut sentinels = Sentinels::start().await;
+        let timeout = Duration::from_secs(2);
+        let store = open(&config::Store { timeout, ..config(behind(&sentinels)) });
+        assert!(works(&store).await);
+        for sentinel in 0..3 {
+            if hang {
+                sentinels.hang_sentinel(sentinel);
+            } else {
+                sentinels.kill_sentinel(sentinel);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await; // what they said before counts no more
+        store.renew(0, Instant::now());
+        assert!(works(&store).await, "the master is well, the Sentinels hang: {hang}");
+        sentinels.servers[0].kill();
+        assert!(!works(&store).await);
+        store.renew(0, Instant::now());
+        assert!(!works(&store).await);
+        sentinels.servers[0].restart();
+        println!("works {:?} after the master is back", until_it_works(&store).await);
+    }
+}
+
+#[tokio::test]
+async fn a_master_in_doubt_that_was_demoted_is_not_written_to() {
+    let mut sentinels = Sentinels::start().await;
+    let store = open(&config(behind(&sentinels)));
+    assert!(works(&store).await);
+    (0..3).for_each(|sentinel| sentinels.kill_sentinel(sentinel));
+    let mut demote = redis::cmd("REPLICAOF");
+    demote.arg("127.0.0.1").arg(sentinels.servers[1].port());
+    demote.exec_async(&mut sentinels.client(0).await).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await; // what they said before counts no more
+    store.renew(0, Instant::now());
+    assert_eq!(failure(&store).await.0, "read_only");
 }
 
 #[tokio::test]

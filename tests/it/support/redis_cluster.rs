@@ -119,6 +119,13 @@ impl RedisCluster {
         command.query_async(&mut self.nodes[node].client().await).await
     }
 
+    /// How many connections clients have made to a node, the one for this question included.
+    pub(crate) async fn connections(&self, node: usize) -> u64 {
+        let stats: String = self.ask(node, redis::cmd("INFO").arg("stats")).await.unwrap();
+        let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        count.unwrap().parse().unwrap()
+    }
+
     /// The slot of a key.
     pub(crate) async fn slot(&self, key: &str) -> usize {
         let mut slot = redis::cmd("CLUSTER");

@@ -8,9 +8,11 @@ use std::{
 };
 
 use redis::{RedisResult, aio::MultiplexedConnection};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{
+    process::wait_until_stopped,
     redis::{
         CERTIFICATES, PASSWORD, PASSWORD_IN_URL, RedisServer, Setup, Tls, USER, another_password, documented,
         free_port, patient, replicated,
@@ -151,6 +153,13 @@ impl Sentinels {
     pub(crate) fn kill_sentinel(&mut self, sentinel: usize) {
         self.sentinels[sentinel].child.kill().unwrap();
         self.sentinels[sentinel].child.wait().unwrap();
+    }
+
+    /// One of the Sentinels accepts, and says nothing.
+    pub(crate) fn hang_sentinel(&self, sentinel: usize) {
+        let child = &self.sentinels[sentinel].child;
+        kill_process(Pid::from_child(child), Signal::STOP).unwrap();
+        wait_until_stopped(child.id());
     }
 
     /// The documented user has another password from now on, on servers and Sentinels, and all certificates are of

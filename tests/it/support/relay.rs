@@ -1,6 +1,7 @@
 //! Carries bytes between the store and Redis, and does to them what networks and broken servers do.
 
 use std::{
+    ops::Range,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -44,8 +45,8 @@ struct State {
     /// Where new connections lead.
     port: u16,
     connections: u64,
-    /// Connections below this number are half open: what is sent on them gets lost.
-    lost_below: u64,
+    /// Connections with these numbers are half open: what is sent on them gets lost.
+    lost: Range<u64>,
 }
 
 impl Relay {
@@ -53,7 +54,7 @@ impl Relay {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
-        let state = Arc::new(Mutex::new(State { does: Does::Pass, port, connections: 0, lost_below: 0 }));
+        let state = Arc::new(Mutex::new(State { does: Does::Pass, port, connections: 0, lost: 0..0 }));
         let shared = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
             while let Ok((here, _)) = listener.accept().await {
@@ -84,7 +85,13 @@ impl Relay {
     /// The connections that stand look half open from now on; new ones are well.
     pub(crate) fn swallow(&self) {
         let mut state = self.state.lock().unwrap();
-        state.lost_below = state.connections;
+        state.lost = 0..state.connections;
+    }
+
+    /// The connection that was made last looks half open from now on; the others are well.
+    pub(crate) fn swallow_newest(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.lost = state.connections - 1..state.connections;
     }
 }
 
@@ -100,7 +107,7 @@ async fn carry(here: TcpStream, port: u16, number: u64, state: Arc<Mutex<State>>
     let (from_redis, to_redis) = there.into_split();
     let does = || {
         let state = state.lock().unwrap();
-        (number >= state.lost_below).then_some(state.does)
+        (!state.lost.contains(&number)).then_some(state.does)
     };
     let to_client = tokio::sync::Mutex::new(to_client);
     tokio::select! {

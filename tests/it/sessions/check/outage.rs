@@ -95,6 +95,36 @@ async fn a_check_takes_no_longer_than_its_timeout() {
     world.redis.go_on();
 }
 
+/// Of one worker, whose other calls are few: the breaker and its probe have connections of their own, and see nothing.
+#[tokio::test]
+async fn a_connection_that_falls_silent_under_checks_alone_is_replaced() {
+    let redis = RedisServer::start();
+    let upstream = Upstream::start(always(no_content())).await;
+    let relay = Relay::to(redis.port()).await;
+    let (to, store) =
+        (format!("--upstream-url={}", upstream.url), format!("--store-url=redis://127.0.0.1:{}", relay.port));
+    let flags = ["--jwt-secret", SECRET, "--runtime-workers=1"];
+    let process = Process::start(&[&[to.as_str(), &store][..], &flags].concat()).await;
+    process.metric_becomes("gotrue_sidecar_store_up", 1).await;
+    process.metric_becomes("gotrue_sidecar_check_push_up", 1).await;
+    let allows = async || {
+        let (now, target) = (Clock::default().seconds(), format!("http://{}/check", process.admin));
+        let login = Login { expires: now + 3600, ..Login::new(now) };
+        let bearer = format!("Bearer {}", login.access(&Signer::trusted()));
+        let request = Request::get(&target).header("authorization", &bearer).body(String::new()).unwrap();
+        send(request).await.unwrap().status == 200
+    };
+    let before = relay.connections();
+    until("the worker has a connection", allows).await;
+    assert_eq!(relay.connections(), before + 1);
+    relay.swallow_newest();
+    let silent = Instant::now();
+    while !allows().await {
+        assert!(silent.elapsed() < Duration::from_secs(8), "{}", process.stderr());
+    }
+    assert_eq!(process.count("breaker open"), 0, "{}", process.stderr());
+}
+
 /// Threat: somebody else writes into the same Redis, or an older or newer release does: what was revoked stays so, and
 /// what cannot be understood lets nobody in as somebody who is known.
 #[tokio::test]
