@@ -120,6 +120,8 @@ pub struct Record {
     pub seen_at: Option<Seconds>,
     /// `exp` of the newest access token.
     pub expires_at: Seconds,
+    /// `exp` of an earlier access token, where that is later.
+    pub earlier_until: Option<Seconds>,
     /// Assurance level.
     pub aal: Option<Aal>,
     /// The second factor that raised it to that, where the sidecar saw it: when that one is removed, the
@@ -453,6 +455,7 @@ impl Record {
             refreshed_at: began,
             seen_at: None,
             expires_at: began + 3_600,
+            earlier_until: None,
             aal: None,
             factor_id: None,
             amr: None,

@@ -174,6 +174,7 @@ pub(super) fn record(row: &Row) -> Change {
             refreshed_at: row.stamp.refreshed_at,
             seen_at: None,
             expires_at: 0,
+            earlier_until: None,
             aal: row.aal,
             factor_id: None,
             amr: None,

@@ -68,6 +68,7 @@ impl Mirror {
             refreshed_at: claims.issued_at.unwrap_or(now),
             seen_at: Some(now),
             expires_at,
+            earlier_until: None,
             // GoTrue has just raised the row, whatever a token hook says in the claim.
             aal: if raised { Some(Aal::Aal2) } else { claims.aal },
             factor_id: raised.then(|| factor_in_path(asked.path)).flatten(),

@@ -37,6 +37,7 @@ pub fn witnessed(asked: &Asked<'_>, answered: &Answered<'_>) -> Option<Change> {
         refreshed_at: claims.issued_at.unwrap_or(now),
         seen_at: Some(now),
         expires_at: claims.expires_at?,
+        earlier_until: None,
         aal: claims.aal,
         factor_id: None,
         amr: claims.amr.methods.clone(),

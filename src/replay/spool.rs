@@ -246,6 +246,7 @@ mod tests {
             refreshed_at: 3,
             seen_at: Some(4),
             expires_at: u64::MAX,
+            earlier_until: Some(4),
             aal: Some(Aal::Aal2),
             factor_id: Some(factor),
             amr: Some("totp,password".to_owned()),

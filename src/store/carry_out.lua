@@ -5,6 +5,7 @@ local TRIMMED = 256 -- expired members that one script takes out of the index
 -- What rules look at.
 local JUDGED = {
   'began_ms', 'expires_at', 'aal', 'factor_id', 'client_id', 'created_at', 'begun_by_ms', 'refreshed_at',
+  'earlier_until',
 }
 
 local function extend(key, seconds)
@@ -45,10 +46,11 @@ end
 -- be recorded late (`tokens_until` in `store/rules.rs` is the same). 0: nobody knows.
 local function tokens_until(record, now)
   local expires, since = number(record.expires_at), number(record.refreshed_at)
-  if expires > since and since > 0 then
-    return math.max(expires, now + expires - since)
+  if expires == 0 then
+    return 0
   end
-  return expires
+  local life = since > 0 and math.max(expires - since, 0) or 0
+  return math.max(now + life, expires, number(record.earlier_until))
 end
 
 -- Puts a tombstone up for the session of a record (empty where there is none), or adds to the one that is there.

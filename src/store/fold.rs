@@ -81,7 +81,7 @@ fn into_end_of_one(earlier: &Change, session: SessionId, sent_ms: u64, later: &C
         {
             let (user, mut ending) = (record.user, later.clone());
             if let Change::End { expires_at, .. } = &mut ending {
-                *expires_at = (*expires_at).max(Some(record.expires_at));
+                *expires_at = (*expires_at).max(Some(record.expires_at)).max(record.earlier_until);
             }
             let left = allowed_ms.map(|allowed_ms| Change::Allowed { user, allowed_ms });
             Fold::Into(Box::new(ending), left)

@@ -3,6 +3,7 @@
 -- What decides whether a session is live, where it stands in order, and what rules make of it.
 local LOOKED_AT = {
   'created_at', 'began_ms', 'begun_by_ms', 'refreshed_at', 'seen_at', 'expires_at', 'aal', 'factor_id', 'client_id',
+  'earlier_until',
 }
 
 -- A session in short, if it is live. `of`: what holds for all of its user: `base`, `not_before`, `chain`, `limits`, `now`.

@@ -218,7 +218,7 @@ impl Table {
             self.put(rules::merged(origin, new.clone(), &old), end);
             return Ok(self.make_room(origin, Outcome::Refreshed, new, now));
         }
-        rules::add_beginning(origin, new, &mut old);
+        rules::add(origin, new, &mut old);
         if let Some(stored) = self.records.get_mut(&id) {
             *stored = old;
         }

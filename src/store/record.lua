@@ -210,6 +210,11 @@ local function begun_by(new, old)
   return number(one) < number(other) and one or other
 end
 
+-- The text of when the last access token of a record ends that is known (`known_until` in `store/rules.rs`).
+local function known_until(record)
+  return number(record.earlier_until) > number(record.expires_at) and record.earlier_until or record.expires_at
+end
+
 local function merged(new, old)
   if not new.refresh_ref then
     new.refresh_ref, new.previous_ref, new.counter = old.refresh_ref, old.previous_ref, old.counter
@@ -225,6 +230,8 @@ local function merged(new, old)
   if number(old.seen_at) > number(new.seen_at) then
     new.seen_at = old.seen_at
   end
+  local earlier = known_until(number(known_until(old)) > number(known_until(new)) and old or new)
+  new.earlier_until = number(earlier) > number(new.expires_at) and earlier or nil
   if old.began_ms or origin == 'refresh' then
     new.begun_by_ms = begun_by(new, old)
     new.created_at, new.began_ms = old.created_at or new.created_at, old.began_ms
@@ -234,7 +241,7 @@ end
 
 local OPTIONAL = {
   refresh_ref = true, previous_ref = true, counter = true, began_ms = true, begun_by_ms = true, seen_at = true,
-  aal = true, factor_id = true, amr = true, role = true, client_id = true, ip = true, user_agent = true,
+  earlier_until = true, aal = true, factor_id = true, amr = true, role = true, client_id = true, ip = true, user_agent = true,
 }
 
 local function replace(record)
@@ -254,7 +261,11 @@ if supersedes(new, old) then
   return made('refreshed')
 end
 
--- Where the stored one stands, the other may still tell more of the beginning.
+-- Where the stored one stands, the other may still tell of a token that is good for longer, and more of the beginning.
+if number(known_until(new)) > number(known_until(old)) then
+  redis.call('HSET', KEYS[1], 'earlier_until', known_until(new))
+end
+
 local function add_beginning()
   local by = begun_by(new, old)
   if origin == 'refresh' and by and by ~= old.begun_by_ms then

@@ -37,10 +37,16 @@ pub(super) fn record_ttl(session_ttl: Seconds, expires_at: Seconds, now: Seconds
 /// be recorded late, and then `exp` is later by as much. 0: nobody knows. `carry_out.lua` holds the same rule.
 pub(super) fn tokens_until(record: &Record, now: Seconds) -> Seconds {
     let (expires_at, since) = (record.expires_at, record.refreshed_at);
-    if expires_at > since && since > 0 {
-        return expires_at.max(now.saturating_add(expires_at - since));
+    if expires_at == 0 {
+        return 0;
     }
-    expires_at
+    let life = if since > 0 { expires_at.saturating_sub(since) } else { 0 };
+    now.saturating_add(life).max(known_until(record))
+}
+
+/// When the last access token of a record ends that is known.
+fn known_until(record: &Record) -> Seconds {
+    record.expires_at.max(record.earlier_until.unwrap_or(0))
 }
 
 /// How long what stands against an access token lives at least.
@@ -253,6 +259,7 @@ pub(super) fn merged(origin: Origin, mut new: Record, old: &Record) -> Record {
     new.ip = new.ip.or_else(|| old.ip.clone());
     new.user_agent = new.user_agent.or_else(|| old.user_agent.clone());
     new.seen_at = new.seen_at.max(old.seen_at);
+    new.earlier_until = Some(known_until(old)).max(new.earlier_until).filter(|until| *until > new.expires_at);
     if old.began_ms > 0 || origin == Origin::Refresh {
         new.begun_by_ms = begun_by(&new, old);
         new.created_at = old.created_at;
@@ -272,8 +279,11 @@ fn begun_by(new: &Record, old: &Record) -> u64 {
 
 /// What a record that does not supersede still adds to one that a refresh made, or a token that somebody used. A
 /// refresh: that the session had begun earlier. A sign-in: when it began, for which client, and its refresh token,
-/// where none is known.
-pub(super) fn add_beginning(origin: Origin, new: &Record, old: &mut Record) {
+/// where none is known. Each: that an access token is good for longer.
+pub(super) fn add(origin: Origin, new: &Record, old: &mut Record) {
+    if known_until(new) > known_until(old) {
+        old.earlier_until = Some(known_until(new));
+    }
     if origin == Origin::Refresh {
         old.begun_by_ms = begun_by(new, old);
     }

@@ -148,6 +148,7 @@ impl World {
             refreshed_at: self.now - 1800,
             seen_at: None,
             expires_at: self.now + 1800,
+            earlier_until: None,
             aal: Some(Aal::Aal1),
             factor_id: None,
             amr: Some("password".to_owned()),

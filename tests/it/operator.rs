@@ -55,6 +55,7 @@ async fn signed_in(store: &Store, user: UserId, ago: u64) -> SessionId {
         refreshed_at: now - ago,
         seen_at: None,
         expires_at: now + 3600,
+        earlier_until: None,
         aal: Some(Aal::Aal1),
         factor_id: FactorId::parse_as_gotrue("0191d1a0-0000-7000-8000-0000000000f1"),
         amr: Some("password".to_owned()),

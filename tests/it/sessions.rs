@@ -244,6 +244,7 @@ fn recorded(login: &Login) -> Change {
             refreshed_at: login.issued,
             seen_at: Some(login.began),
             expires_at: login.expires,
+            earlier_until: None,
             aal: Aal::parse(login.aal),
             amr: Some("password".to_owned()),
             role: Some("authenticated".to_owned()),

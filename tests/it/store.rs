@@ -187,6 +187,7 @@ fn signed_in(user: UserId, session: SessionId) -> Record {
         refreshed_at: NOW,
         seen_at: None,
         expires_at: NOW + 3600,
+        earlier_until: None,
         aal: Some(Aal::Aal1),
         factor_id: None,
         amr: Some("password".to_owned()),

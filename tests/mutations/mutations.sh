@@ -148,9 +148,9 @@ mutation 'a published secret verifies' src/keys.rs lib 'keys::' <<'EOF'
 EOF
 
 mutation 'a reference counts without the record' src/store/redis.rs it 'store::conformance' <<'EOF'
-        Ok(reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str())))
+        reply::token_of(reply::first(&replies)?, token)
 ---
-        Ok(reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str())) || !replies.is_empty())
+        Ok(reply::token_of(reply::first(&replies)?, token)?.or(Some(TokenOf::Current)))
 EOF
 
 mutation 'what became of a session is asked of the part that names its token' src/sessions/ended.rs it 'outage::cluster' <<'EOF'
@@ -405,7 +405,63 @@ mutation 'what waited too long to be sure is written' src/sessions/replaying.rs 
 EOF
 
 mutation 'only the store knows whose a refresh token is' src/sessions/replaying.rs it 'outage::full' <<'EOF'
-owner.or_else(|| self.queue.holder(&by_ref.reference));
+owner.or_else(|| self.queue.holder(by_ref));
 ---
 owner;
+EOF
+
+# What GoTrue may have handed out when a session ended
+
+mutation 'a tombstone outlives only the tokens that are known' src/store/carry_out.lua it 'store::keys outage::late' <<'EOF'
+  local life = since > 0 and math.max(expires - since, 0) or 0
+---
+  local life = 0
+EOF
+
+mutation 'an ending reckons with no refresh before it' src/mirror/ending.rs lib 'mirror::' <<'EOF'
+    Some(expires_at.max((asked.sent_ms / 1000).saturating_add(life)))
+---
+    Some(expires_at.max((asked.sent_ms / 1000).min(life)))
+EOF
+
+mutation 'a token that is told of late is let in' src/store/record.lua it 'store::keys' <<'EOF'
+  if left >= 0 and left < seconds then
+---
+  if left < 0 then
+EOF
+
+mutation 'the token that asks stands for tokens that nobody knows' src/store/carry_out.lua it 'store::keys' <<'EOF'
+  local told = known == 0 and 0 or math.max(known or 0, rule.expires_at)
+---
+  local told = math.max(known or 0, rule.expires_at)
+EOF
+
+mutation 'a shorter token is taken for the last one' src/store/record.lua it 'store::conformance store::keys' <<'EOF'
+  new.earlier_until = number(earlier) > number(new.expires_at) and earlier or nil
+---
+  new.earlier_until = nil
+EOF
+
+mutation 'a slot that is moving is decided on by half' src/store/keys.rs it 'store::cluster' <<'EOF'
+        self.of_user(user, "never")
+---
+        self.of_user(user, "marks")
+EOF
+
+mutation 'a previous token that GoTrue lacks ends its session' src/mirror/refusal.rs it 'sessions::proof' <<'EOF'
+        token == TokenOf::Current || self.fate
+---
+        token == TokenOf::Previous || token == TokenOf::Current || self.fate
+EOF
+
+mutation 'a ban that was lifted is remembered for a hundred years' src/store/suspend.lua it 'store::keys' <<'EOF'
+if stands and not (more[1]
+---
+if stands and how == 'seen' and not (more[1]
+EOF
+
+mutation 'a beginning that is told late is not held against an ending' src/store/record.lua it 'store::conformance' <<'EOF'
+local begins = not known or (origin == 'sign_in' and not old.began_ms)
+---
+local begins = not known
 EOF

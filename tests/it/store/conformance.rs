@@ -43,6 +43,7 @@ conformance! {
     endings::an_unknown_session_can_end
     endings::a_tombstone_outlives_tokens_that_are_told_of_late
     endings::a_token_that_comes_late_prolongs_the_tombstone
+    endings::a_tombstone_outlives_an_earlier_token_that_lives_longer
     endings::of_tokens_that_nobody_knows_the_tombstone_lives_longest
     endings::a_global_logout_ends_all_and_the_unknown_too
     endings::a_sign_in_after_a_global_logout_was_sent_lives

@@ -74,6 +74,7 @@ fn a_record() -> impl Strategy<Value = Record> {
         refreshed_at: NOW + times.2,
         seen_at: times.3.map(|later| NOW + later),
         expires_at: NOW + 3600 + times.4,
+        earlier_until: None,
         aal: rest.0,
         factor_id: rest.3.map(factor_id),
         amr: None,

@@ -202,6 +202,7 @@ impl Gotrue {
             refreshed_at: self.now,
             seen_at: Some(self.now),
             expires_at: self.now + 3_600,
+            earlier_until: None,
             ..record
         }
     }

@@ -76,6 +76,7 @@ async fn the_readme_names_every_key_and_every_field() {
     record.previous_ref = Some(some_token());
     record.counter = Some(1);
     record.seen_at = Some(NOW);
+    record.earlier_until = Some(NOW + 7200);
     record.begun_by_ms = NOW * 1000;
     record.client_id = Some("client".to_owned());
     record.factor_id = Some(factor_id(1));
@@ -200,9 +201,9 @@ async fn lives_are_as_long_as_the_contract_says() {
 async fn a_tombstone_lives_as_long_as_a_token_of_now_would() {
     let server = RedisServer::start();
     let mut redis = server.client().await;
-    let ttl = async |redis: &mut MultiplexedConnection, record: &Record| {
+    let lives = async |redis: &mut MultiplexedConnection, record: &Record, life| {
         let key = format!("gotrue:{{{}}}:revoked:{}", record.user, record.session);
-        redis.ttl::<_, i64>(key).await.unwrap()
+        assert_lives(redis, &key, life).await;
     };
     for step in [1, 256] {
         let (user, store) = (somebody(), open_with_step(&config(redis_target(server.url())), step));
@@ -218,10 +219,10 @@ async fn a_tombstone_lives_as_long_as_a_token_of_now_would() {
         // whoever waits for it is ended by its own refresh, which may be of a token that lives longer
         let late = refreshed(records.last().unwrap(), 9000);
         assert_eq!(store.apply(&[refresh(&late)], NOW + 3590).await, Ok(vec![Outcome::Revoked]));
-        assert_eq!(ttl(&mut redis, &late).await, 12_600 - 3590 + 60, "in steps of {step}");
+        lives(&mut redis, &late, 12_600 - 3590 + 60).await;
         while store.sweep(user, NOW + 3590).await.unwrap().pending {}
         for record in &records[..3] {
-            assert_eq!(ttl(&mut redis, record).await, 3660, "in steps of {step}");
+            lives(&mut redis, record, 3660).await;
         }
     }
 }
@@ -243,7 +244,7 @@ async fn only_who_tells_how_long_tokens_live_shortens_a_tombstone() {
             (*expires_at, *ended_in_gotrue) = (told, in_gotrue);
         }
         apply(&store, &ending).await;
-        assert_eq!(redis.ttl::<_, u64>(&tombstone).await.unwrap(), life, "{told:?} {in_gotrue}");
+        assert_lives(&mut redis, &tombstone, life).await;
     }
 }
 
@@ -274,7 +275,7 @@ async fn a_tombstone_against_tokens_that_nobody_knows_lives_as_long_as_a_session
         }
         for record in &records {
             let key = format!("gotrue:{{{user}}}:revoked:{}", record.session);
-            assert_eq!(redis.ttl::<_, u64>(&key).await.unwrap(), SESSION_TTL, "in steps of {step}");
+            assert_lives(&mut redis, &key, SESSION_TTL).await;
             assert_eq!(redis.get::<_, String>(&key).await.unwrap(), format!("logout:{NOW}:0:1"));
         }
     }
@@ -295,19 +296,19 @@ async fn a_ban_that_is_lifted_is_not_remembered_for_as_long_as_it_would_have_hel
         (None, 12, SESSION_TTL),
     ] {
         apply(&store, &suspend(user, until, ms)).await;
-        assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), life, "{until:?}");
+        assert_lives(&mut redis, &marks, life).await;
     }
     // a refusal that was seen since, and whatever else stands there, are not forgotten with it
     apply(&store, &banned(user, NOW + 2 * SESSION_TTL, 20)).await;
     apply(&store, &suspend(user, None, 19)).await;
-    assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), 2 * SESSION_TTL + 60);
+    assert_lives(&mut redis, &marks, 2 * SESSION_TTL + 60).await;
     let mut ending = end(user, Which::All);
     if let Change::End { expires_at, .. } = &mut ending {
         *expires_at = Some(NOW + 3 * SESSION_TTL);
     }
     apply(&store, &ending).await;
     apply(&store, &suspend(user, None, 30)).await;
-    assert_eq!(redis.ttl::<_, u64>(&marks).await.unwrap(), 3 * SESSION_TTL + 60);
+    assert_lives(&mut redis, &marks, 3 * SESSION_TTL + 60).await;
 }
 
 #[tokio::test]
@@ -324,10 +325,17 @@ async fn nothing_that_comes_later_shortens_a_life() {
     let stays: u64 = redis.zscore(&index, record.session.to_string()).await.unwrap();
     assert_eq!(stays, NOW + 2 * SESSION_TTL);
 
-    // The tombstone outlives the record's access token, whatever the ending knew; and grows, if need be.
-    let tombstone = format!("gotrue:{{{user}}}:revoked:{}", record.session);
-    for (expires_at, life) in [(Some(NOW + 10), 7260), (Some(NOW + 9000), 9060), (Some(NOW + 20), 9060)] {
-        let mut one = end(user, Which::One(record.session));
+    // The tombstone outlives the record's access tokens, whatever the ending knew; and grows, if need be.
+    let other = Record { expires_at: NOW + 7200, ..signed_in(user, some_session()) };
+    apply(&store, &sign_in(&other)).await;
+    for (session, expires_at, life) in [
+        (other.session, Some(NOW + 10), 7260),
+        (other.session, Some(NOW + 9000), 9060),
+        (other.session, Some(NOW + 20), 9060),
+        (record.session, Some(NOW + 10), 2 * SESSION_TTL + 60),
+    ] {
+        let tombstone = format!("gotrue:{{{user}}}:revoked:{session}");
+        let mut one = end(user, Which::One(session));
         if let Change::End { expires_at: known, .. } = &mut one {
             *known = expires_at;
         }

@@ -81,6 +81,34 @@ pub(super) async fn a_token_that_comes_late_prolongs_the_tombstone(store: &Store
     assert_eq!(store.lookup(&sought, late.expires_at + 59).await, Ok(State::Revoked));
 }
 
+/// Somebody has made GoTrue's `jwt_exp` shorter, or a token hook has.
+pub(super) async fn a_tombstone_outlives_an_earlier_token_that_lives_longer(store: &Store) {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let first = signed_in(somebody(), some_session());
+        let second = Record { expires_at: NOW + 310, ..refreshed(&first, 10) };
+        let third = Record { expires_at: NOW + 320, ..refreshed(&second, 10) };
+        let told = [sign_in(&first), refresh(&second), refresh(&third)];
+        for index in order {
+            apply(store, &told[index]).await;
+        }
+        let stored = live(store, first.user, first.session).await;
+        assert_eq!((stored.expires_at, stored.earlier_until), (NOW + 320, Some(NOW + 3600)), "{order:?}");
+        let ending = ends_at(30, first.user, Which::One(first.session));
+        assert_eq!(store.apply(&[ending], NOW + 30).await, Ok(vec![Outcome::Ended(1)]));
+        let sought = Sought::of(first.user, first.session);
+        assert_eq!(store.lookup(&sought, first.expires_at + 59).await, Ok(State::Revoked));
+        assert_eq!(store.lookup(&sought, first.expires_at - 1).await, Ok(State::Revoked));
+    }
+    // a later one that lives longer still makes it needless
+    let first = signed_in(somebody(), some_session());
+    let second = Record { expires_at: NOW + 310, ..refreshed(&first, 10) };
+    let third = refreshed(&second, 4000);
+    for change in [sign_in(&first), refresh(&second), refresh(&third)] {
+        apply(store, &change).await;
+    }
+    assert_eq!(live(store, first.user, first.session).await.earlier_until, None);
+}
+
 /// An audit has learned of the session; how long the token lives that asked for the ending says nothing of its tokens.
 pub(super) async fn of_tokens_that_nobody_knows_the_tombstone_lives_longest(store: &Store) {
     let user = somebody();
