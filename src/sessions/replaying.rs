@@ -72,7 +72,8 @@ impl Sessions {
         if !self.queue.is_empty() {
             return;
         }
-        let permits: Vec<_> = (0..self.breaker.lanes()).map(|lane| self.leave(lane)).collect();
+        let permits: Vec<_> =
+            (0..self.breaker.lanes()).map(|lane| self.leave(lane, &self.budget())).collect();
         for (permit, answer) in permits.into_iter().zip(self.store.ping_each().await) {
             if let Some(permit) = permit {
                 permit.tell(Sign::of(&answer));
@@ -203,7 +204,7 @@ impl Sessions {
             return Tried::Made(Vec::new());
         };
         let lane = self.store.lane_of(first.user());
-        let Some(permit) = self.leave(lane) else {
+        let Some(permit) = self.leave(lane, &self.budget()) else {
             return Tried::Stopped;
         };
         let apply = self.store.apply(changes, self.clock.seconds());
