@@ -101,7 +101,7 @@ fn serve(config: Config) -> Result<ExitCode, Failure> {
     let (log, _flushed_at_the_end) = telemetry::init(&config.log)?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(async {
+    let ended: Result<Ended, Failure> = runtime.block_on(async {
         let app = App::build(config, Some(log))?;
         tracing::info!(listen = %app.address()?, admin = %app.admin_address()?, "serving");
         let signals = shutdown::signals(app.drain())?;
@@ -111,8 +111,10 @@ fn serve(config: Config) -> Result<ExitCode, Failure> {
             ended = &mut running => ended,
             () = signals => running.await,
         };
-        Ok::<_, Box<dyn std::error::Error>>(ended?)
-    })?;
+        Ok(ended?)
+    });
+    runtime.shutdown_background(); // whatever waits for a disk or a resolver was waited for, or cut off
+    let ended = ended?;
     match ended {
         Ended::Drained => tracing::info!("drained"),
         Ended::Cut(left) => tracing::error!(left, "ended before everything was finished"),

@@ -27,7 +27,8 @@ use crate::{
     clock::Millis,
     config,
     metrics::{Metrics, QueuedKind},
-    session::{Change, RefreshRef, SessionId, Unrecorded, UserId},
+    mirror::ByRef,
+    session::{Change, SessionId, Unrecorded, UserId},
 };
 
 /// The queue of one process. Requests ask it with one load of an atomic while it is empty.
@@ -107,8 +108,8 @@ impl Queue {
         true
     }
 
-    /// What waits of the users that these changes are about, in order.
-    pub fn of_users(&self, changes: &[Change]) -> Vec<Arc<Queued>> {
+    /// What waits of the users that these changes are about, in order, at most so many of each.
+    pub fn of_users(&self, changes: &[Change], most: usize) -> Vec<Arc<Queued>> {
         if self.is_empty() {
             return Vec::new();
         }
@@ -116,7 +117,7 @@ impl Queue {
         users.sort_unstable();
         users.dedup();
         let held = self.held();
-        users.into_iter().flat_map(|user| held.of_user(user, usize::MAX)).collect()
+        users.into_iter().flat_map(|user| held.of_user(user, most)).collect()
     }
 
     /// The next user's changes, at most so many, in order: of the user whose first one is the oldest with an id above
@@ -131,9 +132,14 @@ impl Queue {
         self.held().next_unresolved(after)
     }
 
-    /// The session whose sign-in or refresh waits and names that refresh token.
-    pub fn holder(&self, token: &RefreshRef) -> Option<(UserId, SessionId)> {
-        self.held().holder(token)
+    /// The id of what was put in last.
+    pub fn last_id(&self) -> u64 {
+        self.held().last_id()
+    }
+
+    /// The session that this is about, as the last sign-in or refresh that waits and names the refresh token says.
+    pub fn holder(&self, by_ref: &ByRef) -> Option<(UserId, SessionId)> {
+        self.held().holder(by_ref)
     }
 
     /// Takes a change out; `false` where somebody else has.
@@ -160,6 +166,10 @@ impl Queue {
     pub fn tell(&self, now: Millis) {
         let oldest = self.held().oldest();
         self.metrics.queue_aged(oldest.map_or(0, |at| now.saturating_sub(at) / 1000));
+        self.tell_lost();
+    }
+
+    fn tell_lost(&self) {
         for (kind, lost) in QueuedKind::ALL.into_iter().zip(&self.lost) {
             let count = lost.swap(0, Relaxed);
             if count > 0 {
@@ -169,8 +179,9 @@ impl Queue {
         }
     }
 
-    /// At the end: logs what is left: lost with the process, or kept on disk for the next one.
+    /// At the end: logs what was lost, and what is left: lost with the process, or kept on disk for the next one.
     pub fn tell_left(&self) {
+        self.tell_lost();
         let held = self.held();
         let left = held.counts_after(self.written_to.load(Relaxed));
         let kept = held.len().saturating_sub(left.iter().sum());

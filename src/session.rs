@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use self::{
-    holder::Holder,
+    holder::{Holder, TokenOf},
     id::{FactorId, SessionId, UserId},
     limits::{AboveCap, Cap, Limits},
     listed::{Listed, Wanted},
@@ -140,9 +140,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether the refresh token is its current or previous one.
-    pub fn names(&self, token: &RefreshRef) -> bool {
-        [&self.refresh_ref, &self.previous_ref].into_iter().flatten().any(|named| named == token)
+    /// Which of its refresh tokens that one is, if it is one.
+    pub fn names(&self, token: &RefreshRef) -> Option<TokenOf> {
+        let tokens = [(&self.refresh_ref, TokenOf::Current), (&self.previous_ref, TokenOf::Previous)];
+        tokens.into_iter().find_map(|(named, which)| (named.as_ref() == Some(token)).then_some(which))
     }
 }
 

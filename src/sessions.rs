@@ -34,7 +34,7 @@ use crate::{
     exchange::Identity,
     keys::Verdict,
     metrics::{Metrics, StoreCommand, StoreResult},
-    mirror::Mirror,
+    mirror::{ByRef, Mirror},
     replay::Queue,
     session::{Limits, RefreshRef, Seconds, SessionId, Sought, State, Unrecorded, UserId},
     store::{self, Store},
@@ -176,20 +176,21 @@ impl Sessions {
         self.call(StoreCommand::Resolve, self.store.lane_of_token(token), budget, noted).await
     }
 
-    /// Of a session that was noted for a refresh token, whether the token is its own. Another part of the store is asked
-    /// than for the note, and may be away while that one works.
+    /// The session that was noted for a refresh token, if what was told of the token is about it. Another part of the store
+    /// is asked than for the note, and may be away while that one works.
     async fn confirmed(
         self: &Arc<Self>,
         noted: Option<(UserId, SessionId)>,
-        token: &RefreshRef,
+        by_ref: &ByRef,
         budget: &mut Budget,
     ) -> Result<Option<(UserId, SessionId)>, store::Error> {
         let Some(noted) = noted else {
             return Ok(None);
         };
         let (lane, now) = (self.store.lane_of(noted.0), self.clock.seconds());
-        let names = self.store.names(noted, token, now);
-        Ok(self.call(StoreCommand::Resolve, lane, budget, names).await?.then_some(noted))
+        let names = self.store.names(noted, &by_ref.reference, now);
+        let token = self.call(StoreCommand::Resolve, lane, budget, names).await?;
+        Ok(token.filter(|token| by_ref.is_about(*token)).map(|_| noted))
     }
 
     /// Counts an answer that was not mirrored.

@@ -26,7 +26,7 @@ use crate::{
     config::{self, StoreTarget},
     session::{
         Change, Holder, Limits, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, Sought, State,
-        UserId, Wanted,
+        TokenOf, UserId, Wanted,
     },
 };
 
@@ -203,8 +203,8 @@ impl Store {
         }
     }
 
-    /// Whether that session is live, and its own record names the refresh token as its current or previous one. One
-    /// round trip.
+    /// As which of its refresh tokens that session's own record names one; `None` if the session is not live, or has
+    /// another. One round trip.
     ///
     /// # Errors
     /// When the store did not answer, or not with what this program writes.
@@ -213,7 +213,7 @@ impl Store {
         (user, session): (UserId, SessionId),
         token: &RefreshRef,
         now: Seconds,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<TokenOf>, Error> {
         match self {
             Self::Redis(redis) => redis.names((user, session), token).await,
             Self::Memory(memory) => Ok(memory.names((user, session), token, now)),

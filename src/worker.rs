@@ -150,6 +150,7 @@ pub fn start(index: usize, listeners: Listeners, setup: Setup) -> io::Result<Wor
         if let Err(error) = runtime.block_on(serve(listeners, setup, starting)) {
             tracing::error!(error = &error as &dyn std::error::Error, "a worker cannot serve");
         }
+        runtime.shutdown_background(); // a name that is still being looked up holds up no end
     })?;
     Ok(Worker { thread, runtime: metrics })
 }

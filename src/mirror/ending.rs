@@ -29,7 +29,7 @@ pub(super) fn own_session(asked: &Asked<'_>, expired_grace: Seconds) -> Option<C
         Scope::Others | Scope::Unknown => return None,
     }
     let (user, session) = (claims.user.id()?, claims.session.id()?);
-    Some(end(asked, user, Which::One(session), Reason::Logout, claims.expires_at, false))
+    Some(end(asked, user, Which::One(session), Reason::Logout, tokens_until(asked, claims), false))
 }
 
 /// What a 2xx without tokens changes.
@@ -74,7 +74,7 @@ fn own_session_again(asked: &Asked<'_>, claims: &Claims) -> Option<Change> {
     let global = asked.route == Route::Logout && Scope::of(asked.query) == Scope::Global;
     let (user, session) = (claims.user.id()?, claims.session.id()?);
     let which = Which::One(session);
-    global.then(|| end(asked, user, which, Reason::Logout, claims.expires_at, true))
+    global.then(|| end(asked, user, which, Reason::Logout, tokens_until(asked, claims), true))
 }
 
 /// What users do to their own sessions.
@@ -83,7 +83,7 @@ fn by_user(asked: &Asked<'_>, claims: &Claims) -> Option<Change> {
     match asked.route {
         Route::Logout => {
             let which = logged_out(Scope::of(asked.query), claims.session)?;
-            Some(end(asked, user, which, Reason::Logout, claims.expires_at, true))
+            Some(end(asked, user, which, Reason::Logout, tokens_until(asked, claims), true))
         }
         Route::UserUpdate if sets_password(asked) => {
             let which = others(claims.session)?;
@@ -166,6 +166,14 @@ fn banned_until(body: &[u8]) -> Result<Option<Seconds>, Unreadable> {
 
 #[derive(Debug)]
 struct Unreadable;
+
+/// When the last access token ends that GoTrue may have handed out for the session of this one before the request was
+/// sent: a refresh since then may be recorded late, or never.
+pub(super) fn tokens_until(asked: &Asked<'_>, claims: &Claims) -> Option<Seconds> {
+    let expires_at = claims.expires_at?;
+    let life = expires_at.saturating_sub(claims.issued_at.unwrap_or(expires_at));
+    Some(expires_at.max((asked.sent_ms / 1000).saturating_add(life)))
+}
 
 pub(super) fn end(
     asked: &Asked<'_>,

@@ -9,12 +9,12 @@ use std::borrow::Cow;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::ending::end;
+use super::ending::{end, tokens_until};
 use super::inspect::{ERROR_CODE, hands_out_tokens};
 use super::record::{SESSION_HEADER, USER_HEADER, spent_token, verifies_factor};
 use super::{Answered, Asked, Body, Decision, Mirror};
 use crate::keys::Verdict;
-use crate::session::{Change, Reason, RefreshRef, Seconds, SessionId, Unrecorded, UserId, Which};
+use crate::session::{Change, Reason, RefreshRef, Seconds, SessionId, TokenOf, Unrecorded, UserId, Which};
 use crate::token::Claims;
 use crate::token::lenient::Text;
 
@@ -47,6 +47,12 @@ pub enum Fate {
 }
 
 impl ByRef {
+    /// Whether it is about the session that has the token as that one. GoTrue deletes tokens that were exchanged a day
+    /// ago (`internal/models/cleanup.go`), so one that it does not know says nothing of a session that has gone on.
+    pub fn is_about(&self, token: TokenOf) -> bool {
+        token == TokenOf::Current || self.fate != Fate::Ended(Reason::UnknownToGotrue)
+    }
+
     /// The change, once it is known whose session it is and which.
     pub fn change(&self, user: UserId, session: SessionId) -> Change {
         match self.fate {
@@ -193,7 +199,7 @@ fn of_proven(asked: &Asked<'_>, claims: &Claims, code: Code) -> Option<Change> {
         }
         _ => return None,
     };
-    Some(end(asked, user, which, reason, claims.expires_at, true))
+    Some(end(asked, user, which, reason, tokens_until(asked, claims), true))
 }
 
 /// GoTrue's error code: the header's where there is one, else the body's in any of its forms

@@ -28,6 +28,15 @@ pub enum What {
     ByRef(ByRef),
 }
 
+impl What {
+    fn owner(&self) -> Owner {
+        match self {
+            Self::Change(change) => Owner::User(change.user()),
+            Self::ByRef(by_ref) => Owner::Token(by_ref.reference.clone()),
+        }
+    }
+}
+
 /// One change that waits, and whose doing it was.
 #[derive(Debug)]
 pub struct Queued {
@@ -59,13 +68,6 @@ impl Queued {
         }
     }
 
-    fn owner(&self) -> Owner {
-        match &self.what {
-            What::Change(change) => Owner::User(change.user()),
-            What::ByRef(by_ref) => Owner::Token(by_ref.reference.clone()),
-        }
-    }
-
     fn bytes(&self) -> usize {
         let texts = match &self.what {
             What::Change(Change::Record { record, .. }) => {
@@ -93,6 +95,13 @@ pub(super) struct Room {
     pub(super) bytes: usize,
 }
 
+impl Room {
+    /// So many changes of one user: nobody fills it alone.
+    fn for_one(self) -> usize {
+        (self.changes / 10).max(64)
+    }
+}
+
 /// All that waits.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -103,6 +112,8 @@ pub(super) struct Held {
     lists: HashMap<Owner, Vec<Arc<Queued>>>,
     /// By id.
     all: BTreeMap<u64, Arc<Queued>>,
+    /// Since when they wait, and their ids.
+    ages: BTreeSet<(Millis, u64)>,
     /// Ids by kind.
     kinds: [BTreeSet<u64>; QueuedKind::ALL.len()],
     spooled: Spooled,
@@ -126,6 +137,7 @@ impl Held {
             bytes: 0,
             lists: HashMap::new(),
             all: BTreeMap::new(),
+            ages: BTreeSet::new(),
             kinds,
             spooled: Spooled::default(),
         }
@@ -145,7 +157,7 @@ impl Held {
 
     /// Since when the oldest waits.
     pub(super) fn oldest(&self) -> Option<Millis> {
-        self.all.first_key_value().map(|(_, queued)| queued.since)
+        self.ages.first().map(|(since, _)| *since)
     }
 
     /// All that waits, in order.
@@ -179,11 +191,12 @@ impl Held {
     pub(super) fn put(&mut self, what: What, by: By<'_>, now: Millis) -> Vec<QueuedKind> {
         let entry =
             Entry { since: now, route: by.route, request_id: request_id::shown(by.request_id).into() };
+        let owner = what.owner();
         match what {
             What::Change(change) => self.put_change(change, entry),
             What::ByRef(by_ref) => self.put_by_ref(by_ref, entry),
         }
-        self.make_room()
+        self.make_room(&owner)
     }
 
     /// The first changes of a user, at most so many, in order.
@@ -208,14 +221,13 @@ impl Held {
         later.find(|queued| matches!(queued.what, What::ByRef(_))).cloned()
     }
 
-    /// The session whose record waits and names that refresh token.
-    pub(super) fn holder(&self, token: &RefreshRef) -> Option<(UserId, SessionId)> {
-        self.all.values().rev().find_map(|queued| match &queued.what {
-            What::Change(Change::Record { record, .. }) if record.names(token) => {
-                Some((record.user, record.session))
-            }
+    /// The session that this is about, if the last record that waits and names the refresh token says so.
+    pub(super) fn holder(&self, by_ref: &ByRef) -> Option<(UserId, SessionId)> {
+        let (record, token) = self.all.values().rev().find_map(|queued| match &queued.what {
+            What::Change(Change::Record { record, .. }) => Some((record, record.names(&by_ref.reference)?)),
             _ => None,
-        })
+        })?;
+        by_ref.is_about(token).then_some((record.user, record.session))
     }
 
     /// Takes a change out; `false` where it is not there any more.
@@ -274,10 +286,11 @@ impl Held {
         let Entry { since, route, request_id } = entry;
         let queued = Queued { id: self.next_id, since, what, route, request_id };
         self.next_id += 1;
-        let (id, owner) = (queued.id, queued.owner());
+        let (id, owner) = (queued.id, queued.what.owner());
         self.bytes += queued.bytes();
         let queued = Arc::new(queued);
         self.all.insert(id, Arc::clone(&queued));
+        self.ages.insert((queued.since, id));
         if let Some(ids) = self.kinds.get_mut(queued.kind() as usize) {
             ids.insert(id);
         }
@@ -286,10 +299,11 @@ impl Held {
 
     fn remove(&mut self, id: u64) -> Option<Arc<Queued>> {
         let queued = self.all.remove(&id)?;
+        self.ages.remove(&(queued.since, id));
         for ids in &mut self.kinds {
             ids.remove(&id);
         }
-        let owner = queued.owner();
+        let owner = queued.what.owner();
         if let Some(list) = self.lists.get_mut(&owner) {
             list.retain(|queued| queued.id != id);
             if list.is_empty() {
@@ -303,28 +317,45 @@ impl Held {
         Some(queued)
     }
 
-    /// What nobody has proven goes first: anybody may fill the queue with it. Then creations, the oldest of them; of
-    /// endings, which nothing would tell again, the newest.
-    fn make_room(&mut self) -> Vec<QueuedKind> {
+    /// Of a user who has too many, one of those goes; else what is cheapest to lose.
+    fn make_room(&mut self, owner: &Owner) -> Vec<QueuedKind> {
         let mut dropped = Vec::new();
-        while self.len() > self.room.changes || self.bytes > self.room.bytes {
-            let oldest = |kind| self.of_kind(kind).and_then(BTreeSet::first).copied();
-            let newest = |kind| self.of_kind(kind).and_then(BTreeSet::last).copied();
-            let victim = oldest(QueuedKind::Unproven)
-                .or_else(|| oldest(QueuedKind::Creation))
-                .or_else(|| oldest(QueuedKind::Other))
-                .or_else(|| newest(QueuedKind::Ending));
-            match victim.and_then(|id| self.remove(id)) {
-                Some(gone) => dropped.push(gone.kind()),
-                None => break,
-            }
+        while let Some(id) = self.too_many_of(owner).or_else(|| self.too_many()) {
+            let Some(gone) = self.remove(id) else { break };
+            dropped.push(gone.kind());
         }
         dropped
+    }
+
+    fn too_many_of(&self, owner: &Owner) -> Option<u64> {
+        let list = self.lists.get(owner).filter(|list| list.len() > self.room.for_one())?;
+        let ids = |kind| list.iter().filter(move |queued| queued.kind() == kind).map(|queued| queued.id);
+        cheapest(|kind| ids(kind).next(), |kind| ids(kind).next_back())
+    }
+
+    fn too_many(&self) -> Option<u64> {
+        if self.len() <= self.room.changes && self.bytes <= self.room.bytes {
+            return None;
+        }
+        let ids = |kind| self.of_kind(kind).into_iter().flatten().copied();
+        cheapest(|kind| ids(kind).next(), |kind| ids(kind).next_back())
     }
 
     fn of_kind(&self, kind: QueuedKind) -> Option<&BTreeSet<u64>> {
         self.kinds.get(kind as usize)
     }
+}
+
+/// What nobody has proven goes first: anybody may fill the queue with it. Then creations, the oldest of them; of
+/// endings, which nothing would tell again, the newest.
+fn cheapest(
+    oldest: impl Fn(QueuedKind) -> Option<u64>,
+    newest: impl Fn(QueuedKind) -> Option<u64>,
+) -> Option<u64> {
+    oldest(QueuedKind::Unproven)
+        .or_else(|| oldest(QueuedKind::Creation))
+        .or_else(|| oldest(QueuedKind::Other))
+        .or_else(|| newest(QueuedKind::Ending))
 }
 
 /// What is known of a change beside itself.

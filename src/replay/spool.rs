@@ -6,7 +6,7 @@
 //! lives, or nothing does.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -187,7 +187,7 @@ fn read(bytes: &[u8]) -> Option<Found> {
     let Some(mut rest) = bytes.strip_prefix(MAGIC) else {
         return MAGIC.starts_with(bytes).then(|| Found { damaged: bytes.len(), ..Found::default() });
     };
-    let mut lines: Vec<(u64, Line)> = Vec::new();
+    let mut lines = BTreeMap::new();
     let mut damaged = 0;
     while !rest.is_empty() {
         let Some((payload, sound, after)) = next(rest) else {
@@ -195,13 +195,13 @@ fn read(bytes: &[u8]) -> Option<Found> {
             break;
         };
         match sound.then(|| serde_json::from_slice(payload)) {
-            Some(Ok(Record::Put(id, line))) => lines.push((id, line)),
-            Some(Ok(Record::Gone(ids))) => lines.retain(|(id, _)| !ids.contains(id)),
+            Some(Ok(Record::Put(id, line))) => drop(lines.insert(id, line)),
+            Some(Ok(Record::Gone(ids))) => ids.iter().for_each(|id| drop(lines.remove(id))),
             Some(Err(_)) | None => damaged += rest.len() - after.len(),
         }
         rest = after;
     }
-    Some(Found { lines: lines.into_iter().map(|(_, line)| line).collect(), damaged })
+    Some(Found { lines: lines.into_values().collect(), damaged })
 }
 
 /// A payload, whether its checksum holds, and what comes after it.

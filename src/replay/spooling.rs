@@ -46,11 +46,18 @@ impl Queue {
         }
         let mut held = self.held();
         held.unspooled();
-        let path = || folder.to_owned();
-        spool.rewrite(&held.all()).map_err(|source| SpoolError::Unusable { path: path(), source })?;
+        let written = spool.rewrite(&held.all());
         drop(held);
-        self.in_file(u64::MAX);
-        self.metrics.spool_is(true);
+        self.metrics.spool_is(written.is_ok());
+        match written {
+            Ok(()) => self.in_file(u64::MAX),
+            // as when it fails later: no reason to be away; the file is still there as it was
+            Err(error) => {
+                tell_failed(&error);
+                self.unwritten.store(true, Relaxed);
+                self.touched.notify_one();
+            }
+        }
         self.filing.store(true, Relaxed);
         *self.spool.lock().unwrap_or_else(PoisonError::into_inner) = Some(spool);
         Ok(())
@@ -60,7 +67,7 @@ impl Queue {
     pub async fn keep_file(&self) {
         let spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut spool) = spool else { return };
-        let mut well = true;
+        let mut well = self.is_in_file();
         loop {
             self.touched.notified().await;
             tokio::time::sleep(GATHER).await;
@@ -69,13 +76,7 @@ impl Queue {
                 spool = back;
                 self.metrics.spool_is(written.is_ok());
                 match (&written, well) {
-                    (Err(error), true) => {
-                        let error = error as &dyn std::error::Error;
-                        tracing::error!(
-                            error,
-                            "store.spool_dir: what waits cannot be written to disk, and waits in memory only"
-                        );
-                    }
+                    (Err(error), true) => tell_failed(error),
                     (Ok(()), false) => tracing::info!("store.spool_dir: what waits is on disk again"),
                     _ => {}
                 }
@@ -128,4 +129,11 @@ impl Queue {
     fn is_in_file(&self) -> bool {
         !self.unwritten.load(Relaxed)
     }
+}
+
+fn tell_failed(error: &std::io::Error) {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "store.spool_dir: what waits cannot be written to disk, and waits in memory only"
+    );
 }

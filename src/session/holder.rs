@@ -1,4 +1,4 @@
-//! The session that a refresh token belongs to.
+//! The session that a refresh token belongs to, and as which of its tokens.
 
 use super::{SessionId, State, UserId};
 
@@ -13,4 +13,13 @@ pub struct Holder {
     pub state: State,
     /// GoTrue is known to have ended it.
     pub ended_in_gotrue: bool,
+}
+
+/// Which of a session's refresh tokens one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenOf {
+    /// GoTrue handed it out last.
+    Current,
+    /// GoTrue has taken it for the current one.
+    Previous,
 }

@@ -99,7 +99,7 @@ impl Sessions {
         budget: &mut Budget,
     ) -> Result<Outcome, store::Error> {
         let first = |outcomes: Vec<Outcome>| outcomes.into_iter().next().ok_or(store::Error::Protocol);
-        let waiting = self.queue.of_users(changes);
+        let waiting = self.queue.of_users(changes, usize::MAX);
         match self.make_after(&waiting, changes, budget).await.and_then(first) {
             Err(error) if error.about() == About::Room && !waiting.is_empty() => {
                 let outcome = self.make_after(&[], changes, budget).await.and_then(first)?;

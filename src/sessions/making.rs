@@ -22,7 +22,7 @@ impl Sessions {
         if changes.is_empty() {
             return Vec::new();
         }
-        let waiting = self.queue.of_users(changes);
+        let waiting = self.queue.of_users(changes, ALONG + 1);
         if waiting.len() > ALONG {
             self.keep(changes, &store::Error::Skipped, by);
             return Vec::new();
@@ -70,7 +70,7 @@ impl Sessions {
     /// queue knows is found when the queue has been written.
     pub async fn make_by_ref(self: &Arc<Self>, by_ref: &ByRef, budget: &mut Budget, by: By<'_>) {
         let owner = match self.noted(&by_ref.reference, budget).await {
-            Ok(noted) => self.confirmed(noted, &by_ref.reference, budget).await,
+            Ok(noted) => self.confirmed(noted, by_ref, budget).await,
             Err(error) => Err(error),
         };
         match owner {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    future::Future,
     sync::Arc,
     time::Duration,
 };
@@ -12,7 +13,7 @@ use crate::{
     breaker::Sign,
     metrics::{QueuedKind, Replayed, StoreCommand},
     replay::{Queued, What},
-    session::{Change, Outcome, Seconds, Sought, State},
+    session::{Change, Outcome, Seconds, Sought, State, Unrecorded},
     store::{self, About, Waited, may_overtake, waited},
 };
 
@@ -33,11 +34,13 @@ enum Went {
     Stopped,
 }
 
-/// What the store made of changes.
-enum Tried {
-    Made(Vec<Outcome>),
+/// What came of asking the store.
+enum Tried<T> {
+    Made(T),
+    /// Made, but not by as many servers as it should be.
+    Unsafe,
     NoRoom,
-    /// It works, and refuses these.
+    /// It works, and refuses this.
     Refused(store::Error),
     Stopped,
 }
@@ -112,11 +115,14 @@ impl Sessions {
         if away.len() >= self.breaker.lanes() {
             return;
         }
-        let mut after = 0;
-        while let Some(queued) = self.queue.next_unresolved(after) {
+        // what comes meanwhile has its turn after the changes that came meanwhile
+        let (mut after, last) = (0, self.queue.last_id());
+        while let Some(queued) = self.queue.next_unresolved(after).filter(|queued| queued.id <= last) {
             after = queued.id;
             let lane = self.lane_of(&queued);
-            if !away.contains(&lane) && !self.resolve(&queued).await {
+            if !away.contains(&lane)
+                && let Went::Stopped = self.resolve(&queued).await
+            {
                 away.insert(lane);
             }
         }
@@ -126,7 +132,7 @@ impl Sessions {
     /// it may overtake those.
     async fn write_ahead(self: &Arc<Self>, of: &Queued) -> Went {
         let What::Change(change) = &of.what else { return Went::Done };
-        let mut waiting = self.queue.of_users(std::slice::from_ref(change));
+        let mut waiting = self.queue.of_users(std::slice::from_ref(change), usize::MAX);
         waiting.retain(|queued| matches!(&queued.what, What::Change(change) if may_overtake(change)));
         for batch in waiting.chunks(BATCH) {
             if let stopped @ Went::Stopped = self.write(batch).await {
@@ -156,6 +162,12 @@ impl Sessions {
                 }
                 Went::Done
             }
+            Tried::Unsafe => {
+                for queued in batch {
+                    self.written_unsafely(queued);
+                }
+                Went::Done
+            }
             Tried::NoRoom => Went::NoRoom,
             Tried::Stopped => Went::Stopped,
             Tried::Refused(_) => self.write_one_by_one(&batch).await,
@@ -173,75 +185,111 @@ impl Sessions {
             }
             match tried {
                 Tried::Made(outcomes) => outcomes.iter().for_each(|it| self.written(queued, it)),
+                Tried::Unsafe => self.written_unsafely(queued),
                 Tried::NoRoom => return Went::NoRoom,
                 Tried::Stopped => return Went::Stopped,
-                Tried::Refused(error @ store::Error::Replicas) => {
-                    for change in &changes {
-                        self.lose(change, &error, queued.by()); // made, but a server may take it with it
-                    }
-                    self.given_up(queued, Replayed::Written);
-                }
-                Tried::Refused(error) => {
-                    let kind = queued.kind().as_str();
-                    tracing::error!(
-                        kind,
-                        cause = error.cause(),
-                        "the store refuses a change that waited: it is lost"
-                    );
-                    for change in &changes {
-                        self.lose(change, &error, queued.by());
-                    }
-                    self.given_up(queued, Replayed::Refused);
-                }
+                Tried::Refused(error) => self.refused(queued, &error),
             }
         }
         Went::Done
     }
 
-    /// Whether the store works and these changes are at fault is asked of the store at once.
-    async fn try_changes(&self, changes: &[Change]) -> Tried {
+    async fn try_changes(&self, changes: &[Change]) -> Tried<Vec<Outcome>> {
         let Some(first) = changes.first() else {
             return Tried::Made(Vec::new());
         };
-        let lane = self.store.lane_of(first.user());
+        let apply = self.store.apply(changes, self.clock.seconds());
+        self.attempt(StoreCommand::Apply, self.store.lane_of(first.user()), apply).await
+    }
+
+    /// Whether the store works and what it was asked is at fault is asked of the store at once.
+    async fn attempt<T>(
+        &self,
+        command: StoreCommand,
+        lane: usize,
+        call: impl Future<Output = Result<T, store::Error>>,
+    ) -> Tried<T> {
         let Some(permit) = self.leave(lane, &self.budget()) else {
             return Tried::Stopped;
         };
-        let apply = self.store.apply(changes, self.clock.seconds());
-        let result = self.timed(StoreCommand::Apply, &mut self.budget(), apply).await;
-        let suspect = matches!(&result, Err(store::Error::Other(_)))
-            || result.as_ref().is_err_and(|error| error.about() == About::Change);
+        let result = self.timed(command, &mut self.budget(), call).await;
+        let suspect = match &result {
+            Ok(_) | Err(store::Error::Replicas) => false,
+            Err(error) => matches!(error, store::Error::Other(_)) || error.about() == About::Change,
+        };
         let ping = self.store.ping_lane(lane);
         let at_fault = suspect
             && Sign::of(&self.timed(StoreCommand::Ping, &mut self.budget(), ping).await) == Sign::Works;
         permit.tell(if at_fault { Sign::Works } else { Sign::of(&result) });
         match result {
-            Ok(outcomes) => Tried::Made(outcomes),
+            Ok(made) => Tried::Made(made),
+            Err(store::Error::Replicas) => Tried::Unsafe,
             Err(error) if at_fault => Tried::Refused(error),
             Err(error) if error.about() == About::Room => Tried::NoRoom,
             Err(_) => Tried::Stopped,
         }
     }
 
-    /// Finds out whose refresh token it was, now that the store knows all that was recorded before; `false` where the
-    /// part that has a note of it does not say.
-    async fn resolve(self: &Arc<Self>, queued: &Arc<Queued>) -> bool {
-        let What::ByRef(by_ref) = &queued.what else { return true };
-        let Ok(noted) = self.noted(&by_ref.reference, &mut self.budget()).await else {
-            return false;
+    /// Finds out whose refresh token it was, now that the store knows all that was recorded before. `Stopped` where the
+    /// part that has a note of it does not work.
+    async fn resolve(self: &Arc<Self>, queued: &Arc<Queued>) -> Went {
+        let What::ByRef(by_ref) = &queued.what else { return Went::Done };
+        let (token, now) = (&by_ref.reference, self.clock.seconds());
+        let noted = self.store.noted(token, now);
+        let tried = self.attempt(StoreCommand::Resolve, self.store.lane_of_token(token), noted).await;
+        let noted = match self.answer(queued, tried) {
+            Ok(noted) => noted,
+            Err(went) => return went,
         };
-        let Ok(owner) = self.confirmed(noted, &by_ref.reference, &mut self.budget()).await else {
-            return true; // it waits for that user's part, and no other does
-        };
+        let mut owner = None;
+        if let Some(session) = noted {
+            let names = self.store.names(session, token, now);
+            let tried = self.attempt(StoreCommand::Resolve, self.store.lane_of(session.0), names).await;
+            let Ok(token) = self.answer(queued, tried) else {
+                return Went::Done; // if it waits, then for that user's part, and no other does
+            };
+            owner = token.filter(|token| by_ref.is_about(*token)).map(|_| session);
+        }
         // where there was no room for its record, the store does not know it yet
-        let owner = owner.or_else(|| self.queue.holder(&by_ref.reference));
+        let owner = owner.or_else(|| self.queue.holder(by_ref));
         if let Some((user, session)) = owner {
             // from here on it is like any other change of that user; a drain must find one of the two waiting
             self.make(&[by_ref.change(user, session)], &mut self.budget(), queued.by()).await;
         }
         let result = if owner.is_some() { Replayed::Written } else { Replayed::Unresolved };
         self.given_up(queued, result);
-        true
+        Went::Done
+    }
+
+    /// The answer to a question about a change; one that cannot be answered ever is given up.
+    fn answer<T>(&self, queued: &Queued, tried: Tried<T>) -> Result<T, Went> {
+        match tried {
+            Tried::Made(answer) => Ok(answer),
+            Tried::Refused(error) => {
+                self.refused(queued, &error);
+                Err(Went::Done)
+            }
+            Tried::Unsafe | Tried::NoRoom | Tried::Stopped => Err(Went::Stopped),
+        }
+    }
+
+    /// It was made, but a server may take it with it.
+    fn written_unsafely(&self, queued: &Queued) {
+        if let What::Change(change) = &queued.what {
+            self.lose(change, &store::Error::Replicas, queued.by());
+        }
+        self.given_up(queued, Replayed::Written);
+    }
+
+    /// A store that works will not take it.
+    fn refused(&self, queued: &Queued, error: &store::Error) {
+        let kind = queued.kind().as_str();
+        tracing::error!(kind, cause = error.cause(), "the store refuses a change that waited: it is lost");
+        match &queued.what {
+            What::Change(change) => self.lose(change, error, queued.by()),
+            What::ByRef(_) => self.unrecorded(Unrecorded::StoreFailed, queued.by()),
+        }
+        self.given_up(queued, Replayed::Refused);
     }
 
     /// It need not be written any more.

@@ -67,7 +67,7 @@ local function evict(of, at_once, rule)
   for i = #live, #live - math.min(surplus, at_once) + 1, -1 do
     local one = live[i]
     redis.call('ZREM', one.place and one.place.set or of.index, one.id)
-    bury(of.base, one.id, one.expires_at, rule, of.now)
+    bury(of.base, one.id, one.record, rule, of.now)
     redis.call('DEL', of.base .. ':session:' .. one.id)
     evicted[#evicted + 1] = one.id
   end

@@ -3,7 +3,9 @@
 local CHUNK = 1000 -- arguments to one command; Lua's stack has room for about 8000
 local TRIMMED = 256 -- expired members that one script takes out of the index
 -- What rules look at.
-local JUDGED = {'began_ms', 'expires_at', 'aal', 'factor_id', 'client_id', 'created_at', 'begun_by_ms'}
+local JUDGED = {
+  'began_ms', 'expires_at', 'aal', 'factor_id', 'client_id', 'created_at', 'begun_by_ms', 'refreshed_at',
+}
 
 local function extend(key, seconds)
   if redis.call('TTL', key) < seconds then
@@ -39,14 +41,27 @@ local function lasts(rule, now)
   return math.min(math.max(rule.session_ttl, rule.expires_at - now + rule.skew), rule.longest)
 end
 
--- Puts a tombstone up, or adds to the one that is there.
+-- When the last access token ends that GoTrue may have handed out by now for the session of a record: a refresh may
+-- be recorded late (`tokens_until` in `store/rules.rs` is the same). 0: nobody knows.
+local function tokens_until(record, now)
+  local expires, since = number(record.expires_at), number(record.refreshed_at)
+  if expires > since and since > 0 then
+    return math.max(expires, now + expires - since)
+  end
+  return expires
+end
+
+-- Puts a tombstone up for the session of a record (empty where there is none), or adds to the one that is there.
 --
 -- It is `reason:time:expires_at:gotrue`: it keeps its first reason and time, the latest end of an access token that is
--- known, and that GoTrue knows, once it does. Its life follows from the last two; it becomes shorter only when GoTrue
--- has come to know of the end. So ending twice is ending once, in either order.
-local function bury(base, id, expires, rule, now)
+-- known or must be reckoned with (0: nobody knows, as of a record that an audit wrote, whatever token asked for the
+-- ending), and that GoTrue knows, once it does. Its life follows from the last two; it becomes shorter only when GoTrue
+-- has come to know of the end, and the ending tells how long tokens live. So ending twice is ending once, in either order.
+local function bury(base, id, record, rule, now)
   local key = base .. ':revoked:' .. id
-  local latest = math.max(expires, rule.expires_at)
+  local known = record.expires_at and tokens_until(record, now)
+  local told = known == 0 and 0 or math.max(known or 0, rule.expires_at)
+  local latest = told
   local value = string.format('%s:%d:%s', rule.text, latest, rule.in_gotrue)
   if redis.call('SET', key, value, 'EX', life(rule, latest, rule.in_gotrue, now), 'NX') then
     return
@@ -57,10 +72,10 @@ local function bury(base, id, expires, rule, now)
     extend(key, life(rule, latest, rule.in_gotrue, now)) -- not ours to rewrite
     return
   end
-  latest = math.max(latest, number(before))
+  latest = known ~= 0 and number(before) > 0 and math.max(told, number(before)) or 0
   local knows = (knew == '1' or rule.in_gotrue == '1') and '1' or '0'
   local seconds = life(rule, latest, knows, now)
-  if knows == knew then
+  if knows == knew or told == 0 then
     seconds = math.max(seconds, redis.call('TTL', key))
   end
   redis.call('SET', key, string.format('%s:%d:%s', first, latest, knows), 'EX', seconds)
@@ -85,7 +100,7 @@ end
 -- Carries a rule out that ends one session.
 local function end_waiting(chain, place, record, rule, now)
   redis.call('ZREM', place.set, place.id) -- first: a full Redis allows it, and what follows
-  bury(chain.base, place.id, number(record.expires_at), rule, now)
+  bury(chain.base, place.id, record, rule, now)
   redis.call('DEL', chain.base .. ':session:' .. place.id)
   if record.expires_at then
     note_ended(chain, {[reason_of(rule)] = 1})
@@ -111,11 +126,15 @@ local function fates(chain, from, members)
     local rule, lowered
     local record = {}
     if is_id(id) then
-      record = named(JUDGED, redis.pcall('HMGET', chain.base .. ':session:' .. id, unpack(JUDGED)))
+      local values = redis.pcall('HMGET', chain.base .. ':session:' .. id, unpack(JUDGED))
+      if values.err and not string.find(values.err, 'WRONGTYPE', 1, true) then
+        error(values.err)
+      end
+      record = named(JUDGED, values)
       rule, lowered = judged(chain, {from = from, id = id, score = score}, record)
     end
     if rule then
-      fate.dead[#fate.dead + 1] = {id = id, expires_at = record.expires_at, rule = rule}
+      fate.dead[#fate.dead + 1] = {id = id, record = record, rule = rule}
     elseif record.expires_at then
       fate.alive[#fate.alive + 1] = members[i + 1]
       fate.alive[#fate.alive + 1] = id
@@ -134,9 +153,9 @@ end
 local function carry_out(chain, fate, now, counts)
   local records = {}
   for i, one in ipairs(fate.dead) do
-    bury(chain.base, one.id, number(one.expires_at), one.rule, now)
+    bury(chain.base, one.id, one.record, one.rule, now)
     records[i] = chain.base .. ':session:' .. one.id
-    if one.expires_at then
+    if one.record.expires_at then
       local reason = reason_of(one.rule)
       counts[reason] = (counts[reason] or 0) + 1
     end

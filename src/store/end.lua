@@ -1,6 +1,6 @@
 -- Ends sessions of one user: the record goes, a tombstone stands for it, and for all of them, or all but one, a mark too.
 --
--- KEYS: index, marks
+-- KEYS: index, marks, one that is never there (`never` in `keys.rs`)
 -- ARGV: now, sessions that are dealt with at once, which ('one', 'live', 'others', 'all', 'aal1_except', 'client'), the
 --   session or client it means, the tombstone's text, sent_ms, expires_at of the access token that is known to be affected
 --   (0: unknown), '1' where GoTrue has ended the sessions too, else '0', shortest life of a tombstone, skew added
@@ -30,24 +30,23 @@ local function end_one(session, not_before, noted)
   if rule.which == 'live' and not is_there(base, session, not_before) then
     return 0 -- nothing is kept of it, whatever ids somebody tries
   end
-  local stored = redis.call('HMGET', record, unpack(JUDGED))
+  local there = named(JUDGED, redis.call('HMGET', record, unpack(JUDGED)))
   local chain = rules_of(KEYS[2], noted)
   local place = chain and place_of(chain, session)
   if place then
-    local waiting = named(JUDGED, stored)
-    local before = judged(chain, place, waiting)
+    local before = judged(chain, place, there)
     if before then
-      end_waiting(chain, place, waiting, before, now)
+      end_waiting(chain, place, there, before, now)
       if rule.which == 'live' then
         return 0
       end
-      stored = {}
+      there = {}
     end
   end
-  if number(stored[1]) > rule.sent_ms then
+  if number(there.began_ms) > rule.sent_ms then
     return 0
   end
-  bury(base, session, number(stored[2]), rule, now)
+  bury(base, session, there, rule, now)
   redis.call('ZREM', place and place.set or KEYS[1], session)
   return redis.call('DEL', record)
 end

@@ -2,7 +2,7 @@
 //! of two records is the newer one is said in `rules`, here as everywhere.
 
 use super::rules;
-use crate::session::{Change, Origin, Record, Which};
+use crate::session::{Change, Origin, Record, SessionId, Which};
 
 /// What a later change makes of an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,40 +51,59 @@ pub fn fold(earlier: &Change, later: &Change) -> Fold {
     }
 }
 
+fn into_ending(earlier: &Change, later: &Change) -> Fold {
+    match later {
+        Change::End { which: Which::One(session), sent_ms, .. } => {
+            into_end_of_one(earlier, *session, *sent_ms, later)
+        }
+        Change::End { which, reason, ended_in_gotrue, .. } => match (earlier, which) {
+            (Change::Record { record, .. }, Which::Others(spared)) if record.session == *spared => {
+                Fold::Apart
+            }
+            // made again it means all that it meant before; nothing that it depends on stands between
+            (Change::End { which: same, reason: why, ended_in_gotrue: knew, .. }, _)
+                if (same, why, knew) == (which, reason, ended_in_gotrue) =>
+            {
+                ended_twice(earlier, later)
+            }
+            _ => Fold::InOrder,
+        },
+        _ => Fold::InOrder,
+    }
+}
+
 /// An ending of one session needs nothing that was recorded of it before, but how long its tokens live, and that its
 /// user was not banned. What else was changed in between makes no difference to that session.
-fn into_ending(earlier: &Change, later: &Change) -> Fold {
-    let Change::End { user, which: Which::One(session), reason, sent_ms, expires_at, ended_in_gotrue } =
-        later
-    else {
-        return Fold::InOrder;
-    };
-    let ending = |reason, sent_ms, expires_at, ended_in_gotrue| {
-        let which = Which::One(*session);
-        Box::new(Change::End { user: *user, which, reason, sent_ms, expires_at, ended_in_gotrue })
-    };
+fn into_end_of_one(earlier: &Change, session: SessionId, sent_ms: u64, later: &Change) -> Fold {
     match earlier {
         Change::Record { record, allowed_ms, .. }
-            if record.session == *session && record.began_ms <= *sent_ms =>
+            if record.session == session && record.began_ms <= sent_ms =>
         {
-            let left = allowed_ms.map(|allowed_ms| Change::Allowed { user: *user, allowed_ms });
-            let expires_at = (*expires_at).max(Some(record.expires_at));
-            Fold::Into(ending(*reason, *sent_ms, expires_at, *ended_in_gotrue), left)
+            let (user, mut ending) = (record.user, later.clone());
+            if let Change::End { expires_at, .. } = &mut ending {
+                *expires_at = (*expires_at).max(Some(record.expires_at));
+            }
+            let left = allowed_ms.map(|allowed_ms| Change::Allowed { user, allowed_ms });
+            Fold::Into(Box::new(ending), left)
         }
-        // the tombstone keeps the first reason
-        Change::End {
-            which: Which::One(same),
-            reason,
-            sent_ms: sent,
-            expires_at: expires,
-            ended_in_gotrue: in_gotrue,
-            ..
-        } if same == session => {
-            let (sent_ms, expires_at) = ((*sent_ms).max(*sent), (*expires_at).max(*expires));
-            Fold::Into(ending(*reason, sent_ms, expires_at, *ended_in_gotrue || *in_gotrue), None)
-        }
+        Change::End { which: Which::One(same), .. } if *same == session => ended_twice(earlier, later),
         _ => Fold::Apart,
     }
+}
+
+/// Two endings of the same. A tombstone keeps its first reason.
+fn ended_twice(earlier: &Change, later: &Change) -> Fold {
+    let mut both = later.clone();
+    if let (
+        Change::End { reason, sent_ms, expires_at, ended_in_gotrue, .. },
+        Change::End { reason: first, sent_ms: sent, expires_at: expires, ended_in_gotrue: knew, .. },
+    ) = (&mut both, earlier)
+    {
+        *reason = *first;
+        (*sent_ms, *expires_at) = ((*sent_ms).max(*sent), (*expires_at).max(*expires));
+        *ended_in_gotrue |= *knew;
+    }
+    Fold::Into(Box::new(both), None)
 }
 
 fn into_record(earlier: &Change, origin: Origin, later: &Record, allowed_ms: Option<u64>) -> Fold {
@@ -103,6 +122,7 @@ fn into_record(earlier: &Change, origin: Origin, later: &Record, allowed_ms: Opt
             }
         }
         Change::End { which: Which::One(session), .. } if *session != later.session => Fold::Apart,
+        Change::End { which: Which::Others(spared), .. } if *spared == later.session => Fold::Apart,
         Change::Record { .. } => Fold::Apart,
         _ => Fold::InOrder,
     }

@@ -58,6 +58,13 @@ impl Keys {
         format!("{}:{{{tag}}}:probe", self.prefix)
     }
 
+    /// Never there, for scripts that look at more keys of the user's than they are given. While a slot is between two
+    /// nodes, each refuses a script of several keys where one is missing; else what lies on the other node would be
+    /// taken for absent.
+    pub(super) fn never(&self, user: UserId) -> String {
+        self.of_user(user, "never")
+    }
+
     /// What every key of a user begins with.
     pub(super) fn of_users(&self) -> String {
         format!("{}:{{", self.prefix)

@@ -1,6 +1,6 @@
 -- Live sessions of a user, newest first: by `created_at`, within a second by `began_ms`, else by id.
 --
--- KEYS: index, marks
+-- KEYS: index, marks, one that is never there (`never` in `keys.rs`)
 -- ARGV: now, how many to skip, how many to give at most, how many are put in order together, and the session that alone
 --   is wanted, or nothing; limits (`limits_from`)
 -- Returns how many live sessions there are, then for each that is given its id and its fields.

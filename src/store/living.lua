@@ -11,14 +11,18 @@ local function if_live(of, id, place)
   if not is_id(id) or redis.call('EXISTS', of.base .. ':revoked:' .. id) == 1 then
     return nil, true
   end
-  local record = named(LOOKED_AT, redis.pcall('HMGET', of.base .. ':session:' .. id, unpack(LOOKED_AT)))
+  local values = redis.pcall('HMGET', of.base .. ':session:' .. id, unpack(LOOKED_AT))
+  if values.err and not string.find(values.err, 'WRONGTYPE', 1, true) then
+    error(values.err)
+  end
+  local record = named(LOOKED_AT, values)
   if not record.created_at then
     return nil, true
   elseif number(record.created_at) < number(of.not_before) or is_expired(of.limits, record, of.now) then
     return nil, false
   end
-  local session = {id = id, created = number(record.created_at), began = number(record.began_ms),
-    expires_at = number(record.expires_at), place = place}
+  local session = {id = id, created = number(record.created_at), began = number(record.began_ms), record = record,
+    place = place}
   if place then
     local ended
     ended, session.lowered = judged(of.chain, place, record)

@@ -1,6 +1,6 @@
 -- A second factor was removed: the user's sessions that stand on it fall to aal1.
 --
--- KEYS: index, marks
+-- KEYS: index, marks, one that is never there (`never` in `keys.rs`)
 -- ARGV: now, sessions that are dealt with at once, the factor, session.ttl, longest TTL
 -- Returns 'marked'; {'pending', 0} where more wait for `sweep.lua`.
 --

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::session::{
     Aal, Change, FactorId, Holder, Limits, Listed, Origin, Outcome, Reason, Record, RefreshRef, Seconds,
-    SessionId, Sought, State, UserId, Wanted, Which,
+    SessionId, Sought, State, TokenOf, UserId, Wanted, Which,
 };
 
 /// So many hints for each session that there may be.
@@ -77,8 +77,8 @@ impl Memory {
     }
 
     /// See [`Store::names`](super::Store::names).
-    pub fn names(&self, session: (UserId, SessionId), token: &RefreshRef, now: Seconds) -> bool {
-        self.table(now).records.get(&session).is_some_and(|record| record.names(token))
+    pub fn names(&self, session: (UserId, SessionId), token: &RefreshRef, now: Seconds) -> Option<TokenOf> {
+        self.table(now).records.get(&session).and_then(|record| record.names(token))
     }
 
     /// See [`Store::holder`](super::Store::holder).
@@ -147,8 +147,10 @@ impl Table {
             }
             Change::Suspend { user, until, decided_ms } => {
                 let until = until.unwrap_or(0);
-                let ttl = rules::decided_ttl(self.session_ttl, until, now);
-                return Ok(self.ban(*user, now.saturating_add(ttl), |ban| ban.decide(*decided_ms, until)));
+                let end = now.saturating_add(rules::decided_ttl(self.session_ttl, until, now));
+                let outcome = self.ban(*user, end, |ban| ban.decide(*decided_ms, until));
+                self.forget_longer_ban(*user, *decided_ms, until, end);
+                return Ok(outcome);
             }
             Change::Banned { user, until, seen_ms } => {
                 let ttl = rules::seen_ttl(*until, now);
@@ -176,7 +178,9 @@ impl Table {
         now: Seconds,
     ) -> Result<Outcome, Error> {
         let id = (new.user, new.session);
-        if let Some(tombstone) = self.tombstones.get(&id) {
+        if let Some(tombstone) = self.tombstones.get(&id).copied() {
+            // it outlives this token, too
+            self.tombstones.insert(id, tombstone, now.saturating_add(rules::outliving(new.expires_at, now)));
             let expired = tombstone.reason == Reason::Expired;
             return Ok(if expired { Outcome::Expired(0) } else { Outcome::Revoked });
         }
@@ -185,8 +189,11 @@ impl Table {
         }
         let old = self.records.get(&id).cloned();
         let marks = self.marks_of(new.user);
-        if let (None, Some(tombstone)) = (&old, marks.bulk.ended(new)) {
-            self.bury(id, tombstone, now);
+        // a refresh may have told of it before its sign-in does
+        let begins = old.as_ref().is_none_or(|old| origin.is_sign_in() && old.began_ms == 0);
+        if let Some(tombstone) = marks.bulk.ended(new, now).filter(|_| begins) {
+            self.bury(id, tombstone.of(old.as_ref(), now), now);
+            self.remove(id);
             return Ok(Outcome::Revoked);
         }
         if rules::began_before(marks.not_before, old.as_ref(), Some(new.created_at)) {
@@ -227,12 +234,9 @@ impl Table {
             if record.is_some_and(|record| rules::outlives(which, sent_ms, known.ended_in_gotrue, record)) {
                 continue;
             }
-            let newest = record.map(|record| record.expires_at).max(known.expires_at);
-            if let Some(record) = self.records.remove(&id) {
-                self.forget(&record);
-                ended += 1;
-            }
-            self.bury(id, Tombstone { expires_at: newest, ..known }, now);
+            let tombstone = known.of(record, now);
+            ended += u64::from(self.remove(id));
+            self.bury(id, tombstone, now);
         }
         if matches!(which, Which::All | Which::Others(_)) {
             let ttl = rules::mark_ttl(self.session_ttl, known.expires_at, now);
@@ -276,6 +280,15 @@ impl Table {
         let before = self.marks_of(user).ban;
         self.mark(user, end, |marks| learn(&mut marks.ban));
         if self.marks_of(user).ban == before { Outcome::Unchanged } else { Outcome::Marked }
+    }
+
+    /// A ban that was lifted or made shorter may have been for a hundred years.
+    fn forget_longer_ban(&mut self, user: UserId, decided_ms: u64, until: Seconds, end: Seconds) {
+        let marks = self.marks_of(user);
+        if marks.ban.rests_on(decided_ms, until) && marks.not_before == 0 && marks.bulk.is_empty() {
+            self.marks.remove(&user);
+            self.marks.insert(user, marks, end);
+        }
     }
 
     fn lower_aal(&mut self, user: UserId, factor: FactorId) {
@@ -365,11 +378,12 @@ impl Table {
     }
 
     /// Puts a tombstone up, or adds to the one that is there: it becomes shorter only when GoTrue has come to
-    /// know of the end. When there is no room, the one that ends first gives way.
+    /// know of the end, and the ending tells how long tokens live. When there is no room, the one that ends first gives way.
     fn bury(&mut self, id: Id, new: Tombstone, now: Seconds) {
         let before = self.tombstones.get(&id).copied();
         let tombstone = before.map_or(new, |before| before.and(new));
-        if before.is_some_and(|before| before.ended_in_gotrue != tombstone.ended_in_gotrue) {
+        let is_news = before.is_some_and(|before| before.ended_in_gotrue != tombstone.ended_in_gotrue);
+        if is_news && new.expires_at.is_some_and(|told| told > 0) {
             self.tombstones.remove(&id);
         }
         let end = now.saturating_add(tombstone.ttl(self.session_ttl, now));
@@ -394,6 +408,15 @@ impl Table {
         let id = (record.user, record.session);
         self.sessions.entry(record.user).or_default().insert(record.session);
         self.records.insert(id, record, end);
+    }
+
+    /// Removes a record; whether there was one.
+    fn remove(&mut self, id: Id) -> bool {
+        let record = self.records.remove(&id);
+        if let Some(record) = &record {
+            self.forget(record);
+        }
+        record.is_some()
     }
 
     /// Removes what leads to a record.

@@ -73,7 +73,7 @@ end
 
 local function end_as(reason, in_gotrue, new, old)
   redis.call('ZREM', place and place.set or KEYS[4], session) -- first: a full Redis allows it, and what follows
-  bury(base_of(KEYS[3]), session, number(old.expires_at), ending(reason, in_gotrue, new.expires_at), now)
+  bury(base_of(KEYS[3]), session, old, ending(reason, in_gotrue, tokens_until(new, now)), now)
   return redis.call('DEL', KEYS[1])
 end
 
@@ -86,7 +86,7 @@ local function is_over(old, new)
   return has_passed(limits.absolute, number(new.created_at), at)
 end
 
--- Why a session of which nobody told before has ended, and whether in GoTrue too, where an ending of all or of all but
+-- Why a session of whose beginning nobody told before has ended, and whether in GoTrue too, where an ending of all or of all but
 -- one was sent when it had begun (`rules/late.rs`).
 local function ended_by(noted, new)
   local sent_ms, reason, in_gotrue, spared = string.match(noted or '', '^(%d+):([%l_]+):([01]):?(.*)$')
@@ -96,7 +96,14 @@ local function ended_by(noted, new)
   end
 end
 
-local function answer_of(word)
+-- The answer where the session has ended already: its tombstone outlives this token, too. Only its life changes, which a
+-- full Redis allows.
+local function ended_already(word, new)
+  local seconds = math.min(number(new.expires_at) + number(ARGV[10]) - now, number(ARGV[12]))
+  local left = redis.call('TTL', KEYS[2])
+  if left >= 0 and left < seconds then
+    redis.call('EXPIRE', KEYS[2], seconds)
+  end
   return word == 'expired' and {word, 0} or word
 end
 
@@ -113,11 +120,11 @@ local function made(word)
   return #ids == 0 and word or {'evicted', word, more and 1 or 0, unpack(ids)}
 end
 
+local new = pairs_from(ARGV, FIELDS)
 local buried = buried_as(KEYS[2])
 if buried then
-  return answer_of(buried)
+  return ended_already(buried, new)
 end
-local new = pairs_from(ARGV, FIELDS)
 local stored = redis.call('HGETALL', KEYS[1])
 local old = pairs_from(stored, 1)
 local known = #stored > 0
@@ -132,11 +139,13 @@ if place then
   ended, lowered = judged(chain, place, old)
   if ended then
     end_waiting(chain, place, old, ended, now)
-    return answer_of(ended_as(ended.text))
+    return ended_already(ended_as(ended.text), new)
   end
 end
 allow(ARGV[5], marked[3], marked[4], marked[5])
-for i = 6, known and 0 or 7 do
+-- a refresh may have told of it before its sign-in does
+local begins = not known or (origin == 'sign_in' and not old.began_ms)
+for i = 6, begins and 7 or 0 do
   local reason, in_gotrue = ended_by(marked[i], new)
   if reason then
     end_as(reason, in_gotrue, new, old)

@@ -49,7 +49,7 @@ use crate::{
     config::{self, StoreTarget},
     session::{
         Change, Holder, Limits, Listed, Origin, Outcome, Record, RefreshRef, Seconds, SessionId, Sought,
-        State, UserId, Wanted, Which,
+        State, TokenOf, UserId, Wanted, Which,
     },
 };
 
@@ -258,7 +258,7 @@ impl Redis {
     /// # Errors
     /// As there.
     pub async fn list(&self, user: UserId, wanted: Wanted, now: Seconds) -> Result<Listed, Error> {
-        let keys = [self.keys.index(user), self.keys.marks(user)];
+        let keys = [self.keys.index(user), self.keys.marks(user), self.keys.never(user)];
         let mut call = self.scripts.list.call(&keys);
         call.arg(now);
         match wanted {
@@ -266,7 +266,7 @@ impl Redis {
             Wanted::One(session) => call.arg(0).arg(1).arg(rules::IN_ORDER).arg(session.to_string()),
         };
         self.add_limits(&mut call);
-        let [index, _] = &keys;
+        let [index, ..] = &keys;
         let replies = self.run(index, call).await?;
         reply::listed(user, reply::first(&replies)?)
     }
@@ -290,11 +290,15 @@ impl Redis {
         &self,
         (user, session): (UserId, SessionId),
         token: &RefreshRef,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<TokenOf>, Error> {
         let marks = self.keys.marks(user);
-        let resolve = self.scripts.resolve.call(&[self.keys.record(user, session), marks.clone()]);
+        let resolve = self.scripts.resolve.call(&[
+            self.keys.record(user, session),
+            marks.clone(),
+            self.keys.never(user),
+        ]);
         let replies = self.run(&marks, resolve).await?;
-        Ok(reply::texts(reply::first(&replies)?)?.contains(&Some(token.as_str())))
+        reply::token_of(reply::first(&replies)?, token)
     }
 
     /// See [`Store::holder`](super::Store::holder).
@@ -320,7 +324,7 @@ impl Redis {
     /// As there.
     pub async fn sweep(&self, user: UserId, now: Seconds) -> Result<Swept, Error> {
         let marks = self.keys.marks(user);
-        let mut call = self.scripts.sweep.call(std::slice::from_ref(&marks));
+        let mut call = self.scripts.sweep.call(&[marks.clone(), self.keys.never(user)]);
         call.arg(now).arg(self.step);
         let replies = self.run(&marks, call).await?;
         reply::swept(reply::first(&replies)?)
@@ -384,7 +388,7 @@ impl Redis {
                 self.record_script(*origin, record, *allowed_ms, now)
             }
             Change::End { user, which, reason, sent_ms, expires_at, ended_in_gotrue } => {
-                let keys = [self.keys.index(*user), self.keys.marks(*user)];
+                let keys = [self.keys.index(*user), self.keys.marks(*user), self.keys.never(*user)];
                 let mut call = self.scripts.end.call(&keys);
                 let (which, subject) = meant(which);
                 call.arg(now).arg(self.step).arg(which).arg(subject);
@@ -404,7 +408,7 @@ impl Redis {
             }
             Change::Allowed { user, allowed_ms } => self.suspend_script(*user, "allowed", *allowed_ms, 0, 0),
             Change::LowerAal { user, factor } => {
-                let keys = [self.keys.index(*user), self.keys.marks(*user)];
+                let keys = [self.keys.index(*user), self.keys.marks(*user), self.keys.never(*user)];
                 let mut call = self.scripts.lower_aal.call(&keys);
                 call.arg(now).arg(self.step).arg(factor.to_string());
                 call.arg(self.session_ttl).arg(rules::LONGEST);

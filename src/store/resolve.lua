@@ -1,6 +1,6 @@
 -- The current and the previous refresh token of a live session. Writes nothing.
 --
--- KEYS: record, marks
+-- KEYS: record, marks, one that is never there (`never` in `keys.rs`)
 -- Returns both, absent ones as nil.
 
 local record = pairs_from(redis.call('HGETALL', KEYS[1]), 1)

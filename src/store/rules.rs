@@ -33,34 +33,64 @@ pub(super) fn record_ttl(session_ttl: Seconds, expires_at: Seconds, now: Seconds
     session_ttl.max(expires_at.saturating_sub(now)).min(LONGEST)
 }
 
-/// What a tombstone knows: why, how long the newest access token lives, and whether GoTrue has ended the session.
+/// When the last access token ends that GoTrue may have handed out by now for the session of a record: a refresh may
+/// be recorded late, and then `exp` is later by as much. 0: nobody knows. `carry_out.lua` holds the same rule.
+pub(super) fn tokens_until(record: &Record, now: Seconds) -> Seconds {
+    let (expires_at, since) = (record.expires_at, record.refreshed_at);
+    if expires_at > since && since > 0 {
+        return expires_at.max(now.saturating_add(expires_at - since));
+    }
+    expires_at
+}
+
+/// How long what stands against an access token lives at least.
+pub(super) fn outliving(expires_at: Seconds, now: Seconds) -> Seconds {
+    expires_at.saturating_add(SKEW).saturating_sub(now).min(LONGEST)
+}
+
+/// What a tombstone knows: why, how long access tokens may live, and whether GoTrue has ended the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tombstone {
     /// Why the session ended.
     pub(super) reason: Reason,
-    /// `exp`, as far as it is known.
+    /// The latest `exp` that is known or must be reckoned with ([`tokens_until`]); 0: nobody knows. `None`: an ending
+    /// that tells nothing of it.
     pub(super) expires_at: Option<Seconds>,
     /// GoTrue hands out no more tokens for it.
     pub(super) ended_in_gotrue: bool,
 }
 
 impl Tombstone {
-    /// How long it lives: it outlives the newest access token, and where GoTrue goes on knowing the session
+    /// How long it lives: it outlives the access tokens, and where GoTrue goes on knowing the session
     /// or no token's life is known, a session.
     pub(super) fn ttl(self, session_ttl: Seconds, now: Seconds) -> Seconds {
         let Some(expires_at) = self.expires_at.filter(|expires_at| *expires_at > 0) else {
             return session_ttl;
         };
         let least = if self.ended_in_gotrue { SHORTEST_TOMBSTONE } else { session_ttl };
-        least.max(expires_at.saturating_add(SKEW).saturating_sub(now)).min(LONGEST)
+        least.max(outliving(expires_at, now)).min(LONGEST)
     }
 
-    /// Both together, in either order but for the reason: the first stands.
-    pub(super) fn and(self, other: Self) -> Self {
+    /// That of the session of a record, where there is one. If nobody knows how long its tokens live, whoever asked for
+    /// the ending does not either.
+    pub(super) fn of(self, record: Option<&Record>, now: Seconds) -> Self {
+        let expires_at = match record.map(|record| tokens_until(record, now)) {
+            Some(0) => Some(0),
+            until => until.max(self.expires_at),
+        };
+        Self { expires_at, ..self }
+    }
+
+    /// With one that comes later, in either order but for the reason: the first stands. What nobody knew stays unknown.
+    pub(super) fn and(self, later: Self) -> Self {
+        let expires_at = match (self.expires_at.unwrap_or(0), later.expires_at) {
+            (0, _) | (_, Some(0)) => Some(0),
+            (before, told) => told.max(Some(before)),
+        };
         Self {
             reason: self.reason,
-            expires_at: self.expires_at.max(other.expires_at),
-            ended_in_gotrue: self.ended_in_gotrue || other.ended_in_gotrue,
+            expires_at,
+            ended_in_gotrue: self.ended_in_gotrue || later.ended_in_gotrue,
         }
     }
 }
@@ -108,6 +138,11 @@ impl Ban {
         if *self != Self::default() {
             self.decide(allowed_ms, 0);
         }
+    }
+
+    /// Whether this decision is all that counts, so that nothing of before must be remembered for longer.
+    pub(super) fn rests_on(self, decided_ms: u64, until: Seconds) -> bool {
+        self.decided == (decided_ms, until) && self.seen.0 <= decided_ms
     }
 
     /// Until when the user is suspended; 0 if not at all.
@@ -426,6 +461,18 @@ mod tests {
     }
 
     #[test]
+    fn a_decision_stands_alone_unless_something_later_was_seen() {
+        let mut ban = Ban::default();
+        ban.see(20, 900);
+        ban.decide(20, 0);
+        assert!(ban.rests_on(20, 0));
+        ban.decide(19, 900);
+        assert!(ban.rests_on(20, 0) && !ban.rests_on(19, 900));
+        ban.see(21, 900);
+        assert!(!ban.rests_on(20, 0));
+    }
+
+    #[test]
     fn who_was_allowed_is_banned_no_longer() {
         let mut ban = Ban::default();
         ban.allow(30);
@@ -472,6 +519,22 @@ mod tests {
         assert_eq!(ttl(Some(1_000), true), 120);
         assert_eq!(ttl(Some(1_100), false), 600);
         assert_eq!(ttl(None, true), 600);
+        let of = |refreshed_at, expires_at| {
+            with(b(), |it| (it.refreshed_at, it.expires_at) = (refreshed_at, expires_at))
+        };
+        for (refreshed_at, expires_at, now, until) in [
+            (1_000, 4_600, 1_000, 4_600),
+            (1_000, 4_600, 4_590, 8_190),
+            (1_000, 4_600, 9_000, 12_600),
+            (1_000, 4_600, 900, 4_600),
+            (1_000, 0, 2_000, 0),
+            (0, 4_600, 2_000, 4_600),
+            (5_000, 4_600, 2_000, 4_600),
+            (1, u64::MAX, 2_000, u64::MAX),
+        ] {
+            let record = of(refreshed_at, expires_at);
+            assert_eq!(tokens_until(&record, now), until, "{refreshed_at} {expires_at} {now}");
+        }
         assert_eq!(mark_ttl(600, Some(u64::MAX), 1_000), LONGEST);
         assert_eq!((seen_ttl(1_100, 1_000), seen_ttl(900, 1_000)), (160, 60));
         assert_eq!((decided_ttl(600, 1_100, 1_000), decided_ttl(600, 9_000, 1_000)), (600, 8_060));

@@ -49,5 +49,11 @@ end
 if number(suspended_until) > 0 then
   redis.call('HSET', KEYS[1], 'suspended_until', suspended_until)
 end
-extend(KEYS[1], ttl)
+local more = redis.call('HMGET', KEYS[1], 'not_before', 'all_ended', 'others_ended', 'ending')
+local stands = how == 'decided' and decided_ms == ms and decided_until == till and number(seen_ms) <= number(ms)
+if stands and not (more[1] or more[2] or more[3] or more[4]) then
+  redis.call('EXPIRE', KEYS[1], ttl) -- a ban that it lifted may have been for a hundred years
+else
+  extend(KEYS[1], ttl)
+end
 return outcome

@@ -1,6 +1,6 @@
 -- Carries out, for a step of sessions, what changes to many of them left to do.
 --
--- KEYS: marks
+-- KEYS: marks, one that is never there (`never` in `keys.rs`)
 -- ARGV: now, sessions that are dealt with at once
 -- Returns '1' if more is left, else '0'; then, by reason, how many live sessions ended that nobody was told of:
 -- reason, count, …

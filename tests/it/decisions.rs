@@ -152,7 +152,7 @@ impl<'a> Replay<'a> {
             self.renewed_revoked |= renews && !made;
         }
         if let Some(by_ref) = &decision.by_ref
-            && let Some((user, session)) = self.model.session_of(&by_ref.reference)
+            && let Some((user, session)) = self.model.session_of(by_ref)
         {
             self.model.apply(&by_ref.change(user, session));
         }

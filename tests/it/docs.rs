@@ -11,10 +11,12 @@ use gotrue_sidecar::{
 
 use crate::support::documents::{assert_in_readme, is_there, read, sources};
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 13] = [
     "README.md",
     "docs/architecture.md",
+    "docs/audit.md",
     "docs/check.md",
+    "docs/limits.md",
     "docs/mirror.md",
     "docs/redis.md",
     "docs/outage.md",

@@ -133,8 +133,8 @@ async fn a_recording_whose_client_has_left_is_finished_before_the_end() {
     let (upstream, gate) = gated().await;
     let redis = RedisServer::start();
     let store = format!("--store-url={}", redis.url());
-    let mut process =
-        started(&upstream, &[&store, &format!("--jwt-secret={SECRET}"), "--jwt-jwks=off"]).await;
+    let secret = format!("--jwt-secret={SECRET}");
+    let mut process = started(&upstream, &[&store, &secret, "--jwt-jwks=off", "--store-timeout=10s"]).await;
     let mut client = TcpStream::connect(process.address).await.unwrap();
     let request = "POST /token?grant_type=password HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
     client.write_all(request.as_bytes()).await.unwrap();
@@ -180,9 +180,9 @@ async fn a_second_signal_is_the_end_at_once() {
 
 #[tokio::test]
 async fn the_drain_command_announces_and_the_signal_then_needs_no_delay() {
-    const DELAY: Duration = Duration::from_secs(1);
+    const DELAY: Duration = Duration::from_secs(3);
     let upstream = Upstream::start(issuer::gotrue).await;
-    let mut process = started(&upstream, &["--drain-delay=1s"]).await;
+    let mut process = started(&upstream, &["--drain-delay=3s"]).await;
     let drained = run(&["drain", &format!("--admin-listen={}", process.admin)]);
     assert_eq!((drained.status.code(), drained.stderr.as_slice()), (Some(0), &b""[..]));
     assert_eq!((status(&process, "/readyz").await, status(&process, "/livez").await), (503, 200));
@@ -221,7 +221,7 @@ async fn healthcheck_says_by_its_exit_code_whether_it_lives() {
 #[tokio::test]
 async fn connections_that_say_nothing_do_not_hold_it() {
     let upstream = Upstream::start(issuer::gotrue).await;
-    let mut process = started(&upstream, &["--limits-header-read-timeout=200ms"]).await;
+    let mut process = started(&upstream, &["--limits-header-read-timeout=2s"]).await;
     let silent = TcpStream::connect(process.address).await.unwrap();
     let mut idle = TcpStream::connect(process.address).await.unwrap();
     idle.write_all(b"GET /user HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -259,7 +259,7 @@ async fn an_http2_client_is_sent_elsewhere_with_the_announcement() {
 #[tokio::test]
 async fn no_request_fails_under_load_while_clients_follow_readiness() {
     let upstream = Upstream::start(issuer::gotrue).await;
-    let mut process = started(&upstream, &["--drain-delay=1s", "--runtime-workers=2"]).await;
+    let mut process = started(&upstream, &["--drain-delay=5s", "--runtime-workers=2"]).await;
     let ready = std::sync::Arc::new(tokio::sync::watch::Sender::new(true));
     let mut clients = JoinSet::new();
     for _ in 0..8 {
@@ -305,6 +305,7 @@ async fn liveness_is_green_and_metrics_are_there_throughout() {
     let mut process = started(&upstream, &["--drain-delay=300ms"]).await;
     let begun = in_flight(&process, &upstream).await;
     let admin = process.admin;
+    let (watched, mut watching_since) = tokio::sync::watch::channel(0);
     let watching = tokio::spawn(async move {
         let mut seen = Vec::new();
         // the admin listener goes last, so the first refusal is the end
@@ -315,6 +316,7 @@ async fn liveness_is_green_and_metrics_are_there_throughout() {
                 Ok(answer) => seen.push(answer.status.as_u16()),
                 Err(_) => break,
             }
+            watched.send_replace(seen.len());
             sleep(Duration::from_millis(2)).await;
         }
         seen
@@ -322,6 +324,7 @@ async fn liveness_is_green_and_metrics_are_there_throughout() {
     process.signal(Signal::TERM);
     process.line("Closing").await;
     assert_eq!(status(&process, "/metrics").await, 200);
+    watching_since.wait_for(|seen| *seen > 20).await.unwrap();
     gate.open();
     begun.await.unwrap();
     assert_eq!(process.ended().await.code(), Some(0));

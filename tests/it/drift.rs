@@ -165,7 +165,7 @@ fn store_config(redis: &RedisServer) -> config::Store {
     config::Store {
         target: StoreTarget::Redis(Box::new(RedisTarget::at(url))),
         key_prefix: "gotrue".to_owned(),
-        timeout: Duration::from_millis(250),
+        timeout: Duration::from_secs(5),
         ref_key: None,
         wait_replicas: 0,
         memory_max_sessions: 1,

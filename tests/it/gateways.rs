@@ -17,6 +17,9 @@ use crate::support::{
     upstream::Upstream,
 };
 
+/// `check.timeout` as it is unless set, in time for every gateway: they give up after 250 ms to 1 s.
+const IN_TIME: &str = "--check-timeout=100ms";
+
 /// The headers by which the application knows whom it serves.
 const IDENTITY: [&str; 6] =
     ["X-Auth-User", "X-Auth-Session", "X-Auth-Role", "X-Auth-Email", "X-Auth-Aal", "X-Auth-Expires"];
@@ -36,7 +39,13 @@ impl Site {
         let (store, gotrue) =
             (format!("--store-url={}", redis.url()), format!("--upstream-url={}", upstream.url));
         let secret = format!("--jwt-secret={}", issuer::SECRET);
-        let flags = [flags, &[&store, &gotrue, &secret, "--jwt-jwks=off"]].concat();
+        let mut flags = [flags, &[&store, &gotrue, &secret, "--jwt-jwks=off"]].concat();
+        for patience in ["--store-timeout=10s", "--check-timeout=10s"] {
+            let (name, _) = patience.split_once('=').unwrap();
+            if !flags.iter().any(|flag| flag.starts_with(name)) {
+                flags.push(patience); // no test here is about it unless it says so
+            }
+        }
         let sidecar = Process::start(&flags).await;
         let gotrue = Client::new(&sidecar.url);
         Self { redis, sidecar, gotrue, _upstream: upstream }

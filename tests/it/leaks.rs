@@ -35,6 +35,7 @@ async fn started(upstream: &Upstream, redis: &RedisServer, more: &[&str]) -> Pro
     ];
     let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     flags.extend(["--jwt-jwks=off", "--log-access=false"]);
+    flags.extend(["--store-timeout=10s", "--check-timeout=10s"]); // a busy machine is no store that fails
     flags.extend(more);
     Process::start(&flags).await
 }

@@ -138,6 +138,7 @@ fn agree_in_steps_of(step: u32, a_move: impl Strategy<Value = Move>, cases: u32)
         cases,
         failure_persistence: None,
         max_shrink_iters: 50,
+        max_shrink_time: 90_000, // ms; each that still fails takes as long as is waited for changes
         ..Config::default()
     });
     let outcome = runner.run(&history, |history| {

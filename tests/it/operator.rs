@@ -72,7 +72,7 @@ async fn signed_in(store: &Store, user: UserId, ago: u64) -> SessionId {
 /// Exit code, stdout and stderr.
 fn sessions(redis: &RedisServer, args: &[&str]) -> (i32, String, String) {
     let url = format!("--store-url={}", redis.url());
-    let all = [&["sessions"], args, &[url.as_str()]].concat();
+    let all = [&["sessions"], args, &[url.as_str(), "--store-timeout=10s"]].concat();
     let output = run(&all);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
@@ -186,7 +186,7 @@ async fn every_call_that_revokes_or_is_refused_is_an_audit_line() {
         (format!("--upstream-url={}", upstream.url), format!("--store-url={}", redis.url()));
     let secret = format!("--jwt-secret={SECRET}");
     let process =
-        Process::start(&[&upstream_url, &url, &secret, "--session-api-enabled=true", "--store-timeout=2s"])
+        Process::start(&[&upstream_url, &url, &secret, "--session-api-enabled=true", "--store-timeout=10s"])
             .await;
     let store = store(&redis);
     let user = UserId::parse(&uuid()).unwrap();

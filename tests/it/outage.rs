@@ -25,6 +25,8 @@ use crate::support::{
 
 const OPEN: &str = "gotrue_sidecar_store_breaker_open";
 const LENGTH: &str = "gotrue_sidecar_mirror_queue_length";
+const AGE: &str = "gotrue_sidecar_mirror_queue_age_seconds";
+const BYTES: &str = "gotrue_sidecar_mirror_queue_bytes";
 
 /// A sidecar with its own way to a Redis, through a relay.
 struct Replica {

@@ -200,6 +200,9 @@ fn another(redis: &RedisServer, upstream: &Upstream, clock: &Clock, flags: &[&st
     if !flags.contains(&"--store-timeout") {
         all.extend(["--store-timeout", "10s"]); // no test here is about it unless it says so
     }
+    if !flags.contains(&"--check-timeout") {
+        all.extend(["--check-timeout", "10s"]); // likewise
+    }
     Sidecar::start_at(clock, &all)
 }
 

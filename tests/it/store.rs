@@ -24,7 +24,7 @@ use gotrue_sidecar::{
     config::{self, RedisTarget, Secret, SecretSource, StoreTarget, StoreTls},
     session::{
         Aal, AboveCap, Cap, Change, Evicted, FactorId, Limits, Origin, Outcome, Reason, Record, RefreshRef,
-        Seconds, SessionId, Sought, State, UserId, Wanted, Which,
+        Seconds, SessionId, Sought, State, TokenOf, UserId, Wanted, Which,
     },
     store::{Source, Store},
 };
@@ -42,24 +42,27 @@ const NOW: Seconds = 1_800_000_000;
 /// `session.ttl` in tests, seconds.
 const SESSION_TTL: Seconds = 30 * 24 * 60 * 60;
 
-/// `store.timeout` in tests.
-const TIMEOUT: Duration = Duration::from_millis(250);
+/// `store.timeout` in tests that wait it out.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A configuration of the store; tests change what they are about.
+/// What fails within this has not waited for the `store.timeout` of other tests, nor for much else.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// A configuration of the store, with more time than a busy machine needs; tests change what they are about.
 fn config(target: StoreTarget) -> config::Store {
     config::Store {
         target,
         key_prefix: "gotrue".to_owned(),
-        timeout: TIMEOUT,
+        timeout: Duration::from_secs(5),
         ref_key: None,
         wait_replicas: 0,
         memory_max_sessions: 20_000,
     }
 }
 
-/// With more time than a busy machine needs, where time is not what a test is about.
-fn unhurried(target: StoreTarget) -> config::Store {
-    config::Store { timeout: Duration::from_secs(5), ..config(target) }
+/// With a timeout that a test can wait for, again and again.
+fn hurried(target: StoreTarget) -> config::Store {
+    config::Store { timeout: TIMEOUT, ..config(target) }
 }
 
 /// A Redis that needs more than its address to get into.

@@ -105,7 +105,9 @@ async fn plaintext_and_silence_are_closed() {
         let (got, _) = client.rest().await;
         assert!(!got.starts_with(b"HTTP/1.1 200"), "{sent:?}");
     }
-    // and a handshake, then nothing
+    assert!(served.upstream.connections().is_empty());
+    // and a handshake, for which there is more time, then nothing
+    let served = serve(&["--limits-header-read-timeout=2s"]).await;
     let mut silent =
         connect(&served.sidecar, &served.folder.path().join("ca.pem"), &["http/1.1"]).await.unwrap();
     let mut byte = [0; 1];

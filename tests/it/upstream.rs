@@ -11,6 +11,7 @@ use tokio::{
 use crate::support::{
     certificates,
     raw::{Raw, Received},
+    redis::free_port,
     sidecar::Sidecar,
     until,
     upstream::{Connection, Step, Upstream, answer},
@@ -47,15 +48,14 @@ async fn are_known_to_be_closed(connections: &[Connection]) {
     .await;
 }
 
-/// An address that refuses.
-async fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+/// An address that refuses, and that nobody else is given meanwhile.
+fn nobody() -> String {
+    format!("http://127.0.0.1:{}", free_port())
 }
 
 #[tokio::test]
 async fn an_upstream_that_is_not_there_is_502_in_either_form() {
-    let sidecar = start(&nobody().await, &[]);
+    let sidecar = start(&nobody(), &[]);
     let got = get(&sidecar).await;
     // Dated, as GoTrue's own answers are.
     let (undated, date) = got.head.split_once("date: ").unwrap();
@@ -90,7 +90,7 @@ async fn an_upstream_that_is_not_there_is_502_in_either_form() {
 
 #[tokio::test]
 async fn an_upstream_that_comes_later_is_found() {
-    let url = nobody().await;
+    let url = nobody();
     let sidecar = start(&url, &[]);
     assert_eq!(get(&sidecar).await.status(), 502);
     let listener = TcpListener::bind(url.strip_prefix("http://").unwrap()).await.unwrap();

@@ -42,9 +42,9 @@ if rule.which == 'nobody' then
 EOF
 
 mutation 'an ending hits what began after it' src/store/end.lua it 'store::conformance' <<'EOF'
-  if number(stored[1]) > rule.sent_ms then
+  if number(there.began_ms) > rule.sent_ms then
 ---
-  if number(stored[1]) > 2 * rule.sent_ms then
+  if number(there.began_ms) > 2 * rule.sent_ms then
 EOF
 
 mutation 'a removed factor lowers every session' src/store/common.lua it 'store::conformance' <<'EOF'

@@ -158,8 +158,9 @@ pub(super) const KEYS: &[Key] = &[
         File,
         "no file",
         "/run/secrets/store-ref-key",
-        "A file that holds store.ref_key. Read at the start only.",
+        "A file that holds store.ref_key.",
     )
+    .reloaded()
     .needs_store(),
     Key::new(
         "store.memory_max_sessions",

@@ -145,3 +145,40 @@ fn a_revoked_grant_ends_the_clients_sessions() {
         (exchange(Good(ME), "DELETE /user/oauth/grants", 400).code("validation_failed"), ""),
     ]);
 }
+
+#[test]
+fn a_tombstone_is_told_of_tokens_that_may_have_been_refreshed_since() {
+    const SINCE: &str = r#"{"sub":"U","session_id":"S","iat":6500,"exp":10100}"#;
+    const OVER: &str = r#"{"sub":"U","session_id":"S","iat":5900,"exp":9500}"#;
+    const ODD: &str = r#"{"sub":"U","session_id":"S","iat":14000,"exp":13600}"#;
+    let told = |change: &Change| match change {
+        Change::End { expires_at, .. } => *expires_at,
+        _ => unreachable!(),
+    };
+    for (who, until) in [
+        (Good(ME), 13_600),
+        (Good(FRESH), 13_600),
+        (Good(SINCE), 13_599),
+        (Expired(OVER), 13_599),
+        (Good(ODD), 13_600),
+    ] {
+        for (request, status, code) in [
+            ("POST /logout", 204, ""),
+            ("POST /logout?scope=others", 204, ""),
+            ("GET /user", 403, "session_not_found"),
+        ] {
+            let exchange = exchange(who, request, status).code(code);
+            exchange.decide(|asked, answered| {
+                let ended: Vec<_> = mirror()
+                    .before(asked)
+                    .into_iter()
+                    .chain(mirror().after(asked, answered).changes)
+                    .collect();
+                assert!(!ended.is_empty(), "{request}");
+                for change in &ended {
+                    assert_eq!(told(change), Some(until), "{request}");
+                }
+            });
+        }
+    }
+}

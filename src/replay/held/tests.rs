@@ -86,11 +86,53 @@ fn refreshes_of_a_session_are_the_last_unless_something_stands_between() {
     let mut held = held(10);
     put(&mut held, vec![sign_in(1, 1), refresh(1, 1, 1), refresh(1, 2, 1), refresh(1, 1, 2)]);
     assert_eq!(held.len(), 3, "the sign-in, and a refresh of each");
-    put(&mut held, vec![end(1, Which::Others(session(2))), refresh(1, 2, 3)]);
+    put(&mut held, vec![end(1, Which::Others(session(9))), refresh(1, 2, 3)]);
     assert_eq!(held.len(), 5);
     // one that comes late is kept as it is: the store knows which is newer
     put(&mut held, vec![refresh(1, 2, 2)]);
     assert_eq!(held.len(), 6);
+}
+
+/// Whoever stays signed in may send it as often as they like.
+#[test]
+fn an_ending_of_many_that_is_made_again_is_one() {
+    for which in [Which::All, Which::Others(session(1)), Which::Client("a".to_owned())] {
+        let mut held = held(10);
+        put(&mut held, vec![end(1, which.clone()); 50]);
+        assert_eq!((held.len(), held.oldest()), (1, Some(0)), "{which:?}");
+    }
+    let mut held = held(10);
+    let others = || end(1, Which::Others(session(1)));
+    let again = (1..50).flat_map(|later| [others(), refresh(1, 1, later)]);
+    put(&mut held, again.collect());
+    assert_eq!(
+        kinds(&held, 1),
+        [QueuedKind::Ending, QueuedKind::Creation],
+        "of the one who stays nothing ends"
+    );
+    put(&mut held, vec![sign_in(1, 2), others(), end(1, Which::Others(session(2)))]);
+    assert_eq!(held.len(), 5, "somebody came in between, and another one stays");
+}
+
+#[test]
+fn nobody_fills_it_alone() {
+    let mut held = held(1000);
+    put(&mut held, vec![sign_in(2, 2), end(2, Which::All)]);
+    let client = |number: u32| end(1, Which::Client(number.to_string()));
+    let lost = put(&mut held, [sign_in(1, 1)].into_iter().chain((0..150).map(client)).collect());
+    assert_eq!(lost.len(), 51, "more than a tenth is one's own");
+    assert_eq!((lost[0], lost[1]), (QueuedKind::Creation, QueuedKind::Ending));
+    assert_eq!((kinds(&held, 1).len(), kinds(&held, 2).len()), (100, 2));
+    assert_eq!(held.len(), 102);
+}
+
+#[test]
+fn of_several_that_became_one_the_first_says_since_when_they_wait() {
+    let mut held = held(10);
+    put(&mut held, vec![refresh(1, 1, 1), sign_in(2, 2), refresh(1, 1, 2)]);
+    assert_eq!(held.oldest(), Some(0));
+    assert!(held.take(&held.of_user(user(1), 1)[0]));
+    assert_eq!(held.oldest(), Some(1));
 }
 
 #[test]
@@ -187,4 +229,21 @@ fn bytes_are_bounded_and_given_back() {
         held.take(&queued);
     }
     assert_eq!((held.len(), held.bytes(), held.lists.len()), (0, 0, 0));
+}
+
+#[test]
+fn the_last_record_that_names_a_token_says_what_it_is_worth() {
+    let mut held = held(10);
+    // in seconds of their own, so that they stay two
+    put(&mut held, vec![sign_in(1, 1), refresh(1, 1, 1)]);
+    for (token, reason, found) in [
+        (0, Reason::UnknownToGotrue, false),
+        (0, Reason::RefreshReuse, true),
+        (1, Reason::UnknownToGotrue, true),
+        (2, Reason::RefreshReuse, false),
+    ] {
+        let reference = RefreshRef::parse(&format!("{token:_>43}")).unwrap();
+        let by_ref = ByRef { reference, fate: Fate::Ended(reason), sent_ms: 1 };
+        assert_eq!(held.holder(&by_ref), found.then_some((user(1), session(1))), "{token} {reason:?}");
+    }
 }

@@ -28,7 +28,8 @@ impl Table {
 
     /// Ends the session of a record that is not written, here and not in GoTrue.
     pub(super) fn end_here(&mut self, reason: Reason, new: &Record, now: Seconds) -> u64 {
-        let known = Tombstone { reason, expires_at: Some(new.expires_at), ended_in_gotrue: false };
+        let expires_at = Some(rules::tokens_until(new, now));
+        let known = Tombstone { reason, expires_at, ended_in_gotrue: false };
         self.end(new.user, &Which::One(new.session), u64::MAX, known, now)
     }
 

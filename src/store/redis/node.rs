@@ -16,6 +16,12 @@ const PATIENT: usize = 8;
 /// This part of the time that is left Redis waits for replicas; the rest is for the way there and back.
 const WAITED: f64 = 0.8;
 
+/// For so long after they were waited for in vain, nobody waits longer than [`HARDLY`]: they are away.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// What a replica needs that is there, about.
+const HARDLY: Duration = Duration::from_millis(5);
+
 /// What all nodes are made with.
 #[derive(Clone, Debug)]
 pub(super) struct Terms {
@@ -35,6 +41,8 @@ pub(super) struct Node {
     link: Link,
     /// For what waits for replicas. Redis does nothing else on a connection meanwhile, so each is for one at a time.
     patient: Mutex<Vec<Arc<Link>>>,
+    /// When replicas were last waited for in vain.
+    in_vain: Mutex<Option<Instant>>,
     terms: Terms,
 }
 
@@ -42,7 +50,7 @@ impl Node {
     /// Connects to nothing yet.
     pub(super) fn new(terms: &Terms, address: Option<Address>) -> Self {
         let link = link(terms, address.as_ref());
-        Self { address, link, patient: Mutex::new(Vec::new()), terms: terms.clone() }
+        Self { address, link, patient: Mutex::default(), in_vain: Mutex::default(), terms: terms.clone() }
     }
 
     /// Makes the next calls over new connections, but for those that have done since then what they were asked. Calls
@@ -72,13 +80,21 @@ impl Node {
         };
         let began = Instant::now();
         link.connected().await?;
-        let left = self.terms.timeout.saturating_sub(began.elapsed()).mul_f64(WAITED);
+        let mut left = self.terms.timeout.saturating_sub(began.elapsed()).mul_f64(WAITED);
+        let are_away = self.in_vain().is_some_and(|at| at.elapsed() < AWAY);
+        if are_away {
+            left = left.min(HARDLY);
+        }
         let mut waiting = pipeline.clone();
         waiting.cmd("WAIT").arg(replicas).arg(left.as_millis().max(1).to_string()); // 0 would be for ever
         let mut replies = self.send_over(&link, &waiting).await?;
         let reached = reply::count(&replies.pop().ok_or(Error::Protocol)?)?;
+        let enough = reached >= u64::from(replicas);
+        if enough || !are_away {
+            *self.in_vain() = (!enough).then(Instant::now);
+        }
         // what was refused or is to be asked of somebody else was not done at all
-        if reached < u64::from(replicas) && replies.iter().all(is_sound) {
+        if !enough && replies.iter().all(is_sound) {
             return Err(Error::Replicas);
         }
         Ok(replies)
@@ -109,6 +125,10 @@ impl Node {
             return links.last().map(Arc::clone);
         }
         idle
+    }
+
+    fn in_vain(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.in_vain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn patient(&self) -> MutexGuard<'_, Vec<Arc<Link>>> {

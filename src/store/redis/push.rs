@@ -7,7 +7,7 @@ use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 use ::redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::{Notify, mpsc},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -92,21 +92,24 @@ impl Listener {
                     Ok(mut connection) => {
                         changes.of_everybody(); // nobody told us of what happened before
                         let _ = tell.send((master.clone(), Heard::Yes)).await;
+                        let since = Instant::now();
                         until_lost(&mut connection, &lost).await;
                         changes.of_everybody();
-                        pause = PAUSE.0;
+                        // at once, unless it is closed again and again
+                        pause = if since.elapsed() > PAUSE.1 { Duration::ZERO } else { PAUSE.0 };
                         Heard::NotNow
                     }
                     Err(error) => {
-                        pause = if failure::is_refusal(&error) { REFUSED } else { (pause * 2).min(PAUSE.1) };
+                        pause = if failure::is_refusal(&error) {
+                            REFUSED
+                        } else {
+                            (pause * 2).clamp(PAUSE.0, PAUSE.1)
+                        };
                         Heard::No(failure::error_of(&error))
                     }
                 };
-                let failed = heard != Heard::NotNow;
                 let _ = tell.send((master.clone(), heard)).await;
-                if failed {
-                    sleep(pause).await;
-                }
+                sleep(pause).await;
             }
         });
         Self { heard: Heard::NotNow, _task: AbortOnDropHandle::new(task) }

@@ -7,7 +7,7 @@ use ::redis::{ServerErrorKind, Value};
 use super::{failure, record, redirect, sentinel::Said};
 use crate::{
     config::store_url::Address,
-    session::{Evicted, Listed, Outcome, Reason, Seconds, SessionId, State, UserId},
+    session::{Evicted, Listed, Outcome, Reason, RefreshRef, Seconds, SessionId, State, TokenOf, UserId},
     store::{Error, Swept},
 };
 
@@ -225,6 +225,12 @@ pub(super) fn hint(reply: &Value) -> Result<Option<(UserId, SessionId)>, Error> 
 pub(super) fn knows_gotrue(tombstone: &Value) -> bool {
     let parts: Vec<_> = text(tombstone).unwrap_or_default().split(':').collect();
     matches!(parts.as_slice(), [_, _, _, "1"])
+}
+
+/// Which of a session's tokens, the current one and the previous one, that one is.
+pub(super) fn token_of(reply: &Value, token: &RefreshRef) -> Result<Option<TokenOf>, Error> {
+    let tokens = texts(reply)?.into_iter().zip([TokenOf::Current, TokenOf::Previous]);
+    Ok(tokens.into_iter().find_map(|(named, which)| (named == Some(token.as_str())).then_some(which)))
 }
 
 /// A list of texts, some of them absent.

@@ -2,8 +2,8 @@
 //! store in one replica while another one writes the logout that came after it. `record.lua` and `end.lua` hold the
 //! same rule.
 
-use super::{Tombstone, is_later};
-use crate::session::{Reason, Record, SessionId, Which};
+use super::{Tombstone, is_later, tokens_until};
+use crate::session::{Reason, Record, Seconds, SessionId, Which};
 
 /// The last ending of all sessions of a user, and the last one of all but one.
 ///
@@ -23,6 +23,11 @@ struct Ending {
 }
 
 impl Bulk {
+    /// Nothing is remembered.
+    pub(in crate::store) fn is_empty(&self) -> bool {
+        self.all.is_none() && self.others.is_none()
+    }
+
     /// Remembers an ending, if it is of one of these kinds.
     pub(in crate::store) fn note(&mut self, which: &Which, sent_ms: u64, known: Tombstone) {
         let ending = Ending { sent_ms, reason: known.reason, in_gotrue: known.ended_in_gotrue };
@@ -36,13 +41,13 @@ impl Bulk {
         }
     }
 
-    /// The tombstone of a session that nobody has told of before, where one of them ended it.
-    pub(in crate::store) fn ended(&self, record: &Record) -> Option<Tombstone> {
+    /// The tombstone of a session of whose beginning nobody has told before, where one of them ended it.
+    pub(in crate::store) fn ended(&self, record: &Record, now: Seconds) -> Option<Tombstone> {
         let others = self.others.filter(|(_, spared)| *spared != record.session).map(|(ending, _)| ending);
         let ending = [self.all, others].into_iter().flatten().find(|it| it.means(record))?;
         Some(Tombstone {
             reason: ending.reason,
-            expires_at: Some(record.expires_at),
+            expires_at: Some(tokens_until(record, now)),
             ended_in_gotrue: ending.in_gotrue,
         })
     }
@@ -76,7 +81,7 @@ mod tests {
         bulk.note(&Which::Client("client".to_owned()), 9_000, known(Reason::Logout));
         let of = |began_ms, begun_by_ms, session| {
             let record = Record { session, began_ms, begun_by_ms, ..a_record() };
-            bulk.ended(&record).map(|it| it.reason)
+            bulk.ended(&record, 10).map(|it| it.reason)
         };
         let somebody = a_record().session;
         for (began_ms, begun_by_ms, session, expected) in [
@@ -98,7 +103,7 @@ mod tests {
         let mut bulk = Bulk::default();
         bulk.note(&Which::All, 5_000, Tombstone { ended_in_gotrue: true, ..known(Reason::Logout) });
         for (began_ms, ended) in [(4_999, true), (5_000, false)] {
-            assert_eq!(bulk.ended(&Record { began_ms, ..a_record() }).is_some(), ended, "{began_ms}");
+            assert_eq!(bulk.ended(&Record { began_ms, ..a_record() }, 10).is_some(), ended, "{began_ms}");
         }
     }
 }

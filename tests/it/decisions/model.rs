@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use gotrue_sidecar::session::{Aal, Change, Origin, Record, RefreshRef, Seconds, SessionId, UserId, Which};
+use gotrue_sidecar::{
+    mirror::ByRef,
+    session::{Aal, Change, Origin, Record, RefreshRef, Seconds, SessionId, UserId, Which},
+};
 
 #[derive(Default)]
 pub(crate) struct Model {
@@ -32,13 +35,10 @@ impl Model {
         Some(until).filter(|until| *until > now)
     }
 
-    pub(crate) fn session_of(&self, reference: &RefreshRef) -> Option<(UserId, SessionId)> {
-        let (user, session) = *self.by_ref.get(reference)?;
-        let record = self.sessions.get(&session)?;
-        let agrees = [&record.refresh_ref, &record.previous_ref]
-            .into_iter()
-            .any(|known| known.as_ref() == Some(reference));
-        agrees.then_some((user, session))
+    pub(crate) fn session_of(&self, by_ref: &ByRef) -> Option<(UserId, SessionId)> {
+        let (user, session) = *self.by_ref.get(&by_ref.reference)?;
+        let token = self.sessions.get(&session)?.names(&by_ref.reference)?;
+        by_ref.is_about(token).then_some((user, session))
     }
 
     /// Whether it was made; a session that was revoked is not written back.

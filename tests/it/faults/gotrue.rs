@@ -13,7 +13,7 @@ use tokio::{
 
 use super::*;
 use crate::support::{
-    redis::RedisServer,
+    redis::{RedisServer, free_port},
     upstream::{Seen, Step, answer},
 };
 
@@ -35,8 +35,8 @@ impl House {
             Upstream::start(move |seen| if switch.load(SeqCst) { fault(seen) } else { issuer::gotrue(seen) })
                 .await;
         let redis = RedisServer::start();
-        let plain = sidecar(&upstream.url, &redis.url(), &[]).await;
-        let enforcing = sidecar(&upstream.url, &redis.url(), &["--enforce=true"]).await;
+        let plain = sidecar(&upstream.url, &redis.url(), &[PATIENT_STORE]).await;
+        let enforcing = sidecar(&upstream.url, &redis.url(), &[PATIENT_STORE, "--enforce=true"]).await;
         Self { upstream, broken, redis, plain, enforcing }
     }
 
@@ -149,7 +149,7 @@ async fn a_gotrue_that_is_slow_but_within_the_timeout_is_waited_for_and_recorded
     let upstream =
         Upstream::start(|seen| vec![Step::Wait(TIMEOUT / 3), Step::Send(issuer::said(seen))]).await;
     let redis = RedisServer::start();
-    let process = sidecar(&upstream.url, &redis.url(), &[]).await;
+    let process = sidecar(&upstream.url, &redis.url(), &[PATIENT_STORE]).await;
     let tokens = Client::new(&process.url).sign_in("a@b.example").await;
     assert!(is_recorded(&mut redis.client().await, &tokens).await);
     assert_eq!(upstream.seen().len(), 1);
@@ -164,7 +164,7 @@ async fn an_answer_that_breaks_off_breaks_off_here_too_and_is_not_recorded() {
     })
     .await;
     let redis = RedisServer::start();
-    let process = sidecar(&upstream.url, &redis.url(), &[]).await;
+    let process = sidecar(&upstream.url, &redis.url(), &[PATIENT_STORE]).await;
     let request = Ask::Login.request(&process.url, &issuer::somebody());
     assert!(send(request).await.is_err(), "an answer that is cut off must not look whole");
     let dropped = process.metric(r#"gotrue_sidecar_mirror_dropped_total{reason="cut_off"}"#).await;
@@ -175,11 +175,9 @@ async fn an_answer_that_breaks_off_breaks_off_here_too_and_is_not_recorded() {
 
 #[tokio::test]
 async fn a_gotrue_that_is_not_there_yet_is_502_unready_and_then_served() {
-    let place = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = place.local_addr().unwrap();
-    drop(place);
+    let address = format!("127.0.0.1:{}", free_port());
     let redis = RedisServer::start();
-    let process = sidecar(&format!("http://{address}"), &redis.url(), &[]).await;
+    let process = sidecar(&format!("http://{address}"), &redis.url(), &[PATIENT_STORE]).await;
     for ask in Ask::ALL {
         let (answer, _) = ask.send(&process.url, &issuer::somebody()).await;
         assert!(made(502, "bad_gateway")(&answer), "{ask:?}: {answer:?}");

@@ -109,6 +109,7 @@ impl House {
     async fn comes_back(&self) {
         for process in [&self.plain, &self.enforcing] {
             process.metric_becomes("gotrue_sidecar_store_up", 1).await;
+            process.metric_becomes("gotrue_sidecar_store_breaker_open", 0).await;
         }
         let mut redis = self.redis.client().await;
         let began = Instant::now();

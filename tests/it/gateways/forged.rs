@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::support::{client::admin::signed, raw::Raw};
+use crate::support::client::admin::signed;
 
 /// In every forged value, and nowhere else.
 const CANARY: &str = "forged-by-the-client";
@@ -72,14 +72,12 @@ async fn trailers_are_not_taken_for_headers() {
     for gateway in site.gateways().await {
         for declared in ["", "Trailer: X-Auth-User\r\n"] {
             let before = gateway.app.seen().len();
-            let mut raw = Raw::connect(gateway.address).await;
-            raw.send(format!(
+            let request = format!(
                 "POST / HTTP/1.1\r\nHost: app.example\r\n{}{declared}Transfer-Encoding: chunked\r\n\r\n\
                  3\r\nabc\r\n0\r\nX-Auth-User: {CANARY}\r\n\r\n",
                 bearer(&tokens.access),
-            ))
-            .await;
-            assert_eq!(raw.answer().await.status(), 200, "{}", gateway.name);
+            );
+            assert_eq!(gateway.answer_to("POST", &request).await.status(), 200, "{}", gateway.name);
             let seen = gateway.app.seen()[before..].to_vec();
             assert_eq!(seen[0].header("X-Auth-User"), [tokens.user.to_string()], "{}", gateway.name);
             assert!(!seen[0].head.contains(CANARY), "{}", gateway.name);

@@ -24,10 +24,21 @@ async fn behaves(mut site: Site, ask: impl AsyncFn(Option<&str>) -> Said) {
     let (tokens, revoked) = (site.sign_in().await, site.sign_in().await);
     let nobody = |status| (status, String::new());
     site.sign_out(&revoked).await;
-    assert_eq!(ask(Some(&tokens.access)).await, (200, tokens.user.to_string()));
-    assert_eq!(ask(None).await, nobody(401));
-    assert_eq!(ask(Some("no-token")).await, nobody(401));
-    assert_eq!(ask(Some(&revoked.access)).await, nobody(403));
+    // They give the check half a second, after which they let nobody in: on a busy machine it is asked again.
+    let says = async |token: Option<&str>, expected: Said| {
+        let mut said = ask(token).await;
+        for _ in 0..10 {
+            if said.0 != 503 {
+                break;
+            }
+            said = ask(token).await;
+        }
+        assert_eq!(said, expected);
+    };
+    says(Some(&tokens.access), (200, tokens.user.to_string())).await;
+    says(None, nobody(401)).await;
+    says(Some("no-token"), nobody(401)).await;
+    says(Some(&revoked.access), nobody(403)).await;
     site.redis.hang();
     assert_eq!(ask(Some(&issuer::somebody().access)).await, nobody(503));
     site.redis.go_on();
@@ -40,7 +51,7 @@ async fn behaves(mut site: Site, ask: impl AsyncFn(Option<&str>) -> Said) {
 
 #[tokio::test]
 async fn a_rust_service_asks_by_itself() {
-    let site = Site::new(&[]).await;
+    let site = Site::new(&[IN_TIME]).await;
     let check = site.sidecar.admin.to_string();
     behaves(site, async |token| {
         let mut headers = HeaderMap::from_iter([("x-auth-user", "forged")].map(|(name, value)| {
@@ -64,7 +75,7 @@ async fn a_rust_service_asks_by_itself() {
 /// Express is middleware on Node's own server; this is that server without the former.
 #[tokio::test]
 async fn a_node_service_asks_by_itself() {
-    let site = Site::new(&[]).await;
+    let site = Site::new(&[IN_TIME]).await;
     let middleware = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/gateways/session.mjs");
     let service = format!(
         "import http from 'node:http'

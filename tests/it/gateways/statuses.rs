@@ -11,7 +11,7 @@ const SITUATIONS: [&str; 6] =
 
 #[tokio::test]
 async fn only_the_check_lets_through_and_the_page_says_what_else_happens() {
-    let mut site = Site::new(&[]).await;
+    let mut site = Site::new(&[IN_TIME]).await;
     let gateways = site.gateways().await;
     let (allowed, revoked) = (site.sign_in().await, site.sign_in().await);
     site.sign_out(&revoked).await;
@@ -28,19 +28,19 @@ async fn only_the_check_lets_through_and_the_page_says_what_else_happens() {
     site.redis.hang();
     for (gateway, seen) in gateways.iter().zip(&mut seen) {
         // Of a session that the check has not been asked about yet: no memory answers for Redis.
-        seen.push(gateway.get("/refused", &bearer(&issuer::somebody().access)).await);
+        seen.push(gateway.get_once("/refused", &bearer(&issuer::somebody().access)).await);
     }
     site.redis.go_on();
     site.sidecar.hang();
     for (gateway, seen) in gateways.iter().zip(&mut seen) {
         if gateway.gives_up {
-            seen.push(gateway.get("/refused", &bearer(&allowed.access)).await);
+            seen.push(gateway.get_once("/refused", &bearer(&allowed.access)).await);
         }
     }
     site.sidecar.signal(Signal::KILL);
     site.sidecar.ended().await;
     for (gateway, seen) in gateways.iter().zip(&mut seen) {
-        seen.push(gateway.get("/refused", &bearer(&allowed.access)).await);
+        seen.push(gateway.get_once("/refused", &bearer(&allowed.access)).await);
     }
 
     for (gateway, seen) in gateways.iter().zip(&seen) {

@@ -96,7 +96,8 @@ async fn a_rotated_password_of_the_store_is_taken_up() {
     let redis = RedisServer::with_options(&["--requirepass", "first-password"]);
     let upstream = Upstream::start(issuer::gotrue).await;
     let (url, password) = (format!("--store-url={}", redis.url()), flag("store-password-file", &file));
-    let process = started(&upstream, &[&url, &password, "--reload-interval=100ms"]).await;
+    let flags = [url.as_str(), &password, "--reload-interval=100ms", "--store-timeout=10s"];
+    let process = started(&upstream, &flags).await;
     process.metric_becomes("gotrue_sidecar_store_up", 1).await;
 
     let mut admin = redis.client_with("first-password").await;
@@ -109,6 +110,7 @@ async fn a_rotated_password_of_the_store_is_taken_up() {
 
     fs::write(&file, "second-password\n").unwrap();
     process.metric_becomes("gotrue_sidecar_store_up", 1).await;
+    process.metric_becomes("gotrue_sidecar_store_breaker_open", 0).await;
     assert!(believes(&process).await);
 }
 

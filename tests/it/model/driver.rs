@@ -24,7 +24,7 @@ use crate::support::{
 };
 
 /// Changes that nobody waits for are made within so long; failing histories are made small at this pace.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(10);
 
 /// So many users share a history.
 const USERS: usize = 2;

@@ -2,6 +2,26 @@
 
 use super::*;
 
+/// How often the store was called for a request, and did not answer in time.
+async fn called(replica: &Replica) -> u64 {
+    counted(replica, "timeout").await
+}
+
+/// How often a request did without it.
+async fn skipped(replica: &Replica) -> u64 {
+    counted(replica, "skipped").await
+}
+
+async fn counted(replica: &Replica, result: &str) -> u64 {
+    let mut sum = 0;
+    for command in ["apply", "lookup"] {
+        let series =
+            format!(r#"gotrue_sidecar_store_commands_total{{command="{command}",result="{result}"}}"#);
+        sum += replica.process.metric(&series).await;
+    }
+    sum
+}
+
 #[tokio::test]
 async fn while_it_is_open_nobody_waits() {
     const TIMEOUT: Duration = Duration::from_secs(2);
@@ -10,13 +30,16 @@ async fn while_it_is_open_nobody_waits() {
     let before = replica.sign_in().await;
     redis.hang();
     replica.opens().await;
+    let (calls, skips) = (called(&replica).await, skipped(&replica).await);
     let began = Instant::now();
     for _ in 0..20 {
         let tokens = replica.sign_in().await;
         assert_eq!(replica.client().user(&before).await.status, 200, "GoTrue decides");
         assert_eq!(replica.client().logout(&tokens, "").await.status, 204);
     }
-    assert!(began.elapsed() < TIMEOUT, "sixty requests took {:?}", began.elapsed());
+    assert_eq!(called(&replica).await, calls, "sixty requests waited for the store");
+    assert!(skipped(&replica).await >= skips + 60, "they did without it");
+    assert!(began.elapsed() < TIMEOUT * 30, "sixty requests took {:?}", began.elapsed());
     replica.process.line("breaker open").await;
     redis.go_on();
     replica.closes().await;

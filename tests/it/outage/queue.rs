@@ -172,6 +172,17 @@ async fn a_full_queue_loses_creations_first_and_says_so() {
     assert!(replica.process.metric(&dropped("ending")).await >= 1, "nothing but endings was left");
     let line = replica.process.line("too many wait for the store").await;
     assert!(line.contains(r#""level":"error""#) && line.contains(r#""kind":"creation""#), "{line}");
+    let told = || async {
+        let log = replica.process.stderr();
+        let lines = log.lines().filter(|line| line.contains(r#""kind":"creation""#));
+        let counts = lines.filter_map(|line| line.split(r#""count":"#).nth(1)?.split(&[',', '}'][..]).next());
+        let sum: u64 = counts.map(|count| count.parse::<u64>().unwrap()).sum();
+        (sum == replica.process.metric(&dropped("creation")).await).then_some(())
+    };
+    eventually(told, || format!("not each loss is told of\n{}", replica.process.stderr())).await;
+    let older = || async { (replica.process.metric(AGE).await >= 1).then_some(()) };
+    eventually(older, || "what waits does not get older".to_owned()).await;
+    assert!(replica.process.metric(BYTES).await >= 4 * 768, "each of them takes some memory");
     redis.go_on();
     replica.process.metric_becomes(LENGTH, 0).await;
     for tokens in &leaving {
@@ -200,7 +211,7 @@ async fn without_a_queue_what_the_store_does_not_take_is_lost_and_counted() {
 async fn what_was_revoked_elsewhere_stays_revoked() {
     let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
     let cut_off = Replica::start(&upstream, &redis, &["--store-timeout=200ms"]).await;
-    let other = Replica::start(&upstream, &redis, &[]).await;
+    let other = Replica::start(&upstream, &redis, &["--store-timeout=10s"]).await;
     let tokens = cut_off.sign_in().await;
     cut_off.relay.does(Does::Delay(Duration::from_secs(60)));
     let refreshed = Tokens::of(&cut_off.client().refresh(&tokens).await);
@@ -218,7 +229,8 @@ async fn what_was_revoked_elsewhere_stays_revoked() {
 #[tokio::test]
 async fn a_full_redis_is_not_away() {
     let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
-    let replica = Replica::start(&upstream, &redis, &["--session-api-enabled=true"]).await;
+    let flags = ["--store-timeout=10s", "--session-api-enabled=true"];
+    let replica = Replica::start(&upstream, &redis, &flags).await;
     let (leaving, revoked) = (replica.sign_in().await, replica.sign_in().await);
     command(&redis, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
     command(&redis, &["CONFIG", "SET", "maxmemory", "1mb"]).await;
@@ -241,7 +253,7 @@ async fn a_full_redis_is_not_away() {
 #[tokio::test]
 async fn a_revocation_comes_after_what_waits_of_its_user_and_never_waits_itself() {
     let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
-    let flags = ["--store-timeout=300ms", "--session-api-enabled=true"];
+    let flags = ["--store-timeout=2s", "--session-api-enabled=true"];
     let replica = Replica::start(&upstream, &redis, &flags).await;
     command(&redis, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
     command(&redis, &["CONFIG", "SET", "maxmemory", "1mb"]).await;
@@ -295,7 +307,9 @@ async fn a_change_that_the_store_refuses_holds_up_nobody() {
     // whether the replay was faster or not
     Tokens::of(&client.refresh(&odd).await);
     replica.process.metric_becomes(LENGTH, 0).await;
-    assert!(replica.process.metric(r#"gotrue_sidecar_mirror_replayed_total{result="refused"}"#).await >= 1);
+    let refused = r#"gotrue_sidecar_mirror_replayed_total{result="refused"}"#;
+    let counted = || async { (replica.process.metric(refused).await >= 1).then_some(()) };
+    eventually(counted, || replica.process.stderr()).await; // after it was taken out
     let line = replica.process.line("refuses a change that waited").await;
     assert!(line.contains(r#""level":"error""#), "{line}");
     assert_eq!(field(&redis, &refreshed, "previous_ref").await.map(|it| it.len()), Some(43));
@@ -341,4 +355,83 @@ async fn made_up_refresh_tokens_push_nothing_out_of_the_queue() {
     for tokens in &leaving {
         assert!(has(&redis, "revoked", tokens.user, tokens.session).await);
     }
+}
+
+/// What another program has put where a note of a refresh token stands cannot be read for ever.
+#[tokio::test]
+async fn an_ending_by_a_refresh_token_that_the_store_cannot_answer_holds_up_no_other() {
+    let (upstream, redis) = (Upstream::start(knows_no_refresh_token).await, RedisServer::start());
+    let replica = Replica::start(&upstream, &redis, &[]).await;
+    let (odd, other) = (replica.sign_in().await, replica.sign_in().await);
+    let mut direct = redis.client().await;
+    let notes: Vec<String> =
+        ::redis::cmd("KEYS").arg("gotrue:refresh:*").query_async(&mut direct).await.unwrap();
+    for note in notes {
+        let of: String = ::redis::cmd("GET").arg(&note).query_async(&mut direct).await.unwrap();
+        if of.contains(&odd.session.to_string()) {
+            command(&redis, &["DEL", &note]).await;
+            command(&redis, &["HSET", &note, "a", "b"]).await;
+        }
+    }
+    redis.hang();
+    replica.opens().await;
+    let client = replica.client();
+    for tokens in [&odd, &other] {
+        assert_eq!(client.refresh(tokens).await.status, 400);
+    }
+    redis.go_on();
+    replica.process.metric_becomes(LENGTH, 0).await;
+    assert!(has(&redis, "revoked", other.user, other.session).await);
+    let line = replica.process.line("refuses a change that waited").await;
+    assert!(line.contains(r#""level":"error""#) && line.contains("unproven"), "{line}");
+}
+
+/// After a failover the replica is what is missing: it must not keep those waiting that come late already.
+#[tokio::test]
+async fn endings_that_waited_do_not_each_wait_for_a_replica_that_is_away() {
+    const USERS: usize = 30;
+    let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
+    let flags = ["--store-wait-replicas=1", "--store-timeout=2s"];
+    let replica = Replica::start(&upstream, &redis, &flags).await;
+    let mut leaving = Vec::new();
+    for _ in 0..USERS {
+        leaving.push(replica.sign_in().await);
+    }
+    redis.hang();
+    replica.opens().await;
+    let client = replica.client();
+    for tokens in &leaving {
+        assert_eq!(client.logout(tokens, "?scope=local").await.status, 204);
+    }
+    redis.go_on();
+    replica.process.metric_becomes(LENGTH, 0).await; // within less than the replica is waited for by ten of them
+    for tokens in &leaving {
+        assert!(has(&redis, "revoked", tokens.user, tokens.session).await);
+    }
+    let told = || async { (replica.process.count("a change was not recorded") >= USERS).then_some(()) };
+    eventually(told, || format!("nobody is told that it is not safe\n{}", replica.process.stderr())).await;
+}
+
+/// With `store.wait_replicas`: made, and whoever asks is told that it may not last. Nothing is wrong with the store.
+#[tokio::test]
+async fn an_ending_that_too_few_servers_have_is_made_and_said_to_be_unsafe() {
+    let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
+    let flags = ["--store-wait-replicas=1", "--store-timeout=2s", "--session-api-enabled=true"];
+    let replica = Replica::start(&upstream, &redis, &flags).await;
+    let client = replica.client();
+    for _ in 0..4 {
+        let (leaving, revoked) = (replica.sign_in().await, replica.sign_in().await);
+        assert_eq!(client.logout(&leaving, "?scope=local").await.status, 204);
+        let path = "/sessions?scope=global";
+        let answer = client.request(Method::DELETE, path, Some(&revoked.access), None).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        for tokens in [&leaving, &revoked] {
+            assert!(has(&redis, "revoked", tokens.user, tokens.session).await);
+        }
+    }
+    assert_eq!(replica.process.metric(LENGTH).await, 0);
+    assert_eq!(replica.process.metric(OPEN).await, 0);
+    let unsafely = r#"gotrue_sidecar_store_commands_total{command="apply",result="replicas"}"#;
+    assert!(replica.process.metric(unsafely).await >= 8);
+    replica.process.line("a change was not recorded").await;
 }

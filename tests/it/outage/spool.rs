@@ -9,6 +9,10 @@ use crate::support::process::run;
 
 /// A sidecar that keeps what waits in a folder.
 async fn started(upstream: &Upstream, redis: &RedisServer, folder: &Path) -> Process {
+    started_with(upstream, redis, folder, &[]).await
+}
+
+async fn started_with(upstream: &Upstream, redis: &RedisServer, folder: &Path, more: &[&str]) -> Process {
     let flags = [
         format!("--upstream-url={}", upstream.url),
         format!("--store-url={}", redis.url()),
@@ -16,7 +20,8 @@ async fn started(upstream: &Upstream, redis: &RedisServer, folder: &Path) -> Pro
         "--jwt-jwks=off".to_owned(),
         format!("--store-spool-dir={}", folder.display()),
     ];
-    Process::start(&flags.iter().map(String::as_str).collect::<Vec<_>>()).await
+    let flags: Vec<_> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    Process::start(&flags).await
 }
 
 /// Waits until what waits is on disk, so that a kill loses nothing.
@@ -145,4 +150,58 @@ async fn a_disk_that_fails_costs_no_change() {
     process.line("is on disk again").await;
     process.metric_becomes("gotrue_sidecar_mirror_spool_ok", 1).await;
     assert_eq!(process.count("cannot be written to disk"), 1);
+}
+
+/// As one that is full after a restart: no reason for logins to fail.
+#[tokio::test]
+async fn a_disk_that_fails_at_the_start_is_no_reason_not_to_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
+    let mut process = started(&upstream, &redis, folder.path()).await;
+    redis.hang();
+    let kept = Client::new(&process.url).sign_in("a@b.example").await;
+    is_written(folder.path(), &kept).await;
+    process.signal(Signal::KILL);
+    process.ended().await;
+    fs::create_dir(folder.path().join("queue.new")).unwrap();
+
+    let mut next = started(&upstream, &redis, folder.path()).await;
+    next.line("cannot be written to disk").await;
+    next.metric_becomes("gotrue_sidecar_mirror_spool_ok", 0).await;
+    assert_eq!(next.metric(LENGTH).await, 1, "what is there was read");
+    // and is left as it was until it can be written
+    next.signal(Signal::KILL);
+    next.ended().await;
+    let last = started(&upstream, &redis, folder.path()).await;
+    assert_eq!(last.metric(LENGTH).await, 1);
+    fs::remove_dir(folder.path().join("queue.new")).unwrap();
+    last.line("is on disk again").await;
+    last.metric_becomes("gotrue_sidecar_mirror_spool_ok", 1).await;
+    redis.go_on();
+    last.metric_becomes(LENGTH, 0).await;
+    assert!(is_recorded(&redis, &kept).await);
+}
+
+#[tokio::test]
+async fn what_a_drain_could_not_write_stays_for_the_next_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
+    let mut process = started_with(&upstream, &redis, folder.path(), &["--drain-deadline=500ms"]).await;
+    let client = Client::new(&process.url);
+    let left = client.sign_in("a@b.example").await;
+    redis.hang();
+    let kept = client.sign_in("a@b.example").await;
+    assert_eq!(client.logout(&left, "?scope=local").await.status, 204);
+    is_written(folder.path(), &left).await;
+    is_written(folder.path(), &kept).await;
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended().await.code(), Some(1), "not everything is where it belongs");
+    let line = process.line("stay in store.spool_dir").await;
+    assert!(line.contains(r#""level":"warn""#) && line.contains(r#""count":"#), "{line}");
+    assert_eq!(process.count("before the end"), 0, "nothing is lost");
+    redis.go_on();
+    let next = started(&upstream, &redis, folder.path()).await;
+    next.line("a process before has left").await;
+    next.metric_becomes(LENGTH, 0).await;
+    assert!(is_recorded(&redis, &kept).await && !is_recorded(&redis, &left).await);
 }

@@ -114,7 +114,7 @@ async fn tokens_that_were_asked_for_before_a_ban_do_not_lift_it() {
 #[tokio::test]
 async fn a_ban_that_is_written_after_its_end_does_not_stand() {
     let login = Login::new(NOW);
-    let flags = ["--jwt-secret", SECRET, "--store-timeout", "100ms", "--lookup", "false"];
+    let flags = ["--jwt-secret", SECRET, "--store-timeout", "1s", "--lookup", "false"];
     let world = World::with(&flags, |seen: &Seen| {
         let lifts = seen.body.windows(4).any(|part| part == b"none");
         let until = if lifts { "null" } else { r#""2030-01-01T00:00:00Z""# };

@@ -170,7 +170,7 @@ async fn the_session_api_neither_shows_nor_admits_whose_time_is_over() {
 /// Contract I5: a store outage logs nobody out.
 #[tokio::test]
 async fn a_store_that_was_away_makes_nobody_idle() {
-    let flags = ["--jwt-secret", SECRET, "--store-timeout", "100ms", IDLE[0], IDLE[1], "--enforce", "true"];
+    let flags = ["--jwt-secret", SECRET, "--store-timeout", "1s", IDLE[0], IDLE[1], "--enforce", "true"];
     let world = World::with(&flags, serving).await;
     let (used, left) = (Login { expires: NOW + 9999, ..Login::new(NOW) }, Login::new(NOW));
     world.know(&[&used, &left]).await;
@@ -179,12 +179,17 @@ async fn a_store_that_was_away_makes_nobody_idle() {
     // of its use nothing can be noted; the probe finds out that it is so
     assert_eq!(world.as_user(&used, Method::GET, "/user", "").await.status, 200);
     let failures = "gotrue_sidecar_store_commands_total{command=\"ping\",result=\"timeout\"}";
-    world.counts(failures, 12).await; // for two seconds, and a little more
+    world.counts(failures, 4).await; // for two seconds, and a little more
     world.redis.go_on();
     until("the store answers", async || world.count("gotrue_sidecar_store_up").await == 1).await;
+    let open = "gotrue_sidecar_store_breaker_open";
+    until("the store is asked again", async || world.count(open).await == 0).await;
     world.pass(9 * MINUTE_MS);
     assert_eq!(world.as_user(&used, Method::GET, "/user", "").await.status, 200);
     world.pass(MINUTE_MS);
-    assert_eq!(world.as_user(&left, Method::GET, "/user", "").await.status, 403);
+    until("who was idle is refused", async || {
+        world.as_user(&left, Method::GET, "/user", "").await.status == 403
+    })
+    .await;
     assert_eq!(world.as_user(&used, Method::GET, "/user", "").await.status, 200);
 }

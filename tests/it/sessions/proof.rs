@@ -150,6 +150,19 @@ async fn a_forged_refresh_token_ends_nobodys_session() {
     assert_eq!(world.state(&login).await, State::Revoked);
 }
 
+/// GoTrue's clean-up deletes refresh tokens a day after they were exchanged.
+#[tokio::test]
+async fn a_previous_refresh_token_that_gotrue_has_deleted_ends_no_session() {
+    let login = Login::new(NOW);
+    let renewed = login.refreshed(NOW + 1);
+    let world = World::new(always(error("400 Bad Request", "refresh_token_not_found"))).await;
+    world.know(&[&login, &renewed]).await;
+    assert_eq!(world.refresh(&login).await.status, 400);
+    assert!(world.is_live(&login).await);
+    world.refresh(&renewed).await;
+    assert_eq!(world.state(&login).await, State::Revoked);
+}
+
 /// A key that is not known yet proves nothing here, but GoTrue knew it: where it agrees, the change is made,
 /// and where it refuses, none.
 #[tokio::test]

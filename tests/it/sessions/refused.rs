@@ -240,7 +240,7 @@ async fn a_hint_that_is_gone_leaves_the_rest_to_what_follows_gotrues_answer() {
 /// Contract §9: the store is away, so GoTrue decides. And of a ban only GoTrue knows whether it still holds.
 #[tokio::test]
 async fn a_store_that_does_not_answer_and_a_ban_refuse_no_refresh() {
-    let (world, login, renewed) = enforcing(&["--store-timeout", "100ms"]).await;
+    let (world, login, renewed) = enforcing(&["--store-timeout", "1s"]).await;
     let ban = Change::Suspend { user: login.user, until: Some(NOW + 50), decided_ms: NOW_MS };
     world.store.apply(&[ban], NOW).await.unwrap();
     assert_eq!(world.refresh(&login).await.status, 200);

@@ -52,7 +52,7 @@ async fn a_right_that_is_missing_is_named_as_such() {
             let without = ["SETUSER", USER, &format!("-{right}")];
             redis::cmd("ACL").arg(&without).exec_async(&mut redis).await.unwrap();
             redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut redis).await.unwrap();
-            let store = open(&unhurried(redis_target(format!("{}/1", server.url_of_user()))));
+            let store = open(&config(redis_target(format!("{}/1", server.url_of_user()))));
             assert_eq!(failure(&store).await.0, "auth", "{right}");
             let with = ["SETUSER", USER, &format!("+{right}")];
             redis::cmd("ACL").arg(&with).exec_async(&mut redis).await.unwrap();

@@ -38,7 +38,7 @@ struct Opener(Source);
 
 impl Opener {
     fn of(target: StoreTarget) -> Self {
-        Self(Source::new(&unhurried(target), Duration::from_secs(SESSION_TTL)).unwrap())
+        Self(Source::new(&config(target), Duration::from_secs(SESSION_TTL)).unwrap())
     }
 
     fn with(&self, limits: Limits) -> Store {
@@ -282,7 +282,7 @@ async fn a_cap_that_comes_late_is_reached_in_steps() {
 async fn sessions_that_wait_for_a_change_to_many_count_as_what_they_are() {
     let server = RedisServer::start();
     let in_steps_of_one = Opener(
-        Source::new(&unhurried(redis_target(server.url())), Duration::from_secs(SESSION_TTL))
+        Source::new(&config(redis_target(server.url())), Duration::from_secs(SESSION_TTL))
             .unwrap()
             .with_step(1),
     );

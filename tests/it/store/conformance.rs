@@ -41,11 +41,15 @@ conformance! {
     endings::a_session_that_ended_stays_ended
     endings::ending_twice_ends_once
     endings::an_unknown_session_can_end
+    endings::a_tombstone_outlives_tokens_that_are_told_of_late
+    endings::a_token_that_comes_late_prolongs_the_tombstone
+    endings::of_tokens_that_nobody_knows_the_tombstone_lives_longest
     endings::a_global_logout_ends_all_and_the_unknown_too
     endings::a_sign_in_after_a_global_logout_was_sent_lives
     endings::a_session_that_only_a_refresh_told_of_lives_if_it_began_after_the_ending
     endings::the_earliest_refresh_tells_what_an_ending_meant
     endings::a_session_that_had_begun_when_all_or_others_ended_does_not_come_back
+    endings::a_session_that_had_begun_ends_in_whatever_order_it_is_told
     endings::others_spares_the_one
     endings::a_second_factor_ends_those_without
     endings::a_client_loses_its_sessions_only
@@ -88,33 +92,33 @@ async fn redis_by_tcp_conforms() {
 #[tokio::test]
 async fn redis_by_tcp_in_resp3_conforms() {
     let server = RedisServer::start();
-    conform(&open(&unhurried(redis_target(format!("{}?protocol=resp3", server.url()))))).await;
+    conform(&open(&config(redis_target(format!("{}?protocol=resp3", server.url()))))).await;
 }
 
 #[tokio::test]
 async fn redis_by_unix_socket_conforms() {
     let server = RedisServer::launch(Setup::new().with_user());
     let url = format!("{}?db=2&user={USER}&pass={PASSWORD_IN_URL}", server.unix_url());
-    conform(&open(&unhurried(redis_target(url)))).await;
+    conform(&open(&config(redis_target(url)))).await;
     assert_eq!(databases(server.client().await).await, ["db2"]);
 }
 
 #[tokio::test]
 async fn redis_by_tls_with_an_own_ca_conforms() {
     let server = RedisServer::with_tls();
-    conform(&open(&unhurried(to(server.url(), |it| it.tls.ca_file = Some(server.ca_file()))))).await;
+    conform(&open(&config(to(server.url(), |it| it.tls.ca_file = Some(server.ca_file()))))).await;
 }
 
 #[tokio::test]
 async fn redis_by_tls_with_a_client_certificate_and_another_name_conforms() {
     let server = RedisServer::launch(Setup { tls: Tls::Mutual(NAME), ..Setup::new() });
-    conform(&open(&unhurried(to(server.url(), |it| it.tls = tls_with(&server, NAME))))).await;
+    conform(&open(&config(to(server.url(), |it| it.tls = tls_with(&server, NAME))))).await;
 }
 
 #[tokio::test]
 async fn redis_with_the_documented_user_conforms() {
     let server = RedisServer::launch(Setup::new().with_user());
-    let store = open(&unhurried(redis_target(server.url_of_user())));
+    let store = open(&config(redis_target(server.url_of_user())));
     conform(&store).await;
     assert_eq!(users(server.client().await).await, [USER]);
 }
@@ -122,7 +126,7 @@ async fn redis_with_the_documented_user_conforms() {
 #[tokio::test]
 async fn a_master_behind_sentinels_conforms() {
     let sentinels = Sentinels::start().await;
-    conform(&open(&unhurried(behind(&sentinels)))).await;
+    conform(&open(&config(behind(&sentinels)))).await;
 }
 
 /// They speak TLS themselves, and want to see a certificate.
@@ -130,7 +134,7 @@ async fn a_master_behind_sentinels_conforms() {
 async fn a_master_behind_sentinels_by_tls_with_database_and_prefix_conforms() {
     let setup = Setup { tls: Tls::Mutual(NAME), ..Setup::new() };
     let sentinels = Sentinels::start_with(setup).await;
-    let mut config = unhurried(behind_with(&sentinels, |it| {
+    let mut config = config(behind_with(&sentinels, |it| {
         it.url = SecretSource::Value(Secret::new(format!("{}/3", sentinels.url())));
         it.tls = tls_with(&sentinels.servers[0], NAME);
     }));
@@ -143,13 +147,13 @@ async fn a_master_behind_sentinels_by_tls_with_database_and_prefix_conforms() {
 #[tokio::test]
 async fn a_master_of_valkey_behind_its_sentinels_conforms() {
     let sentinels = Sentinels::start_with(Setup { program: valkey(), ..Setup::new() }).await;
-    conform(&open(&unhurried(behind(&sentinels)))).await;
+    conform(&open(&config(behind(&sentinels)))).await;
 }
 
 #[tokio::test]
 async fn a_cluster_conforms() {
     let cluster = RedisCluster::start().await;
-    let store = open(&unhurried(redis_target(cluster.url())));
+    let store = open(&config(redis_target(cluster.url())));
     conform(&store).await;
     for node in &cluster.nodes {
         assert_eq!(users(node.client().await).await, [USER]);
@@ -159,20 +163,20 @@ async fn a_cluster_conforms() {
 #[tokio::test]
 async fn a_cluster_in_resp3_conforms() {
     let cluster = RedisCluster::start().await;
-    conform(&open(&unhurried(redis_target(format!("{}?protocol=resp3", cluster.url()))))).await;
+    conform(&open(&config(redis_target(format!("{}?protocol=resp3", cluster.url()))))).await;
 }
 
 #[tokio::test]
 async fn a_cluster_by_tls_with_a_client_certificate_and_another_name_conforms() {
     let cluster = RedisCluster::start_with(Setup { tls: Tls::Mutual(NAME), ..Setup::new() }, 3, 0).await;
     let target = to(cluster.url(), |it| it.tls = tls_with(&cluster.nodes[0], NAME));
-    conform(&open(&unhurried(target))).await;
+    conform(&open(&config(target))).await;
 }
 
 #[tokio::test]
 async fn valkey_conforms() {
     let server = RedisServer::launch(Setup { program: valkey(), ..Setup::new() }.with_user());
-    let store = open(&unhurried(redis_target(server.url_of_user())));
+    let store = open(&config(redis_target(server.url_of_user())));
     conform(&store).await;
     assert_eq!(users(server.client().await).await, [USER]);
 }
@@ -180,7 +184,7 @@ async fn valkey_conforms() {
 #[tokio::test]
 async fn a_cluster_of_valkey_conforms() {
     let cluster = RedisCluster::start_with(Setup { program: valkey(), ..Setup::new() }, 3, 0).await;
-    conform(&open(&unhurried(redis_target(cluster.url())))).await;
+    conform(&open(&config(redis_target(cluster.url())))).await;
 }
 
 #[tokio::test]
@@ -188,7 +192,7 @@ async fn redis_with_user_password_file_database_and_prefix_conforms() {
     let user = documented_user().into_iter().map(|word| word.replace("~gotrue:", "~other:"));
     let server = RedisServer::launch(Setup::new().with(["--user"]).with(user));
     let (_folder, path) = password_file(PASSWORD);
-    let mut config = unhurried(to(format!("{}/7", server.url()), |it| {
+    let mut config = config(to(format!("{}/7", server.url()), |it| {
         it.username = Some(USER.to_owned());
         it.password = Some(SecretSource::File(path));
     }));

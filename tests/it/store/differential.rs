@@ -296,9 +296,7 @@ fn for_all_in_steps<S: Strategy>(
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = RedisServer::start();
-    let mut config = config(redis_target(server.unix_url()));
-    config.timeout = Duration::from_secs(5);
-    let store = open_with_limits(&config, step, limits);
+    let store = open_with_limits(&config(redis_target(server.unix_url())), step, limits);
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(strategy, |value| {
         runtime.block_on(async {

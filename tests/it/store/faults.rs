@@ -9,10 +9,13 @@ use super::*;
 use crate::support::{
     redis::{PASSWORD, Setup, Tls, USER},
     relay::{Does, Relay},
+    until,
 };
 
-/// A login waits so long at most: `store.timeout`, and what a busy machine adds.
-const BOUND: Duration = Duration::from_millis(250 + 250);
+/// What a call may take that waits for this timeout: less than two of them, so that whoever waits twice would show.
+fn bound(timeout: Duration) -> Duration {
+    timeout * 9 / 5
+}
 
 /// The error's word, and how long it took to come.
 pub(super) async fn failure(store: &Store) -> (&'static str, Duration) {
@@ -20,6 +23,17 @@ pub(super) async fn failure(store: &Store) -> (&'static str, Duration) {
     let started = Instant::now();
     let error = store.apply(&[sign_in(&record)], NOW).await.unwrap_err();
     (error.cause(), started.elapsed())
+}
+
+/// So many calls fail, each with that timeout, and only once: of one the machine may have thought longer.
+async fn wait_in_vain(store: &Store, timeout: Duration, times: usize) {
+    let mut late = Vec::new();
+    for _ in 0..times {
+        let (cause, waited) = failure(store).await;
+        assert_eq!(cause, "timeout");
+        late.extend((waited >= bound(timeout)).then_some(waited));
+    }
+    assert!(late.len() <= 1, "{late:?}");
 }
 
 pub(super) async fn works(store: &Store) -> bool {
@@ -35,7 +49,7 @@ async fn it_starts_without_redis_and_connects_later() {
     for _ in 0..20 {
         let (cause, waited) = failure(&store).await;
         assert_eq!(cause, "refused");
-        assert!(waited < BOUND, "{waited:?}");
+        assert!(waited < AT_ONCE, "{waited:?}");
     }
     assert_eq!(store.ping().await.unwrap_err().cause(), "refused");
     server.restart();
@@ -71,42 +85,37 @@ async fn forgotten_scripts_are_loaded_again() {
 #[tokio::test]
 async fn a_hanging_redis_costs_the_timeout_and_comes_back() {
     let server = RedisServer::start();
-    let store = on(&server);
-    assert!(works(&store).await);
+    let store = open(&hurried(redis_target(server.url())));
+    until("it works", async || works(&store).await).await;
     server.hang();
-    for _ in 0..6 {
-        let (cause, waited) = failure(&store).await;
-        assert_eq!(cause, "timeout");
-        assert!(waited < BOUND, "{waited:?}");
-    }
-    let started = Instant::now();
-    let mut waiting = tokio::task::JoinSet::new();
+    wait_in_vain(&store, TIMEOUT, 6).await;
     let store = std::sync::Arc::new(store);
-    for _ in 0..100 {
-        let store = std::sync::Arc::clone(&store);
-        waiting.spawn(async move { failure(&store).await.0 });
+    let mut took = Vec::new();
+    while took.len() < 3 && took.iter().all(|took| *took >= bound(TIMEOUT)) {
+        let started = Instant::now();
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let store = std::sync::Arc::clone(&store);
+            waiting.spawn(async move { failure(&store).await.0 });
+        }
+        assert!(waiting.join_all().await.into_iter().all(|cause| cause == "timeout"));
+        took.push(started.elapsed());
     }
-    assert!(waiting.join_all().await.into_iter().all(|cause| cause == "timeout"));
-    assert!(started.elapsed() < BOUND, "{:?}", started.elapsed());
+    assert!(took.iter().any(|took| *took < bound(TIMEOUT)), "a hundred at once take {took:?}");
     server.go_on();
-    let woken = Instant::now();
-    while !works(&store).await {
-        // it has what was asked meanwhile to do first
-        assert!(woken.elapsed() < Duration::from_secs(5), "it does not come back");
-    }
+    // it has what was asked meanwhile to do first
+    until("it comes back", async || works(&store).await).await;
 }
 
 #[tokio::test]
 async fn a_redis_that_hangs_from_the_start_costs_the_timeout() {
     let server = RedisServer::start();
     server.hang();
-    // With a login on the connection: the handshake hangs, not the command.
-    let store = open(&config(redis_target(format!("redis://:password@127.0.0.1:{}", server.port()))));
-    for _ in 0..3 {
-        let (cause, waited) = failure(&store).await;
-        assert_eq!(cause, "timeout");
-        assert!(waited < BOUND, "{waited:?}");
-    }
+    // With a login on the connection: the handshake hangs, not the command. It is given up after a second by itself.
+    let timeout = Duration::from_millis(400);
+    let target = redis_target(format!("redis://:password@127.0.0.1:{}", server.port()));
+    let store = open(&config::Store { timeout, ..config(target) });
+    wait_in_vain(&store, timeout, 3).await;
     server.go_on();
 }
 
@@ -114,27 +123,26 @@ async fn a_redis_that_hangs_from_the_start_costs_the_timeout() {
 async fn a_connection_that_falls_silent_is_replaced() {
     let server = RedisServer::start();
     let relay = Relay::to(server.port()).await;
-    let store = open(&config(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
-    assert!(works(&store).await);
+    let store = open(&hurried(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
+    until("it works", async || works(&store).await).await;
     relay.swallow();
-    let silent = Instant::now();
     let mut failed = 0;
     while !works(&store).await {
         failed += 1;
-        assert!(silent.elapsed() < Duration::from_secs(3), "{failed} calls failed");
+        assert!(failed <= 3, "three timeouts make a connection suspect");
     }
-    assert!((1..=3).contains(&failed), "{failed} calls failed");
+    assert!(failed >= 1, "nothing was silent");
 }
 
 #[tokio::test]
 async fn callers_that_give_up_first_count_too() {
     let server = RedisServer::start();
     let relay = Relay::to(server.port()).await;
-    let store = open(&config(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
-    assert!(works(&store).await);
+    let store = open(&hurried(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
+    until("it works", async || works(&store).await).await;
     relay.swallow();
     for _ in 0..3 {
-        let impatient = tokio::time::timeout(Duration::from_millis(180), works(&store));
+        let impatient = tokio::time::timeout(TIMEOUT * 7 / 10, works(&store));
         assert!(impatient.await.is_err());
     }
     assert!(works(&store).await);
@@ -183,7 +191,7 @@ async fn a_wrong_password_fails_fast_and_heals_when_it_is_reloaded() {
     for _ in 0..3 {
         let (cause, waited) = failure(&store).await;
         assert_eq!(cause, "auth");
-        assert!(waited < Duration::from_millis(200), "{waited:?}");
+        assert!(waited < AT_ONCE, "{waited:?}");
     }
     std::fs::write(&path, "right").unwrap();
     source.reload().unwrap();
@@ -217,11 +225,7 @@ async fn a_password_that_was_rotated_is_read_again_at_once() {
         redis::cmd("CLIENT").arg("KILL").arg("USER").arg(USER).query_async(&mut redis).await.unwrap();
     assert_eq!(failure(&store).await.0, "auth");
     std::fs::write(&path, "next").unwrap();
-    let written = Instant::now();
-    while !works(&store).await {
-        assert!(written.elapsed() < Duration::from_secs(3), "the file is not read again");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("the file is read again", async || works(&store).await).await;
 }
 
 #[tokio::test]
@@ -235,10 +239,7 @@ async fn certificates_that_were_rotated_are_read_again_at_once() {
     assert!(works(&store).await);
     server.new_certificates();
     server.restart();
-    let restarted = Instant::now();
-    while !works(&store).await {
-        assert!(restarted.elapsed() < Duration::from_secs(3), "the files are not read again");
-    }
+    until("the files are read again", async || works(&store).await).await;
 }
 
 #[tokio::test]
@@ -247,7 +248,7 @@ async fn without_the_certificate_that_it_wants_tls_fails() {
     let store = open(&config(to(server.url(), |it| it.tls.ca_file = Some(server.ca_file()))));
     let (cause, waited) = failure(&store).await;
     assert_eq!(cause, "tls");
-    assert!(waited < BOUND, "{waited:?}");
+    assert!(waited < AT_ONCE, "{waited:?}");
 }
 
 /// The name goes over the wire before anything is encrypted (SNI), for whoever has several certificates.
@@ -255,7 +256,7 @@ async fn without_the_certificate_that_it_wants_tls_fails() {
 async fn the_name_in_the_certificate_is_asked_for() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("rediss://127.0.0.1:{}", listener.local_addr().unwrap().port());
-    let store = open(&config(to(url, |it| it.tls.server_name = Some("redis.internal".to_owned()))));
+    let store = open(&hurried(to(url, |it| it.tls.server_name = Some("redis.internal".to_owned()))));
     let (accepted, _) = tokio::join!(listener.accept(), store.ping());
     let mut hello = vec![0; 4096];
     let read = accepted.unwrap().0.read(&mut hello).await.unwrap();
@@ -393,7 +394,7 @@ async fn a_loading_redis_is_named() {
     });
     let started = Instant::now();
     let mut causes = Vec::new();
-    while started.elapsed() < Duration::from_secs(8) && !causes.contains(&"loading") {
+    while started.elapsed() < Duration::from_secs(20) && !causes.contains(&"loading") {
         causes.extend(store.ping().await.err().map(|error| error.cause()));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -405,13 +406,15 @@ async fn something_that_is_no_redis_is_named() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
+        let mut open = Vec::new(); // else what was sent may be lost with the connection
         while let Ok((mut stream, _)) = listener.accept().await {
             let _sent =
                 tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            open.push(stream);
         }
     });
     let store = open(&config(redis_target(format!("redis://127.0.0.1:{port}"))));
     let (cause, waited) = failure(&store).await;
-    assert!(["protocol", "refused"].contains(&cause), "{cause}");
-    assert!(waited < BOUND);
+    assert_eq!(cause, "protocol");
+    assert!(waited < AT_ONCE, "{waited:?}");
 }

@@ -35,17 +35,11 @@ fn assert_same(costs: &[u64]) {
     assert!(costs[0].abs_diff(costs[1]) <= 4, "{costs:?}");
 }
 
-fn patient(server: &RedisServer) -> config::Store {
-    let mut config = config(redis_target(server.url()));
-    config.timeout = Duration::from_secs(5);
-    config
-}
-
 #[tokio::test]
 async fn a_change_costs_the_same_for_any_number_of_sessions() {
     let server = RedisServer::start();
     let mut redis = server.client().await;
-    let store = open(&patient(&server));
+    let store = on(&server);
     let changes: [fn(UserId) -> Change; 3] = [
         |user| end(user, Which::All),
         |user| end(user, Which::Others(session_id(1))),
@@ -79,9 +73,7 @@ async fn a_change_costs_the_same_for_any_number_of_sessions() {
 #[tokio::test]
 async fn a_page_of_ten_thousand_sessions_reads_a_block_of_them() {
     let server = RedisServer::start();
-    let mut config = config(redis_target(server.url()));
-    config.timeout = Duration::from_secs(5);
-    for store in [open(&config), embedded()] {
+    for store in [on(&server), embedded()] {
         let user = somebody();
         let records = sign_in_many(&store, user, MANY).await;
         let mut seen = Vec::new();
@@ -140,7 +132,7 @@ async fn a_list_counts_no_session_that_an_operator_took_out() {
 #[tokio::test]
 async fn up_to_a_step_of_sessions_end_at_once() {
     let server = RedisServer::start();
-    let store = open(&patient(&server));
+    let store = on(&server);
     let user = somebody();
     sign_in_many(&store, user, 256).await;
     assert_eq!(apply(&store, &end(user, Which::All)).await, Outcome::Ended(STEP));
@@ -149,7 +141,7 @@ async fn up_to_a_step_of_sessions_end_at_once() {
 #[tokio::test]
 async fn a_refresh_costs_the_same_however_much_has_expired() {
     let server = RedisServer::start();
-    let (store, mut redis) = (open(&patient(&server)), server.client().await);
+    let (store, mut redis) = (on(&server), server.client().await);
     let mut costs = Vec::new();
     for many in [1_000, MANY] {
         let user = somebody();

@@ -11,7 +11,7 @@ fn waiting(target: StoreTarget, replicas: u32) -> config::Store {
 #[tokio::test]
 async fn an_ending_waits_for_replicas_and_says_when_they_are_too_few() {
     let sentinels = Sentinels::start().await;
-    let store = open(&config::Store { timeout: Duration::from_secs(1), ..waiting(behind(&sentinels), 2) });
+    let store = open(&config::Store { timeout: Duration::from_secs(3), ..waiting(behind(&sentinels), 2) });
     let records = [(); 3].map(|()| signed_in(somebody(), some_session()));
     for record in &records {
         apply(&store, &sign_in(record)).await;
@@ -24,23 +24,20 @@ async fn an_ending_waits_for_replicas_and_says_when_they_are_too_few() {
     let began = Instant::now();
     let ended = store.apply(&[end(second.user, Which::One(second.session))], NOW).await;
     assert_eq!(ended, Err(gotrue_sidecar::store::Error::Replicas));
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(look(&store, second.user, second.session).await, State::Revoked, "it is made all the same");
     apply(&store, &sign_in(&signed_in(somebody(), some_session()))).await;
     sentinels.servers[replica].go_on();
     let again = Instant::now();
     while store.apply(&[end(third.user, Which::One(third.session))], NOW).await.is_err() {
-        assert!(again.elapsed() < Duration::from_secs(10), "the replica does not come back");
+        assert!(again.elapsed() < Duration::from_secs(20), "the replica does not come back");
     }
 }
 
 #[tokio::test]
 async fn endings_that_wait_in_vain_keep_nobody_else_waiting() {
     let server = RedisServer::start();
-    let store = std::sync::Arc::new(open(&config::Store {
-        timeout: Duration::from_secs(2),
-        ..waiting(redis_target(server.url()), 1)
-    }));
+    let store = std::sync::Arc::new(open(&waiting(redis_target(server.url()), 1)));
     let first = signed_in(somebody(), some_session());
     apply(&store, &sign_in(&first)).await;
     let mut endings = tokio::task::JoinSet::new();
@@ -59,7 +56,7 @@ async fn endings_that_wait_in_vain_keep_nobody_else_waiting() {
     let took = began.elapsed();
     let ended = endings.join_all().await;
     assert!(ended.iter().all(|ended| *ended == Err(gotrue_sidecar::store::Error::Replicas)), "{ended:?}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < AT_ONCE, "{took:?}");
     println!("a lookup beside 30 endings that wait took {took:?}");
     for record in &records {
         assert_eq!(look(&store, record.user, record.session).await, State::Revoked);
@@ -74,7 +71,7 @@ async fn in_a_cluster_the_master_of_the_user_waits_for_its_replica() {
         [(1, Ok(vec![Outcome::Ended(1)])), (2, Err(gotrue_sidecar::store::Error::Replicas))]
     {
         let store = open(&config::Store {
-            timeout: Duration::from_secs(2),
+            timeout: Duration::from_secs(3),
             ..waiting(redis_target(url.clone()), replicas)
         });
         let record = signed_in(somebody(), some_session());

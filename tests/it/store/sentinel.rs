@@ -65,8 +65,8 @@ async fn nothing_is_written_to_a_demoted_master_after_a_second() {
 #[tokio::test]
 async fn a_hanging_master_is_followed_by_the_next() {
     let sentinels = Sentinels::start().await;
-    let store = open(&config(behind(&sentinels)));
-    assert!(works(&store).await);
+    let store = open(&hurried(behind(&sentinels)));
+    until_it_works(&store).await;
     let old = sentinels.master().await;
     sentinels.servers[old].hang();
     let took = until_it_works(&store).await;

@@ -24,6 +24,10 @@ const LONGEST: Duration = Duration::from_millis(250 + 500);
 /// After so long a fault is known, and requests wait no more.
 const KNOWN: Duration = Duration::from_secs(1);
 
+/// What nine of ten requests take then, with what the machine adds; of fewer than so many requests nothing is concluded.
+const AT_ONCE: Duration = Duration::from_millis(100);
+const ENOUGH: usize = 20;
+
 /// The mirror must be true again so soon: the probe's second, and what a busy machine adds.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -76,6 +80,12 @@ fn requests(
     let mut known: Vec<_> = known.map(|sample| sample.took).collect();
     known.sort();
     report.once_known = known.get(known.len() * 9 / 10).copied();
+    if let Some(took) = report.once_known.filter(|took| known.len() >= ENOUGH && *took > AT_ONCE + *noise * 2)
+    {
+        report.complain(format!(
+            "requests took {took:?} when the fault was known; {noise:?} is what others take"
+        ));
+    }
     let errors: Vec<_> = samples.iter().filter(|sample| sample.error.is_some()).collect();
     report.errors = errors.len();
     if report.longest > LONGEST + *noise * 2 {

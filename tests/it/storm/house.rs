@@ -56,7 +56,10 @@ impl House {
             _ => Self::servers(cell, &options).await,
         };
         let sentinels = match cell.shape {
-            Shape::Sentinel => Some(Sentinels::start(&nodes, password, cell.fails_over())),
+            Shape::Sentinel => {
+                let by_themselves = matches!(cell.fault, Fault::Kill | Fault::Stop);
+                Some(Sentinels::start(&nodes, password, by_themselves))
+            }
             _ => None,
         };
         let folder = tempfile::tempdir().unwrap();

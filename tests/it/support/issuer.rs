@@ -55,6 +55,12 @@ pub(crate) fn somebody_for(life: u64) -> Tokens {
     tokens(&user, &session, 0, life)
 }
 
+/// With an access token that is so many seconds old.
+pub(crate) fn somebody_since(ago: u64) -> Tokens {
+    let (user, session) = (uuid(), uuid());
+    tokens_at(now() - ago, &user, &session, 0, LIFE)
+}
+
 /// Another session of that user, which nobody has told of.
 pub(crate) fn another_session_of(user: UserId) -> Tokens {
     tokens(&user.to_string(), &uuid(), 0, LIFE)
@@ -78,9 +84,12 @@ const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
 /// Of an access token, seconds.
 const LIFE: u64 = 3600;
 
-/// The refresh token says whose it is, so that nothing has to be kept.
 fn tokens(user: &str, session: &str, counter: u64, life: u64) -> Tokens {
-    let now = now();
+    tokens_at(now(), user, session, counter, life)
+}
+
+/// The refresh token says whose it is, so that nothing has to be kept.
+fn tokens_at(now: u64, user: &str, session: &str, counter: u64, life: u64) -> Tokens {
     let claims = json!({
         "sub": user, "session_id": session, "email": EMAIL, "iat": now, "exp": now + life,
         "aud": "authenticated", "role": "authenticated", "aal": "aal1",

@@ -284,12 +284,13 @@ impl Drop for RedisServer {
     }
 }
 
-/// Whoever looks on has patience: the machine may be busy.
 async fn connected(client: redis::Client) -> MultiplexedConnection {
-    let patient = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE));
-    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+    client.get_multiplexed_async_connection_with_config(&patient()).await.unwrap()
+}
+
+/// Whoever looks on has patience: the machine may be busy.
+pub(crate) fn patient() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE))
 }
 
 /// What a server with TLS is told of its certificates, and which file that is.

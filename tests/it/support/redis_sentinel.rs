@@ -15,7 +15,7 @@ use super::{
     process::wait_until_stopped,
     redis::{
         CERTIFICATES, PASSWORD, PASSWORD_IN_URL, RedisServer, Setup, Tls, USER, another_password, documented,
-        free_port, replicated,
+        free_port, patient, replicated,
     },
     until,
 };
@@ -219,7 +219,7 @@ impl Running {
     async fn client(&self) -> RedisResult<MultiplexedConnection> {
         let socket = self.folder.path().join(SOCKET);
         let client = redis::Client::open(format!("redis+unix://{}?pass={ADMIN}", socket.display()))?;
-        client.get_multiplexed_async_connection().await
+        client.get_multiplexed_async_connection_with_config(&patient()).await
     }
 }
 

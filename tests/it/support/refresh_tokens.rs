@@ -12,7 +12,7 @@ pub(crate) async fn session_of(
     now: Seconds,
 ) -> Result<Option<(UserId, SessionId)>, Error> {
     match store.noted(token, now).await? {
-        Some(noted) => Ok(store.names(noted, token, now).await?.then_some(noted)),
+        Some(noted) => Ok(store.names(noted, token, now).await?.map(|_| noted)),
         None => Ok(None),
     }
 }

@@ -120,7 +120,7 @@ async fn admins_have_the_roles_that_gotrue_gives_them() {
     let (upstream_url, store) =
         (format!("--upstream-url={}", upstream.url), format!("--store-url={}", redis.url()));
     let sidecar = Sidecar::start_with(
-        &[&upstream_url, &store, "--session-api-enabled=true"],
+        &[&upstream_url, &store, "--session-api-enabled=true", "--store-timeout=10s"],
         &[("GOTRUE_JWT_SECRET", SECRET), ("GOTRUE_JWT_ADMIN_ROLES", "root, operator")],
     );
     let target = format!("/admin/users/{}/sessions", Login::new(NOW).user);

@@ -29,6 +29,74 @@ pub(super) async fn an_unknown_session_can_end(store: &Store) {
     assert_eq!(apply(store, &sign_in(&first)).await, Outcome::Revoked);
 }
 
+/// GoTrue may have refreshed it when its access token was nearly over, and the store be told only when the session has
+/// ended.
+pub(super) async fn a_tombstone_outlives_tokens_that_are_told_of_late(store: &Store) {
+    let client = "client".to_owned();
+    for which in
+        [Which::Others(some_session()), Which::Client(client.clone()), Which::Aal1Except(some_session())]
+    {
+        let user = somebody();
+        let record = Record { client_id: Some(client.clone()), ..signed_in(user, some_session()) };
+        apply(store, &sign_in(&record)).await;
+        let ending = ends_at(3590, user, which.clone());
+        assert_eq!(store.apply(&[ending], NOW + 3590).await, Ok(vec![Outcome::Ended(1)]));
+        stays_ended(store, &record, 3580).await;
+    }
+    for which in [Which::One, Which::Live] {
+        let record = signed_in(somebody(), some_session());
+        apply(store, &sign_in(&record)).await;
+        let ending = ends_at(3590, record.user, which(record.session));
+        assert_eq!(store.apply(&[ending], NOW + 3590).await, Ok(vec![Outcome::Ended(1)]));
+        stays_ended(store, &record, 3580).await;
+    }
+}
+
+fn ends_at(later: Seconds, user: UserId, which: Which) -> Change {
+    let mut ending = end(user, which);
+    if let Change::End { sent_ms, expires_at, .. } = &mut ending {
+        (*sent_ms, *expires_at) = ((NOW + later) * 1000, None);
+    }
+    ending
+}
+
+/// Whoever asks, and though a refresh is told of now that was made so many seconds after the sign-in.
+async fn stays_ended(store: &Store, record: &Record, later: Seconds) {
+    let late = refreshed(record, later);
+    for now in [NOW + 3800, late.expires_at - 1] {
+        let sought = Sought::of(record.user, record.session);
+        assert_eq!(store.lookup(&sought, now).await, Ok(State::Revoked), "{}", now - NOW);
+    }
+    assert_eq!(store.apply(&[refresh(&late)], NOW + 3800).await, Ok(vec![Outcome::Revoked]));
+}
+
+/// It may live longer than those before it.
+pub(super) async fn a_token_that_comes_late_prolongs_the_tombstone(store: &Store) {
+    let record = signed_in(somebody(), some_session());
+    apply(store, &sign_in(&record)).await;
+    apply(store, &end(record.user, Which::One(record.session))).await;
+    let late = refreshed(&record, 4000);
+    assert_eq!(store.apply(&[refresh(&late)], NOW + 10).await, Ok(vec![Outcome::Revoked]));
+    let sought = Sought::of(record.user, record.session);
+    assert_eq!(store.lookup(&sought, late.expires_at + 59).await, Ok(State::Revoked));
+}
+
+/// An audit has learned of the session; how long the token lives that asked for the ending says nothing of its tokens.
+pub(super) async fn of_tokens_that_nobody_knows_the_tombstone_lives_longest(store: &Store) {
+    let user = somebody();
+    let records: Vec<_> =
+        (0..2).map(|_| Record { expires_at: 0, ..signed_in(user, some_session()) }).collect();
+    for record in &records {
+        apply(store, &refresh(record)).await;
+    }
+    apply(store, &end(user, Which::Others(some_session()))).await;
+    apply(store, &end(user, Which::One(records[0].session))).await;
+    for record in &records {
+        let sought = Sought::of(user, record.session);
+        assert_eq!(store.lookup(&sought, NOW + SESSION_TTL - 1).await, Ok(State::Revoked));
+    }
+}
+
 pub(super) async fn a_global_logout_ends_all_and_the_unknown_too(store: &Store) {
     let user = somebody();
     let known = [signed_in(user, some_session()), signed_in(user, some_session())];
@@ -156,6 +224,30 @@ pub(super) async fn a_session_that_had_begun_when_all_or_others_ended_does_not_c
     apply(store, &ending).await;
     let late = Record { session: some_session(), ..signed_in(user, some_session()) };
     assert_eq!(apply(store, &sign_in(&late)).await, Outcome::Revoked);
+}
+
+/// Its sign-in and its refresh wait in two replicas. GoTrue refreshes what was ended only here.
+pub(super) async fn a_session_that_had_begun_ends_in_whatever_order_it_is_told(store: &Store) {
+    const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    for which in [Which::All, Which::Others(some_session())] {
+        for (order, in_gotrue) in ORDERS.into_iter().flat_map(|order| [(order, false), (order, true)]) {
+            let (user, sent) = (somebody(), NOW * 1000 + 950);
+            let first = Record { began_ms: sent - 50, ..signed_in(user, some_session()) };
+            let second = Record { begun_by_ms: sent + 500, ..refreshed(&first, 2) };
+            let mut ending = end(user, which.clone());
+            if let Change::End { sent_ms, ended_in_gotrue, .. } = &mut ending {
+                (*sent_ms, *ended_in_gotrue) = (sent, in_gotrue);
+            }
+            let told = [sign_in(&first), ending, refresh(&second)];
+            for index in order {
+                apply(store, &told[index]).await;
+            }
+            let state = look(store, user, first.session).await;
+            assert_eq!(state, State::Revoked, "{which:?} {order:?} {in_gotrue}");
+            let listed = store.list(user, Wanted::One(first.session), NOW).await.unwrap();
+            assert_eq!(listed.total, 0);
+        }
+    }
 }
 
 pub(super) async fn others_spares_the_one(store: &Store) {

@@ -81,6 +81,12 @@ pub(super) async fn a_token_leads_to_its_session(store: &Store) {
     apply(store, &refresh(&third)).await;
     assert_eq!((of(&first).await, of(&second).await, of(&third).await), (None, owner, owner));
     assert_eq!(session_of(store, &some_token(), NOW).await, Ok(None));
+    for (record, which) in
+        [(&first, None), (&second, Some(TokenOf::Previous)), (&third, Some(TokenOf::Current))]
+    {
+        let token = record.refresh_ref.as_ref().unwrap();
+        assert_eq!(store.names((first.user, first.session), token, NOW).await, Ok(which));
+    }
 }
 
 pub(super) async fn a_token_leads_to_no_ended_session(store: &Store) {

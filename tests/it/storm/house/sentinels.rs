@@ -9,7 +9,10 @@ use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
 use super::node::Node;
-use crate::support::{process::eventually, redis::free_port};
+use crate::support::{
+    process::eventually,
+    redis::{free_port, patient},
+};
 
 /// What they call the primary.
 const NAME: &str = "main";
@@ -17,8 +20,9 @@ const NAME: &str = "main";
 /// What they want to be told themselves.
 const PASSWORD: &str = "the-password-of-sentinels";
 
-/// A primary that is silent for so long is down, in milliseconds; where no failover is wanted, long enough.
-const DOWN_AFTER: (u32, u32) = (500, 600_000);
+/// A primary that is silent for so long is down, in milliseconds, which a busy machine is not; where nobody but an
+/// operator is to fail over, never.
+const DOWN_AFTER: (u32, u32) = (2_000, 600_000);
 
 pub(super) struct Sentinels {
     ports: Vec<u16>,
@@ -28,10 +32,10 @@ pub(super) struct Sentinels {
 
 impl Sentinels {
     /// With or without a failover when the primary falls silent.
-    pub(super) fn start(nodes: &[Node], password: &str, fails_over: bool) -> Self {
+    pub(super) fn start(nodes: &[Node], password: &str, by_themselves: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
-        let down_after = if fails_over { DOWN_AFTER.0 } else { DOWN_AFTER.1 };
+        let down_after = if by_themselves { DOWN_AFTER.0 } else { DOWN_AFTER.1 };
         let id = |index: usize| format!("{:040x}", 0xa0 + index);
         let mut children = Vec::new();
         for (index, port) in ports.iter().enumerate() {
@@ -86,10 +90,13 @@ impl Sentinels {
         }
     }
 
-    /// An operator wants another primary.
+    /// An operator wants another primary. A Sentinel refuses while it takes no replica for good enough.
     pub(super) async fn fail_over(&self) {
-        let mut sentinel = client(self.ports[0]).await.unwrap();
-        redis::cmd("SENTINEL").arg(&["FAILOVER", NAME]).exec_async(&mut sentinel).await.unwrap();
+        let begun = async || {
+            let mut sentinel = client(self.ports[0]).await?;
+            redis::cmd("SENTINEL").arg(&["FAILOVER", NAME]).exec_async(&mut sentinel).await.ok()
+        };
+        eventually(begun, || "the sentinel does not fail over".to_owned()).await;
     }
 
     /// Waits until all say that the primary is not at `old`; where it is.
@@ -131,5 +138,5 @@ impl Drop for Sentinels {
 
 async fn client(port: u16) -> Option<MultiplexedConnection> {
     let client = redis::Client::open(format!("redis://:{PASSWORD}@127.0.0.1:{port}")).unwrap();
-    client.get_multiplexed_async_connection().await.ok()
+    client.get_multiplexed_async_connection_with_config(&patient()).await.ok()
 }
