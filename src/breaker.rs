@@ -98,23 +98,31 @@ impl Breaker {
     /// Leave to call the store, whose outcome is to be told; `None` while it is not worth the wait.
     pub fn ask(&self, lane: usize) -> Option<Permit<'_>> {
         match self.state(lane) {
-            State::Closed(_) => Some(Permit { breaker: self, lane, trial: false, told: false }),
+            State::Closed(_) => Some(self.permit(lane, false)),
             State::Open | State::Trying => None,
             State::HalfOpen => {
                 let before = self.apply(lane, Event::Asked);
-                (before == State::HalfOpen).then_some(Permit {
-                    breaker: self,
-                    lane,
-                    trial: true,
-                    told: false,
-                })
+                (before == State::HalfOpen).then(|| self.permit(lane, true))
             }
         }
     }
 
+    /// As [`ask`](Self::ask), for who has too little time to find out whether the store works: never for the one call
+    /// that does.
+    pub fn ask_in_haste(&self, lane: usize) -> Option<Permit<'_>> {
+        matches!(self.state(lane), State::Closed(_)).then(|| self.permit(lane, false))
+    }
+
+    fn permit(&self, lane: usize, trial: bool) -> Permit<'_> {
+        Permit { breaker: self, lane, trial, told: false }
+    }
+
     /// The probe has an answer, or none.
     pub fn probed(&self, lane: usize, works: bool) {
-        self.apply(lane, if works { Event::ProbeAnswered } else { Event::ProbeFailed });
+        let before = self.apply(lane, if works { Event::ProbeAnswered } else { Event::ProbeFailed });
+        if works && before == State::HalfOpen {
+            self.turned.notify_one(); // nobody has come by, or whoever did has left
+        }
     }
 
     /// Whether calls of no lane are held back.
@@ -144,7 +152,8 @@ impl Breaker {
         self.opened.notified().await;
     }
 
-    /// Waits until calls go through again, or one does. For one who waits; nothing is missed meanwhile.
+    /// Waits until calls go through again, or one does; as long as that one is not made, until the probe is answered again.
+    /// For one who waits; nothing is missed meanwhile.
     pub async fn turned(&self) {
         self.turned.notified().await;
     }
@@ -425,6 +434,42 @@ mod tests {
         assert!(breaker.ask(0).is_none());
         breaker.probed(0, true);
         assert!(breaker.ask(0).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_again_where_a_trial_was_left() {
+        use std::{future::Future, pin::pin, task::Context};
+        let breaker = breaker();
+        let is_told = || {
+            let waker = std::task::Waker::noop();
+            pin!(breaker.turned()).poll(&mut Context::from_waker(waker)).is_ready()
+        };
+        fail(&breaker, FAILURES);
+        assert!(!is_told());
+        breaker.probed(0, true);
+        assert!(is_told() && !is_told());
+        let trial = breaker.ask(0).unwrap();
+        breaker.probed(0, true);
+        assert!(!is_told(), "it is under way");
+        drop(trial);
+        breaker.probed(0, true);
+        assert!(is_told());
+        breaker.ask(0).unwrap().tell(Sign::Works);
+        assert!(is_told());
+        breaker.probed(0, true);
+        assert!(!is_told(), "it is closed");
+    }
+
+    #[test]
+    fn a_call_in_haste_is_no_trial() {
+        let breaker = breaker();
+        breaker.ask_in_haste(0).unwrap().tell(Sign::Fails);
+        fail(&breaker, FAILURES - 1);
+        assert!(breaker.ask_in_haste(0).is_none());
+        breaker.probed(0, true);
+        assert!(breaker.ask_in_haste(0).is_none());
+        breaker.ask(0).unwrap().tell(Sign::Works);
+        assert!(breaker.ask_in_haste(0).is_some());
     }
 
     #[test]

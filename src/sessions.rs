@@ -109,13 +109,6 @@ impl Standing {
     }
 }
 
-impl Budget {
-    /// For something that may take so long.
-    pub fn new(limit: Duration) -> Self {
-        Self(limit)
-    }
-}
-
 impl Sessions {
     /// A fresh budget for one request.
     pub fn budget(&self) -> Budget {
@@ -214,14 +207,13 @@ impl Sessions {
         budget: &mut Budget,
         call: impl Future<Output = Result<T, store::Error>>,
     ) -> Result<T, store::Error> {
-        let Some(permit) = self.leave(lane) else {
+        let in_haste = self.in_haste(budget);
+        let Some(permit) = self.leave(lane, budget) else {
             self.metrics.store_skipped(command);
             return Err(store::Error::Skipped);
         };
-        let granted = budget.0;
         let result = self.timed(command, budget, call).await;
-        // what came too late only because little of the budget was left says nothing about the store
-        let hardly_asked = result.as_ref().err() == Some(&store::Error::Timeout) && granted < self.budget / 2;
+        let hardly_asked = in_haste && result.as_ref().err() == Some(&store::Error::Timeout);
         permit.tell(if hardly_asked { Sign::Nothing } else { Sign::of(&result) });
         if result.is_ok() {
             self.go_on_sweeping();
@@ -245,9 +237,15 @@ impl Sessions {
         result
     }
 
-    /// Leave to call a part of the store, over a connection that is not from before an outage.
-    fn leave(&self, lane: usize) -> Option<Permit<'_>> {
-        let permit = self.breaker.ask(lane)?;
+    /// What comes too late only because little of the budget was left says nothing about the store.
+    fn in_haste(&self, budget: &Budget) -> bool {
+        budget.0 < self.budget / 2
+    }
+
+    /// Leave to call a part of the store within a budget, over a connection that is not from before an outage.
+    fn leave(&self, lane: usize, budget: &Budget) -> Option<Permit<'_>> {
+        let permit =
+            if self.in_haste(budget) { self.breaker.ask_in_haste(lane)? } else { self.breaker.ask(lane)? };
         if self.connected_at.get(lane).is_some_and(|at| at.load(Relaxed) != self.breaker.openings(lane)) {
             self.renew_after_outage();
         }

@@ -65,7 +65,7 @@ impl StoreProbe {
     }
 
     /// How long to wait before it is asked again. Where it did not answer, it may be for the probe alone to open the
-    /// breaker: a check waits too short a time to tell.
+    /// breaker: others may hardly ask.
     pub(super) fn pause(&self) -> Duration {
         if self.breaker.is_closed() && self.failing_since.is_none() { ORDINARY } else { SEARCHING }
     }

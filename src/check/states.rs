@@ -19,7 +19,7 @@ use crate::{
     cache::{Cache, Weight},
     metrics::CheckCache,
     session::{Reason, SessionId, Sought, UserId},
-    sessions::{Budget, Ended, Sessions},
+    sessions::{Ended, Sessions},
     store::changes::{Changes, Noted},
 };
 
@@ -121,10 +121,10 @@ impl States {
     /// What the store says, within `limit`.
     pub(super) async fn ask(self: &Arc<Self>, sought: Sought, limit: Duration) -> Known {
         let Some(changes) = &self.changes else {
-            return self.sessions.known(&sought, limit).await;
+            return self.sessions.known(&sought).await;
         };
         let asked = Asked { at: Instant::now(), noted: changes.noted(sought.user) };
-        let mut answer = self.flight(sought, asked, limit);
+        let mut answer = self.flight(sought, asked);
         match timeout(limit, answer.wait_for(Option::is_some)).await {
             Ok(Ok(known)) => known.unwrap_or(Known::Undecided),
             Ok(Err(_)) | Err(_) => Known::Undecided,
@@ -132,13 +132,9 @@ impl States {
     }
 
     /// The answer to a question that is under way and as good as one asked now, else to a new one. It goes on when
-    /// nobody waits for it any more.
-    fn flight(
-        self: &Arc<Self>,
-        sought: Sought,
-        asked: Asked,
-        limit: Duration,
-    ) -> watch::Receiver<Option<Known>> {
+    /// nobody waits for it any more, for `store.timeout`: what comes later than a check waits is remembered, and what
+    /// does not come at all is the breaker's and the connection's to know.
+    fn flight(self: &Arc<Self>, sought: Sought, asked: Asked) -> watch::Receiver<Option<Known>> {
         let id = (sought.user, sought.session);
         let mut held = self.lock();
         if let Some(flight) = held.flights.get(&id)
@@ -154,7 +150,7 @@ impl States {
         drop(held);
         let states = Arc::clone(self);
         tokio::spawn(async move {
-            let known = states.sessions.known(&sought, limit).await;
+            let known = states.sessions.known(&sought).await;
             states.landed(id, number, Entry { known, asked });
             landing.send_replace(Some(known));
         });
@@ -206,9 +202,9 @@ impl States {
 }
 
 impl Sessions {
-    /// What the store says of a session, within `limit`; it counts as seen.
-    async fn known(self: &Arc<Self>, sought: &Sought, limit: Duration) -> Known {
-        let state = self.state_of(sought, &mut Budget::new(limit)).await;
+    /// What the store says of a session; it counts as seen.
+    async fn known(self: &Arc<Self>, sought: &Sought) -> Known {
+        let state = self.state_of(sought, &mut self.budget()).await;
         state.as_ref().map_or(Known::Undecided, Known::from)
     }
 }

@@ -75,7 +75,8 @@ impl Sessions {
         if !self.queue.is_empty() {
             return;
         }
-        let permits: Vec<_> = (0..self.breaker.lanes()).map(|lane| self.leave(lane)).collect();
+        let permits: Vec<_> =
+            (0..self.breaker.lanes()).map(|lane| self.leave(lane, &self.budget())).collect();
         for (permit, answer) in permits.into_iter().zip(self.store.ping_each().await) {
             if let Some(permit) = permit {
                 permit.tell(Sign::of(&answer));
@@ -208,7 +209,7 @@ impl Sessions {
         lane: usize,
         call: impl Future<Output = Result<T, store::Error>>,
     ) -> Tried<T> {
-        let Some(permit) = self.leave(lane) else {
+        let Some(permit) = self.leave(lane, &self.budget()) else {
             return Tried::Stopped;
         };
         let result = self.timed(command, &mut self.budget(), call).await;

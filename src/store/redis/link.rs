@@ -45,6 +45,8 @@ struct Current {
     /// Tells attempts apart, so that nobody throws away a newer one than they used.
     generation: u64,
     attempt: Option<watch::Receiver<Attempt>>,
+    /// When the last one began.
+    began: Instant,
     silence: Silence,
     /// When it last did what it was asked.
     did: Option<Instant>,
@@ -82,6 +84,7 @@ impl Link {
             current: Mutex::new(Current {
                 generation: 0,
                 attempt: None,
+                began: Instant::now(),
                 silence: Silence::default(),
                 did: None,
                 replaced: None,
@@ -117,11 +120,12 @@ impl Link {
         }
     }
 
-    /// Makes the next call over a new connection, unless this one has done since then what it was asked. Calls that
-    /// are under way keep theirs.
+    /// Makes the next call over a new connection, unless this one has done since then what it was asked, or was begun
+    /// since: to make one and to be answered over it may take longer than a call waits. Calls that are under way keep
+    /// theirs.
     pub(super) fn renew(&self, since: Instant) {
         let mut current = self.current();
-        if current.did.is_some_and(|did| did >= since) {
+        if current.began >= since || current.did.is_some_and(|did| did >= since) {
             return;
         }
         current.silence = Silence::default();
@@ -181,6 +185,7 @@ impl Link {
             sender.send_replace(Some(access.connect(address.as_ref(), role, &config).await));
         });
         current.generation += 1;
+        current.began = Instant::now();
         current.attempt = Some(attempt.clone());
         (current.generation, attempt)
     }

@@ -113,7 +113,8 @@ async fn nobody_waits_for_a_part_where_only_a_refresh_token_lies() {
         let tokens = Client::new(&shop.process.url).sign_in("a@b.example").await;
         let took = began.elapsed();
         let master = shop.master_of(tokens.user).await;
-        assert!(took < TIMEOUT / 2, "a sign-in at master {master} took {took:?}");
+        let slot = shop.cluster.slot(&format!("{{{}}}", tokens.user)).await;
+        assert!(took < TIMEOUT / 2, "a sign-in at master {master}, slot {slot}, took {took:?}");
         if master != 2 {
             well.push((tokens, master));
         }
@@ -141,7 +142,8 @@ async fn nobody_waits_to_hear_of_a_session_in_a_part_that_is_away() {
         let began = Instant::now();
         assert_eq!(client.refresh(tokens).await.status, 200);
         let took = began.elapsed();
-        assert!(took < TIMEOUT / 2, "a refresh took {took:?}");
+        let slot = shop.cluster.slot(&format!("{{{}}}", tokens.user)).await;
+        assert!(took < TIMEOUT / 2, "a refresh in slot {slot} took {took:?}");
     }
     let open = shop.process.metric(OPEN).await;
     assert!(open < LANES / 2, "{open} breakers are open, a third of the parts hangs");

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use super::*;
 use crate::support::{
     redis::{PASSWORD, Setup, Tls, USER},
-    relay::Relay,
+    relay::{Does, Relay},
     until,
 };
 
@@ -146,6 +146,24 @@ async fn callers_that_give_up_first_count_too() {
         assert!(impatient.await.is_err());
     }
     assert!(works(&store).await);
+}
+
+/// The way back must not be looked for over a new connection each time.
+#[tokio::test]
+async fn a_connection_that_takes_longer_than_a_call_waits_is_used_when_it_is_there() {
+    let server = RedisServer::start();
+    let relay = Relay::to(server.port()).await;
+    let store = open(&config(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
+    relay.does(Does::Delay(TIMEOUT.mul_f64(0.6)));
+    for ask in 0.. {
+        let began = Instant::now();
+        if store.ping().await.is_ok() {
+            break;
+        }
+        store.renew(0, began);
+        assert!(ask < 10, "it is never there");
+        tokio::time::sleep(TIMEOUT).await;
+    }
 }
 
 /// As checks do, whose gateways wait for less than `store.timeout`.

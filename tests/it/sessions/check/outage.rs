@@ -95,34 +95,110 @@ async fn a_check_takes_no_longer_than_its_timeout() {
     world.redis.go_on();
 }
 
+/// A process whose way to Redis can be broken.
+struct Far {
+    process: Process,
+    relay: Relay,
+    _redis: RedisServer,
+    _upstream: Upstream,
+}
+
+/// Asks about sessions that nobody knows.
+struct Asking(String);
+
+impl Far {
+    /// With a connection for the probe and one to hear of changes.
+    async fn start(flags: &[&str]) -> Self {
+        let redis = RedisServer::start();
+        let upstream = Upstream::start(always(no_content())).await;
+        let relay = Relay::to(redis.port()).await;
+        let (to, store) = (
+            format!("--upstream-url={}", upstream.url),
+            format!("--store-url=redis://127.0.0.1:{}", relay.port),
+        );
+        let all = [&[to.as_str(), &store, "--jwt-secret", SECRET][..], flags].concat();
+        let process = Process::start(&all).await;
+        process.metric_becomes("gotrue_sidecar_store_up", 1).await;
+        process.metric_becomes("gotrue_sidecar_check_push_up", 1).await;
+        Self { process, relay, _redis: redis, _upstream: upstream }
+    }
+
+    fn asking(&self) -> Asking {
+        Asking(format!("http://{}/check", self.process.admin))
+    }
+}
+
+impl Asking {
+    fn somebody() -> Login {
+        let now = Clock::default().seconds();
+        Login { expires: now + 3600, ..Login::new(now) }
+    }
+
+    async fn allows(&self, login: &Login) -> bool {
+        let bearer = format!("Bearer {}", login.access(&Signer::trusted()));
+        let request = Request::get(&self.0).header("authorization", &bearer).body(String::new()).unwrap();
+        send(request).await.unwrap().status == 200
+    }
+}
+
 /// Of one worker, whose other calls are few: the breaker and its probe have connections of their own, and see nothing.
 #[tokio::test]
 async fn a_connection_that_falls_silent_under_checks_alone_is_replaced() {
-    let redis = RedisServer::start();
-    let upstream = Upstream::start(always(no_content())).await;
-    let relay = Relay::to(redis.port()).await;
-    let (to, store) =
-        (format!("--upstream-url={}", upstream.url), format!("--store-url=redis://127.0.0.1:{}", relay.port));
-    let flags = ["--jwt-secret", SECRET, "--runtime-workers=1"];
-    let process = Process::start(&[&[to.as_str(), &store][..], &flags].concat()).await;
-    process.metric_becomes("gotrue_sidecar_store_up", 1).await;
-    process.metric_becomes("gotrue_sidecar_check_push_up", 1).await;
-    let allows = async || {
-        let (now, target) = (Clock::default().seconds(), format!("http://{}/check", process.admin));
-        let login = Login { expires: now + 3600, ..Login::new(now) };
-        let bearer = format!("Bearer {}", login.access(&Signer::trusted()));
-        let request = Request::get(&target).header("authorization", &bearer).body(String::new()).unwrap();
-        send(request).await.unwrap().status == 200
-    };
-    let before = relay.connections();
-    until("the worker has a connection", allows).await;
-    assert_eq!(relay.connections(), before + 1);
-    relay.swallow_newest();
+    let far = Far::start(&["--runtime-workers=1"]).await;
+    let asking = far.asking();
+    let before = far.relay.connections();
+    until("the worker has a connection", async || asking.allows(&Asking::somebody()).await).await;
+    assert_eq!(far.relay.connections(), before + 1);
+    far.relay.swallow_newest();
     let silent = Instant::now();
-    while !allows().await {
-        assert!(silent.elapsed() < Duration::from_secs(8), "{}", process.stderr());
+    while !asking.allows(&Asking::somebody()).await {
+        assert!(silent.elapsed() < Duration::from_secs(8), "{}", far.process.stderr());
     }
-    assert_eq!(process.count("breaker open"), 0, "{}", process.stderr());
+    assert_eq!(far.process.count("breaker open"), 0, "{}", far.process.stderr());
+}
+
+/// The store is waited for beyond the check that asked.
+#[tokio::test]
+async fn what_comes_too_late_for_one_check_is_there_for_the_next() {
+    let far = Far::start(&["--check-max-staleness=10s", "--store-timeout=2s"]).await;
+    let (asking, login) = (far.asking(), Asking::somebody());
+    until("there are connections", async || asking.allows(&Asking::somebody()).await).await;
+    far.relay.does(Does::Delay(Duration::from_millis(300)));
+    assert!(!asking.allows(&login).await, "nobody waits so long");
+    until("it is known", async || asking.allows(&login).await).await;
+}
+
+/// It takes longer than a check waits, and less than `store.timeout`.
+#[tokio::test]
+async fn checks_in_a_crowd_find_the_way_back_to_a_slow_store() {
+    const OPEN: &str = "gotrue_sidecar_store_breaker_open";
+    let far = Far::start(&[]).await;
+    far.relay.does(Does::Lose);
+    far.process.metric_becomes(OPEN, 1).await;
+    let crowd = async {
+        let mut crowd = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let asking = far.asking();
+            crowd.spawn(async move {
+                loop {
+                    asking.allows(&Asking::somebody()).await;
+                }
+            });
+        }
+        crowd.join_all().await
+    };
+    let back = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let began = Instant::now();
+        far.relay.does(Does::Delay(Duration::from_millis(150)));
+        far.process.line("breaker closed").await;
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(5), "{took:?}"); // it is about one second
+    };
+    tokio::select! {
+        _ = crowd => unreachable!(),
+        () = back => {}
+    }
 }
 
 /// Threat: somebody else writes into the same Redis, or an older or newer release does: what was revoked stays so, and
