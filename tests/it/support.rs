@@ -26,9 +26,10 @@ pub(crate) mod upstream;
 
 use std::time::Duration;
 
-/// Waits for something that happens beside the answer to a request; fails after ten seconds.
+/// Waits for something that happens beside the answer to a request; fails after thirty seconds, for a Sentinel on a busy
+/// machine begins a failover more than once.
 pub(crate) async fn until(what: &str, happened: impl AsyncFn() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..3000 {
         if happened().await {
             return;
         }
