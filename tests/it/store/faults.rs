@@ -153,7 +153,7 @@ async fn callers_that_give_up_first_count_too() {
 async fn a_connection_that_takes_longer_than_a_call_waits_is_used_when_it_is_there() {
     let server = RedisServer::start();
     let relay = Relay::to(server.port()).await;
-    let store = open(&config(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
+    let store = open(&hurried(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
     relay.does(Does::Delay(TIMEOUT.mul_f64(0.6)));
     for ask in 0.. {
         let began = Instant::now();
@@ -171,7 +171,7 @@ async fn a_connection_that_takes_longer_than_a_call_waits_is_used_when_it_is_the
 async fn callers_that_never_wait_for_long_find_out_together() {
     let server = RedisServer::start();
     let relay = Relay::to(server.port()).await;
-    let store = open(&config(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
+    let store = open(&hurried(redis_target(format!("redis://127.0.0.1:{}", relay.port))));
     let hasty = async || tokio::time::timeout(TIMEOUT.mul_f64(0.4), works(&store)).await == Ok(true);
     assert!(works(&store).await);
     relay.swallow();
