@@ -65,6 +65,14 @@ impl Shop {
         eventually(is_known, || self.process.stderr()).await;
     }
 
+    /// Until then it was held against nobody else; what waited for it is written.
+    async fn finds_the_third_again(&self) {
+        let open = self.process.metric(OPEN).await;
+        assert!(open < LANES / 2, "{open} breakers are open, a third of the parts hangs");
+        self.cluster.nodes[2].go_on();
+        self.process.metric_becomes(LENGTH, 0).await;
+    }
+
     async fn memory(&self, master: usize, bytes: &str) {
         let mut set = ::redis::cmd("CONFIG");
         set.arg(&["SET", "maxmemory", bytes]);
@@ -122,10 +130,7 @@ async fn nobody_waits_for_a_part_where_only_a_refresh_token_lies() {
     for (tokens, master) in well {
         shop.become_recorded(&[tokens], master).await;
     }
-    let open = shop.process.metric(OPEN).await;
-    assert!(open < LANES / 2, "{open} breakers are open, a third of the parts hangs");
-    shop.cluster.nodes[2].go_on();
-    shop.process.metric_becomes(LENGTH, 0).await;
+    shop.finds_the_third_again().await;
 }
 
 /// Two masters are asked about a refresh: one whose its token is, and one what became of that session. Where the second
@@ -145,10 +150,7 @@ async fn nobody_waits_to_hear_of_a_session_in_a_part_that_is_away() {
         let slot = shop.cluster.slot(&format!("{{{}}}", tokens.user)).await;
         assert!(took < TIMEOUT / 2, "a refresh in slot {slot} took {took:?}");
     }
-    let open = shop.process.metric(OPEN).await;
-    assert!(open < LANES / 2, "{open} breakers are open, a third of the parts hangs");
-    shop.cluster.nodes[2].go_on();
-    shop.process.metric_becomes(LENGTH, 0).await;
+    shop.finds_the_third_again().await;
 }
 
 /// A connection that may be half open is made again; one to a part that is well is not, however long another is away.

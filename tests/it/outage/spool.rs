@@ -38,18 +38,24 @@ async fn is_recorded(redis: &RedisServer, tokens: &Tokens) -> bool {
     has(redis, "session", tokens.user, tokens.session).await
 }
 
-#[tokio::test]
-async fn what_waits_outlives_a_killed_process() {
-    let folder = tempfile::tempdir().unwrap();
-    let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
-    let mut process = started(&upstream, &redis, folder.path()).await;
+/// From here on Redis hangs. Who signs out meanwhile, and who signs in; both are written down.
+async fn left_and_kept(process: &Process, redis: &RedisServer, folder: &Path) -> [Tokens; 2] {
     let client = Client::new(&process.url);
     let left = client.sign_in("a@b.example").await;
     redis.hang();
     let kept = client.sign_in("a@b.example").await;
     assert_eq!(client.logout(&left, "?scope=local").await.status, 204);
-    is_written(folder.path(), &left).await;
-    is_written(folder.path(), &kept).await;
+    is_written(folder, &left).await;
+    is_written(folder, &kept).await;
+    [left, kept]
+}
+
+#[tokio::test]
+async fn what_waits_outlives_a_killed_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
+    let mut process = started(&upstream, &redis, folder.path()).await;
+    let [left, kept] = left_and_kept(&process, &redis, folder.path()).await;
     let file = String::from_utf8_lossy(&fs::read(folder.path().join("queue")).unwrap()).into_owned();
     for secret in [&kept.access, &kept.refresh, &left.access, &left.refresh] {
         assert!(!file.contains(secret.as_str()), "a token is written down");
@@ -187,13 +193,7 @@ async fn what_a_drain_could_not_write_stays_for_the_next_process() {
     let folder = tempfile::tempdir().unwrap();
     let (upstream, redis) = (Upstream::start(issuer::gotrue).await, RedisServer::start());
     let mut process = started_with(&upstream, &redis, folder.path(), &["--drain-deadline=500ms"]).await;
-    let client = Client::new(&process.url);
-    let left = client.sign_in("a@b.example").await;
-    redis.hang();
-    let kept = client.sign_in("a@b.example").await;
-    assert_eq!(client.logout(&left, "?scope=local").await.status, 204);
-    is_written(folder.path(), &left).await;
-    is_written(folder.path(), &kept).await;
+    let [left, kept] = left_and_kept(&process, &redis, folder.path()).await;
     process.signal(Signal::TERM);
     assert_eq!(process.ended().await.code(), Some(1), "not everything is where it belongs");
     let line = process.line("stay in store.spool_dir").await;
