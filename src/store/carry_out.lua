@@ -43,7 +43,7 @@ local function lasts(rule, now)
 end
 
 -- When the last access token ends that GoTrue may have handed out by now for the session of a record: a refresh may
--- be recorded late (`tokens_until` in `store/rules.rs` is the same). 0: nobody knows.
+-- be recorded late (`tokens_until` in `rules/lives.rs` is the same). 0: nobody knows.
 local function tokens_until(record, now)
   local expires, since = number(record.expires_at), number(record.refreshed_at)
   if expires == 0 then
@@ -128,11 +128,7 @@ local function fates(chain, from, members)
     local rule, lowered
     local record = {}
     if is_id(id) then
-      local values = redis.pcall('HMGET', chain.base .. ':session:' .. id, unpack(JUDGED))
-      if values.err and not string.find(values.err, 'WRONGTYPE', 1, true) then
-        error(values.err)
-      end
-      record = named(JUDGED, values)
+      record = fields_of(chain.base .. ':session:' .. id, JUDGED)
       rule, lowered = judged(chain, {from = from, id = id, score = score}, record)
     end
     if rule then

@@ -41,6 +41,15 @@ local function named(names, values)
   return record
 end
 
+-- Fields of a record; none where a key of another type is in its place. One that lies on another node is an error.
+local function fields_of(key, names)
+  local values = redis.pcall('HMGET', key, unpack(names))
+  if values.err and not string.find(values.err, 'WRONGTYPE', 1, true) then
+    error(values.err)
+  end
+  return named(names, values)
+end
+
 local function is_id(text)
   return #text == 36 and text:find('^[%x-]+$') ~= nil
 end

@@ -12,11 +12,7 @@ local function if_live(of, id, place)
   if not is_id(id) or redis.call('EXISTS', of.base .. ':revoked:' .. id) == 1 then
     return nil, true
   end
-  local values = redis.pcall('HMGET', of.base .. ':session:' .. id, unpack(LOOKED_AT))
-  if values.err and not string.find(values.err, 'WRONGTYPE', 1, true) then
-    error(values.err)
-  end
-  local record = named(LOOKED_AT, values)
+  local record = fields_of(of.base .. ':session:' .. id, LOOKED_AT)
   if not record.created_at then
     return nil, true
   elseif number(record.created_at) < number(of.not_before) or is_expired(of.limits, record, of.now) then

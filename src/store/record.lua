@@ -50,7 +50,7 @@ local function create()
   enter()
 end
 
--- GoTrue handed tokens out, so whoever was banned before is so no longer (`Ban::allow` in `store/rules.rs`).
+-- GoTrue handed tokens out, so whoever was banned before is so no longer (`Ban::allow` in `rules/bans.rs`).
 -- The first command is one that a full Redis refuses.
 local function allow(allowed_ms, decided_ms, seen_ms, seen_until)
   if not (decided_ms or seen_ms) or number(allowed_ms) <= number(decided_ms) then
@@ -210,7 +210,7 @@ local function begun_by(new, old)
   return number(one) < number(other) and one or other
 end
 
--- The text of when the last access token of a record ends that is known (`known_until` in `store/rules.rs`).
+-- The text of when the last access token of a record ends that is known (`known_until` in `rules/lives.rs`).
 local function known_until(record)
   return number(record.earlier_until) > number(record.expires_at) and record.earlier_until or record.expires_at
 end

@@ -1,173 +1,38 @@
-//! The rules that both stores follow: how long things live, and which of two records is the newer one.
+//! The rules that both stores follow. Here: which of two records is the newer one and what becomes of the other, and which
+//! sessions an ending means.
 //!
-//! `record.lua` holds the second rule in its own language; `tests/it/store.rs` compares the two.
+//! The scripts hold the same rules in their own language; `tests/it/store/differential.rs` compares the two.
 
+mod bans;
 mod late;
 mod limits;
+mod lives;
 mod waited;
 
+use self::lives::known_until;
 pub use self::waited::{Waited, waited};
 pub(super) use self::{
+    bans::{Ban, decided_ttl, seen_ttl},
     late::Bulk,
     limits::{is_expired, is_too_old, room_for},
+    lives::{
+        LONGEST, SHORTEST_TOMBSTONE, SKEW, Tombstone, mark_ttl, outliving, record_ttl, tokens_until,
+        tombstone_text,
+    },
 };
-use crate::session::{Origin, Reason, Record, Seconds, Which};
+use crate::session::{Origin, Record, Seconds, Which};
 
 /// `seen_at` is written at most this often, seconds.
 pub(super) const TOUCH_AFTER: Seconds = 60;
 
-/// What clocks may differ by: a tombstone outlives the access token it is for by this, seconds.
-pub(super) const SKEW: Seconds = 60;
-
 /// So many of a user's sessions are put in order together when they are listed; further ones come after them.
 pub(super) const IN_ORDER: u32 = 1000;
-
-/// The shortest life of a tombstone, seconds.
-pub(super) const SHORTEST_TOMBSTONE: Seconds = 120;
-
-/// The longest life of anything, whatever a token claims: a hundred years, seconds.
-pub(super) const LONGEST: Seconds = 100 * 365 * 24 * 60 * 60;
-
-/// How long a record lives: `session.ttl`, and never shorter than its access token.
-pub(super) fn record_ttl(session_ttl: Seconds, expires_at: Seconds, now: Seconds) -> Seconds {
-    session_ttl.max(expires_at.saturating_sub(now)).min(LONGEST)
-}
-
-/// When the last access token ends that GoTrue may have handed out by now for the session of a record: a refresh may
-/// be recorded late, and then `exp` is later by as much. 0: nobody knows. `carry_out.lua` holds the same rule.
-pub(super) fn tokens_until(record: &Record, now: Seconds) -> Seconds {
-    let (expires_at, since) = (record.expires_at, record.refreshed_at);
-    if expires_at == 0 {
-        return 0;
-    }
-    let life = if since > 0 { expires_at.saturating_sub(since) } else { 0 };
-    now.saturating_add(life).max(known_until(record))
-}
-
-/// When the last access token of a record ends that is known.
-fn known_until(record: &Record) -> Seconds {
-    record.expires_at.max(record.earlier_until.unwrap_or(0))
-}
-
-/// How long what stands against an access token lives at least.
-pub(super) fn outliving(expires_at: Seconds, now: Seconds) -> Seconds {
-    expires_at.saturating_add(SKEW).saturating_sub(now).min(LONGEST)
-}
-
-/// What a tombstone knows: why, how long access tokens may live, and whether GoTrue has ended the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tombstone {
-    /// Why the session ended.
-    pub(super) reason: Reason,
-    /// The latest `exp` that is known or must be reckoned with ([`tokens_until`]); 0: nobody knows. `None`: an ending
-    /// that tells nothing of it.
-    pub(super) expires_at: Option<Seconds>,
-    /// GoTrue hands out no more tokens for it.
-    pub(super) ended_in_gotrue: bool,
-}
-
-impl Tombstone {
-    /// How long it lives: it outlives the access tokens, and where GoTrue goes on knowing the session
-    /// or no token's life is known, a session.
-    pub(super) fn ttl(self, session_ttl: Seconds, now: Seconds) -> Seconds {
-        let Some(expires_at) = self.expires_at.filter(|expires_at| *expires_at > 0) else {
-            return session_ttl;
-        };
-        let least = if self.ended_in_gotrue { SHORTEST_TOMBSTONE } else { session_ttl };
-        least.max(outliving(expires_at, now)).min(LONGEST)
-    }
-
-    /// That of the session of a record, where there is one. If nobody knows how long its tokens live, whoever asked for
-    /// the ending does not either.
-    pub(super) fn of(self, record: Option<&Record>, now: Seconds) -> Self {
-        let expires_at = match record.map(|record| tokens_until(record, now)) {
-            Some(0) => Some(0),
-            until => until.max(self.expires_at),
-        };
-        Self { expires_at, ..self }
-    }
-
-    /// With one that comes later, in either order but for the reason: the first stands. What nobody knew stays unknown.
-    pub(super) fn and(self, later: Self) -> Self {
-        let expires_at = match (self.expires_at.unwrap_or(0), later.expires_at) {
-            (0, _) | (_, Some(0)) => Some(0),
-            (before, told) => told.max(Some(before)),
-        };
-        Self {
-            reason: self.reason,
-            expires_at,
-            ended_in_gotrue: self.ended_in_gotrue || later.ended_in_gotrue,
-        }
-    }
-}
-
-/// How long `not_before` lives: as long as any session that it revokes, known or not.
-pub(super) fn mark_ttl(session_ttl: Seconds, expires_at: Option<Seconds>, now: Seconds) -> Seconds {
-    record_ttl(session_ttl, expires_at.map_or(0, |at| at.saturating_add(SKEW)), now)
-}
 
 /// Whether a session is one of those that `not_before` revokes: it began before that second, as its record has it.
 /// Of one without a record the token tells; one of which nobody says when it began is not. `common.lua` and
 /// `record.lua` hold the same rule.
 pub(super) fn began_before(not_before: Seconds, record: Option<&Record>, told: Option<Seconds>) -> bool {
     record.map(|record| record.created_at).or(told).is_some_and(|began| began < not_before)
-}
-
-/// What is known of a user's ban. Whatever is learned may be written late, in any order and more than
-/// once (contract I9): the last decision stands, and after it what was seen later. A refusal while a known
-/// ban holds says nothing new: it does not make the ban longer.
-///
-/// A decision counts from GoTrue's answer, what was only seen from when its request was sent: where both
-/// were under way at once, the decision stands. `suspend.lua` and `record.lua` hold the same rules.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ban {
-    /// When it was decided, in milliseconds, and until when; 0 is not banned. Of two in one millisecond
-    /// the longer ban stands.
-    decided: (u64, Seconds),
-    /// When a refusal was last seen, in milliseconds, and until when the user is banned at least.
-    seen: (u64, Seconds),
-}
-
-impl Ban {
-    /// GoTrue's own word, on its answer to whoever bans.
-    pub(super) fn decide(&mut self, decided_ms: u64, until: Seconds) {
-        self.decided = self.decided.max((decided_ms, until));
-    }
-
-    /// GoTrue refused the user.
-    pub(super) fn see(&mut self, seen_ms: u64, until: Seconds) {
-        self.seen = (self.seen.0.max(seen_ms), self.seen.1.max(until));
-    }
-
-    /// GoTrue did not refuse the user. Nobody keeps that of users who were never banned.
-    pub(super) fn allow(&mut self, allowed_ms: u64) {
-        if *self != Self::default() {
-            self.decide(allowed_ms, 0);
-        }
-    }
-
-    /// Whether this decision is all that counts, so that nothing of before must be remembered for longer.
-    pub(super) fn rests_on(self, decided_ms: u64, until: Seconds) -> bool {
-        self.decided == (decided_ms, until) && self.seen.0 <= decided_ms
-    }
-
-    /// Until when the user is suspended; 0 if not at all.
-    pub(super) fn until(self) -> Seconds {
-        let (decided_ms, until) = self.decided;
-        let (seen_ms, at_least) = self.seen;
-        let is_news = seen_ms > decided_ms && seen_ms >= until.saturating_mul(1000);
-        if is_news { at_least } else { until }
-    }
-}
-
-/// How long a refusal that was seen is remembered: as long as it holds.
-pub(super) fn seen_ttl(until: Seconds, now: Seconds) -> Seconds {
-    (until.saturating_sub(now)).saturating_add(SKEW).min(LONGEST)
-}
-
-/// How long a decision is remembered: as long as it holds, and as long as an older one may come late.
-pub(super) fn decided_ttl(session_ttl: Seconds, until: Seconds, now: Seconds) -> Seconds {
-    seen_ttl(until, now).max(session_ttl)
 }
 
 /// Whether a session began after an ending was sent, so that the ending does not mean it.
@@ -192,11 +57,6 @@ pub(super) fn outlives(which: &Which, sent_ms: u64, ended_in_gotrue: bool, recor
 /// what the ending means, its next 403 tells, so nobody is logged out by a guess; else only the store can end it.
 fn is_later(began_ms: u64, sent_ms: u64, ended_in_gotrue: bool) -> bool {
     began_ms > sent_ms || (began_ms == sent_ms && ended_in_gotrue)
-}
-
-/// How the text of a tombstone begins; what it knows follows.
-pub(super) fn tombstone_text(reason: Reason, now: Seconds) -> String {
-    format!("{}:{now}", reason.as_str())
 }
 
 /// Whether `new` says something newer of the session than the stored `old`. Answers may come in any
@@ -444,62 +304,6 @@ mod tests {
     }
 
     #[test]
-    fn the_last_that_is_known_of_a_ban_stands() {
-        type Learn = fn(&mut Ban);
-        let table: [(&[Learn], Seconds); 11] = [
-            (&[|ban| ban.decide(20, 900)], 900),
-            (&[|ban| ban.decide(20, 900), |ban| ban.decide(21, 0)], 0),
-            (&[|ban| ban.decide(20, 900), |ban| ban.decide(20, 0)], 900),
-            (&[|ban| ban.decide(20, 0), |ban| ban.see(20, 900)], 0),
-            (&[|ban| ban.decide(20, 0), |ban| ban.see(21, 900)], 900),
-            (&[|ban| ban.decide(20, 900), |ban| ban.see(21, 500)], 900),
-            (&[|ban| ban.decide(20, 3), |ban| ban.see(2_999, 900)], 3),
-            (&[|ban| ban.decide(20, 3), |ban| ban.see(3_000, 900)], 900),
-            (&[|ban| ban.see(20, 900), |ban| ban.see(30, 500)], 900),
-            (&[|ban| ban.decide(20, 900), |ban| ban.see(21, 950), |ban| ban.decide(22, 100)], 100),
-            (&[|ban| ban.decide(20, 900), |ban| ban.decide(25, 0), |ban| ban.see(22, 950)], 0),
-        ];
-        for (learned, expected) in table {
-            for order in [learned.to_vec(), learned.iter().rev().copied().collect(), learned.repeat(2)] {
-                let mut ban = Ban::default();
-                for learn in order {
-                    learn(&mut ban);
-                }
-                assert_eq!(ban.until(), expected);
-            }
-        }
-    }
-
-    #[test]
-    fn a_decision_stands_alone_unless_something_later_was_seen() {
-        let mut ban = Ban::default();
-        ban.see(20, 900);
-        ban.decide(20, 0);
-        assert!(ban.rests_on(20, 0));
-        ban.decide(19, 900);
-        assert!(ban.rests_on(20, 0) && !ban.rests_on(19, 900));
-        ban.see(21, 900);
-        assert!(!ban.rests_on(20, 0));
-    }
-
-    #[test]
-    fn who_was_allowed_is_banned_no_longer() {
-        let mut ban = Ban::default();
-        ban.allow(30);
-        assert_eq!(ban, Ban::default());
-        ban.see(30, 900);
-        ban.allow(30);
-        assert_eq!(ban.until(), 0);
-        ban.decide(40, 900);
-        ban.allow(40);
-        assert_eq!(ban.until(), 900);
-        ban.allow(41);
-        assert_eq!(ban.until(), 0);
-        ban.see(42, 800);
-        assert_eq!(ban.until(), 900); // the longest that was seen: a guess either way
-    }
-
-    #[test]
     fn a_mark_revokes_what_began_before_its_second() {
         let recorded = |created_at| with(b(), |it| it.created_at = created_at);
         let table = [
@@ -515,38 +319,5 @@ mod tests {
             assert_eq!(began_before(1_000, record.as_ref(), told), expected, "{name}");
             assert!(!began_before(0, record.as_ref(), told), "{name}, without a mark");
         }
-    }
-
-    #[test]
-    fn lives_are_bounded_and_long_enough() {
-        assert_eq!(record_ttl(600, 2_000, 1_000), 1_000);
-        assert_eq!(record_ttl(2_000, 2_000, 1_000), 2_000);
-        assert_eq!(record_ttl(600, u64::MAX, 1_000), LONGEST);
-        let reason = Reason::Logout;
-        let ttl =
-            |expires_at, ended_in_gotrue| Tombstone { reason, expires_at, ended_in_gotrue }.ttl(600, 1_000);
-        assert_eq!(ttl(Some(1_500), true), 560);
-        assert_eq!(ttl(Some(1_000), true), 120);
-        assert_eq!(ttl(Some(1_100), false), 600);
-        assert_eq!(ttl(None, true), 600);
-        let of = |refreshed_at, expires_at| {
-            with(b(), |it| (it.refreshed_at, it.expires_at) = (refreshed_at, expires_at))
-        };
-        for (refreshed_at, expires_at, now, until) in [
-            (1_000, 4_600, 1_000, 4_600),
-            (1_000, 4_600, 4_590, 8_190),
-            (1_000, 4_600, 9_000, 12_600),
-            (1_000, 4_600, 900, 4_600),
-            (1_000, 0, 2_000, 0),
-            (0, 4_600, 2_000, 4_600),
-            (5_000, 4_600, 2_000, 4_600),
-            (1, u64::MAX, 2_000, u64::MAX),
-        ] {
-            let record = of(refreshed_at, expires_at);
-            assert_eq!(tokens_until(&record, now), until, "{refreshed_at} {expires_at} {now}");
-        }
-        assert_eq!(mark_ttl(600, Some(u64::MAX), 1_000), LONGEST);
-        assert_eq!((seen_ttl(1_100, 1_000), seen_ttl(900, 1_000)), (160, 60));
-        assert_eq!((decided_ttl(600, 1_100, 1_000), decided_ttl(600, 9_000, 1_000)), (600, 8_060));
     }
 }

@@ -6,7 +6,7 @@
 --   learned
 -- Returns 'marked', or 'unchanged' where the same or something later was known.
 --
--- `Ban` in `store/rules.rs` is the same and says why: of decisions the last one stands, of refusals the last time
+-- `Ban` in `rules/bans.rs` is the same and says why: of decisions the last one stands, of refusals the last time
 -- and the longest ban; a refusal counts only if it is later than the decision and the ban that was decided.
 -- `suspended_until` is what follows from them. The first command is a write that a full Redis allows, so that being full lets nobody in.
 

@@ -7,7 +7,7 @@ use crate::session::{Record, Seconds};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
     /// Had its session ended elsewhere meanwhile, its tombstone would still be there: it lives as long as an access token
-    /// that was issued at the end (`tokens_until` in `rules.rs`), and this one was issued before.
+    /// that was issued at the end (`tokens_until` in `lives.rs`), and this one was issued before.
     InTime,
     /// The tombstone may have come and gone. Only a session that the store knows is still there for certain.
     Long,
